@@ -1,0 +1,5 @@
+"""How a new domain's few numbers are found: strategies, losses, starts, label-free selection."""
+
+from adapters.adapt import STRATEGIES, Adaptation, AdaptConfig, adapt, load_adaptation
+
+__all__ = ["STRATEGIES", "AdaptConfig", "Adaptation", "adapt", "load_adaptation"]

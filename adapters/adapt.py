@@ -1,0 +1,198 @@
+"""`adapt`: from a backbone and unlabelled images of a new domain to a few learned numbers."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from adapters.adversarial import Adversarial
+from adapters.classifier_discrepancy import ClassifierDiscrepancy
+from adapters.information_maximization import InformationMaximization
+from adapters.moment_matching import MomentMatching
+from adapters.selection import Scores, predict_logits, score
+from adapters.start import NEAREST, best_start, make_start, plain_start_name
+from adapters.strategy import AdaptationTask, Strategy
+from adapters.targets import read_images
+from da_compose import Backbone, Domain, load_adapter, probabilities, save_adapter
+from da_compose.images import to_input
+from da_compose.mixture import MixtureWeights
+
+STRATEGIES: Mapping[str, type[Strategy] | None] = {
+    "source_only": None,  # the start as it is: a source's statistics, nothing learned
+    "batch_norm": None,  # AdaBN (Li et al. 2017): the target's statistics, nothing learned
+    "adversarial": Adversarial,
+    "moment_matching": MomentMatching,
+    "classifier_discrepancy": ClassifierDiscrepancy,
+    "information_maximization": InformationMaximization,
+}
+TRAINS = ("mixture_weights", "input_adapter")
+LEARNING_RATES = {"mixture_weights": 0.1, "input_adapter": 0.003}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """How long and how to adapt; the defaults are what the digits benchmark measured best."""
+
+    strategy: str = "information_maximization"
+    trains: str = "mixture_weights"
+    start: str = NEAREST  # or "mean", or a domain of the backbone
+    steps: int = 100
+    batch_size: int = 128
+    learning_rate: float | None = None  # None: the strategy's own for what it trains
+    check_every: int = 10  # steps between label-free checks; the best iterate is kept
+    check_images: int = 1000
+    start_images: int = 400  # of them, to choose the start with
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"no strategy {self.strategy!r}; choose from {', '.join(STRATEGIES)}")
+        if self.trains not in TRAINS:
+            raise ValueError(f"cannot train {self.trains!r}; choose from {', '.join(TRAINS)}")
+        for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass
+class Adaptation:
+    """The result: one domain on a backbone, what was learned, and how it went."""
+
+    backbone: Backbone
+    domain: Domain
+    learned_parameters: int
+    scores: dict[str, Scores]  # label-free: source_only, batch_norm, start, adapted
+    history: list[dict[str, float]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def predict(self, images: Any) -> tuple[Tensor, Tensor]:
+        """Classes (M,) and confidences in [0, 1] (M,) of images of any kind `adapt` takes."""
+        prediction = self.predict_probabilities(images)
+        confidence, labels = prediction.max(dim=1)
+        return labels, confidence
+
+    def predict_probabilities(self, images: Any) -> Tensor:
+        """Class probabilities (M, N) of images of any kind `adapt` takes."""
+        pixels = read_images(images, self.backbone.network.config.image_size)
+        return probabilities(predict_logits(self.backbone.network, self.domain, pixels))
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapter file: xi, statistics and any part of the domain's own."""
+        save_adapter(path, self.backbone, self.domain, self.notes)
+
+
+def load_adaptation(path: str | Path, backbone: Backbone) -> Adaptation:
+    """An adapter file as an `Adaptation`, ready to predict; refused on another backbone."""
+    domain, notes = load_adapter(path, backbone)
+    return Adaptation(backbone, domain, notes["learned_parameters"], {}, [], notes)
+
+
+def adapt(
+    backbone: Backbone,
+    images: Any,
+    strategy: str = "information_maximization",
+    *,
+    name: str = "target",
+    config: AdaptConfig | None = None,
+    **options: Any,
+) -> Adaptation:
+    """Adapt a frozen backbone to unlabelled images of a new domain.
+
+    images: see `adapters.targets.read_images`; labels in them are never looked at.
+    options: fields of `AdaptConfig`, such as trains="input_adapter", steps=200, seed=1.
+    The backbone is left bit-identical. Raises ValueError for wrong options or images.
+    """
+    if config is None:
+        config = AdaptConfig(strategy=strategy, **options)
+    network = backbone.network
+    pixels = read_images(images, network.config.image_size)
+    generator = torch.Generator().manual_seed(config.seed)
+    order = torch.randperm(len(pixels), generator=generator).numpy()
+    checked = pixels[order[: config.check_images]]
+
+    start = make_start(backbone, plain_start_name(backbone), name, checked)
+    scores = {}
+    for baseline, share in (("source_only", 0.0), ("batch_norm", 1.0)):
+        start.use_statistics(share)
+        scores[baseline] = score(predict_logits(network, start.target, checked))
+    method = STRATEGIES[config.strategy]
+    if method is not None:
+        start = best_start(backbone, config.start, name, checked[: config.start_images])
+    elif config.strategy == "source_only":
+        start.use_statistics(0.0)
+    target = start.target
+    notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
+    history: list[dict[str, float]] = []
+    learned = 0
+    if method is not None:
+        trained = trainable_parameters(backbone, target, config.trains)
+        learned = sum(parameter.numel() for parameter in trained)
+        rate = config.learning_rate or LEARNING_RATES[config.trains]
+        optimizer = torch.optim.Adam(trained, lr=rate)
+        task = AdaptationTask(backbone, target, trained, optimizer, config.batch_size, generator)
+        history = run(method(task), task, pixels, checked, rate, config)
+        notes["kept_step"] = history[-1]["kept_step"]
+    scores["adapted"] = score(predict_logits(network, target, checked))
+    target.requires_grad_(False)
+    notes |= {"learned_parameters": learned, "trains": config.trains, "seed": config.seed}
+    return Adaptation(backbone, target, learned, scores, history, notes)
+
+
+def trainable_parameters(backbone: Backbone, target: Domain, trains: str) -> list[nn.Parameter]:
+    """Parameters of the target that may move; an input adapter becomes the target's own copy."""
+    if trains == "input_adapter":
+        target.input_adapter = deepcopy(backbone.network.input_adapter)
+        trained = list(target.input_adapter.parameters())
+    elif isinstance(target.mixture, MixtureWeights):
+        trained = [target.mixture.xi]
+    else:
+        raise ValueError(
+            "this backbone is an unshared network: it has no mixture weights to train; "
+            'use trains="input_adapter", or a compositional backbone'
+        )
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return trained
+
+
+def run(
+    strategy: Strategy,
+    task: AdaptationTask,
+    pixels: NDArray[np.uint8],
+    checked: NDArray[np.uint8],
+    rate: float,
+    config: AdaptConfig,
+) -> list[dict[str, float]]:
+    """Take all steps; end at the checked iterate whose predictions carry the most information.
+
+    Batch norm uses stored statistics throughout, so a step's gradient is that of the predictions.
+    """
+    network, target = task.backbone.network, task.target
+    history: list[dict[str, float]] = []
+    best = float("-inf")
+    kept_step, kept = 0, [parameter.detach().clone() for parameter in task.trained]
+    for step in range(config.steps + 1):
+        if step % config.check_every == 0 or step == config.steps:
+            found = score(predict_logits(network, target, checked)).information
+            if found > best:
+                best, kept_step = found, step
+                kept = [parameter.detach().clone() for parameter in task.trained]
+        if step == config.steps:
+            break
+        for group in task.optimizer.param_groups:
+            group["lr"] = rate * 0.5 * (1 + cos(pi * step / config.steps))
+        chosen = torch.randint(len(pixels), (config.batch_size,), generator=task.generator)
+        batch = to_input(pixels[chosen.numpy()], network.config.image_channels)
+        history.append({"step": step + 1, **strategy.step(batch), "checked": best})
+    with torch.no_grad():
+        for parameter, value in zip(task.trained, kept, strict=True):
+            parameter.copy_(value)
+    history.append({"kept_step": kept_step, "checked": best})
+    return history

@@ -1,0 +1,72 @@
+"""Adversarial adaptation: the target's late features fool a domain discriminator."""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from adapters.losses import domain_confusion
+from adapters.strategy import AdaptationTask
+
+DISCRIMINATOR_LEARNING_RATE = 5e-4
+WARM_UP_STEPS = 20  # of the discriminator alone: an untrained one has nothing to teach
+SMOOTHING = 0.1  # soft labels, as in the author code
+
+
+@final
+class Adversarial:
+    """ADDA (Tzeng et al. 2017) on the last block's output: a two-player game, inverted labels.
+
+    The discriminator separates remembered source features from the target's; the target's
+    parameters maximize its belief that the target is a source.
+    """
+
+    def __init__(self, task: AdaptationTask) -> None:
+        self.task = task
+        self.discriminator = build_discriminator(
+            task.backbone.network.config.channels, task.generator
+        )
+        self.optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), lr=DISCRIMINATOR_LEARNING_RATE, betas=(0.5, 0.999)
+        )
+        self.steps = 0
+
+    def step(self, images: Tensor) -> Mapping[str, float]:
+        features = self.task.backbone.network.block_features(images, self.task.target)
+        figures = self._step_discriminator(features.detach())
+        self.steps += 1
+        if self.steps > WARM_UP_STEPS:
+            fooled = domain_confusion(self._judge(features), is_source=True)
+            self.task.descend(fooled)
+            figures["fooled"] = fooled.item()
+        return figures
+
+    def _step_discriminator(self, target: Tensor) -> dict[str, float]:
+        source, _ = self.task.source_sample("block_features")  # (B, C, S, S)
+        on_source, on_target = self._judge(source), self._judge(target)
+        loss = domain_confusion(on_source, is_source=True, smoothing=SMOOTHING)
+        loss = loss + domain_confusion(on_target, is_source=False, smoothing=SMOOTHING)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        right = ((on_source > 0).float().mean() + (on_target < 0).float().mean()) / 2
+        return {"discriminator": loss.item(), "discriminator_accuracy": 100 * right.item()}
+
+    def _judge(self, features: Tensor) -> Tensor:
+        return self.discriminator(features).squeeze(1)  # (B,), above 0: a source
+
+
+def build_discriminator(channels: int, generator: torch.Generator) -> nn.Module:
+    """Two 3x3 convolutions, leaky ReLU, average pool, dense (author code): (B, C, S, S) -> (B, 1)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return nn.Sequential(
+            nn.Conv2d(channels, 16, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(32, 1),
+        )

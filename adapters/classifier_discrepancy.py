@@ -1,0 +1,66 @@
+"""Moment matching with a min-max game on the disagreement of two classifiers."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adapters.losses import discrepancy, moment_distance, moments
+from adapters.strategy import AdaptationTask
+
+HEAD_LEARNING_RATE = 1e-3
+HEAD_STEPS = 1
+FEATURE_STEPS = 2
+MOMENT_WEIGHT = 0.5  # lambda of M3SDA
+
+
+@final
+class ClassifierDiscrepancy:
+    """M3SDA's three steps (Peng et al. 2019, section 4.2; MCD, Saito et al. 2018).
+
+    A: features match moments. B: critic heads stay right on the sources and disagree on the
+    target. C: features make them agree. In A and C only the target's parameters move; the heads
+    that move in B are copies that end with the adaptation: predictions stay with the backbone's.
+    """
+
+    def __init__(self, task: AdaptationTask) -> None:
+        self.task = task
+        knowledge = task.backbone.knowledge.values()
+        self.source_moments = [(known.first, known.second) for known in knowledge]
+        self.critics = deepcopy(task.backbone.network.heads).requires_grad_(True)
+        self.critic_optimizer = torch.optim.Adam(
+            self.critics.parameters(), lr=HEAD_LEARNING_RATE, weight_decay=5e-4
+        )
+
+    def step(self, images: Tensor) -> Mapping[str, float]:
+        features = self.task.backbone.network.features
+        _, embedding = features(images, self.task.target)  # (B, F)
+        apart = moment_distance(moments(embedding), self.source_moments)
+        self.task.descend(MOMENT_WEIGHT * apart)  # step A
+        for _ in range(HEAD_STEPS):
+            with torch.no_grad():
+                _, embedding = features(images, self.task.target)
+            self._step_critics(embedding)  # step B
+        disagreement = apart
+        for _ in range(FEATURE_STEPS):
+            _, embedding = features(images, self.task.target)
+            disagreement = discrepancy(self._criticize(embedding))
+            self.task.descend(disagreement)  # step C
+        return {"moment_distance": apart.item(), "discrepancy": disagreement.item()}
+
+    def _step_critics(self, embedding: Tensor) -> None:
+        """Step B: right on remembered source features, as far apart as possible on the target."""
+        source, labels = self.task.source_sample("embeddings")
+        logits = self._criticize(source)
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+        loss = loss - discrepancy(self._criticize(embedding))
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+
+    def _criticize(self, embedding: Tensor) -> Tensor:
+        assert isinstance(self.critics, nn.ModuleList)
+        return torch.stack([head(embedding) for head in self.critics])  # (2, B, N)

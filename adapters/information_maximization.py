@@ -1,0 +1,24 @@
+"""Information maximization: confident and diverse predictions, no source needed."""
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from adapters.losses import information
+from adapters.strategy import AdaptationTask
+from da_compose import probabilities
+
+
+@final
+class InformationMaximization:
+    """Maximize the mutual information of image and prediction (SHOT, Liang et al. 2020)."""
+
+    def __init__(self, task: AdaptationTask) -> None:
+        self.task = task
+
+    def step(self, images: Tensor) -> Mapping[str, float]:
+        logits = self.task.backbone.network(images, self.task.target)  # (2, B, N)
+        gain = information(probabilities(logits))
+        self.task.descend(-gain)
+        return {"information": gain.item()}

@@ -1,0 +1,67 @@
+"""Objectives of unsupervised adaptation, as pure functions of features, logits and probabilities."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+TINY = 1e-12
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second raw moments over the batch: (B, F) -> (F,), (F,)."""
+    return features.mean(dim=0), features.square().mean(dim=0)
+
+
+def distance(left: Tensor, right: Tensor) -> Tensor:
+    """Euclidean distance, unsquared, with a zero gradient (not NaN) where both coincide."""
+    squared = (left - right).square().sum()
+    return torch.where(squared > TINY, squared.clamp_min(TINY).sqrt(), 0.0 * squared)
+
+
+def moment_distance(
+    target: tuple[Tensor, Tensor], sources: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Target part of the moment distance MD^2 (M3SDA, Peng et al. 2019, eq. 1).
+
+    Sum over the raw moments k = 1, 2 of the mean over sources of ||E X_i^k - E X_T^k||_2. The
+    source-source part of eq. 1 is left out: it is a constant of a frozen backbone.
+    """
+    total = target[0].new_zeros(())
+    for source in sources:
+        for own, other in zip(target, source, strict=True):
+            total = total + distance(own, other)
+    return total / len(sources)
+
+
+def discrepancy(logits: Tensor) -> Tensor:
+    """Mean absolute difference of the two heads' probabilities (MCD, Saito et al. 2018, eq. 9).
+
+    logits: (2, B, N).
+    """
+    first, second = logits.softmax(dim=-1)
+    return (first - second).abs().mean()
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Shannon entropy in nats of each row: (..., N) -> (...)."""
+    return -(probabilities * probabilities.clamp_min(TINY).log()).sum(dim=-1)
+
+
+def information(probabilities: Tensor) -> Tensor:
+    """Mutual information of image and prediction, in nats: probabilities (B, N) -> scalar.
+
+    Entropy of the mean prediction (diverse) minus mean entropy (confident); Krause et al. 2010,
+    SHOT (Liang et al. 2020, eq. 2 to 4). Between 0 and log N; larger is better.
+    """
+    return entropy(probabilities.mean(dim=0)) - entropy(probabilities).mean()
+
+
+def domain_confusion(logits: Tensor, is_source: bool, smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy of a discriminator's logits (B,) against one label for all.
+
+    smoothing: the label 1 becomes 1 - smoothing, 0 becomes smoothing (soft labels).
+    """
+    label = 1 - smoothing if is_source else smoothing
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))

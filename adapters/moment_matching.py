@@ -1,0 +1,25 @@
+"""Moment matching: bring the target's feature moments to the sources'."""
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from adapters.losses import moment_distance, moments
+from adapters.strategy import AdaptationTask
+
+
+@final
+class MomentMatching:
+    """Match first and second raw moments of the embedding (M3SDA, Peng et al. 2019, eq. 1)."""
+
+    def __init__(self, task: AdaptationTask) -> None:
+        self.task = task
+        knowledge = task.backbone.knowledge.values()
+        self.source_moments = [(known.first, known.second) for known in knowledge]
+
+    def step(self, images: Tensor) -> Mapping[str, float]:
+        _, embedding = self.task.backbone.network.features(images, self.task.target)  # (B, F)
+        loss = moment_distance(moments(embedding), self.source_moments)
+        self.task.descend(loss)
+        return {"moment_distance": loss.item()}

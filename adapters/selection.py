@@ -1,0 +1,59 @@
+"""Label-free scores of a target model: what stands in for accuracy when there are no labels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapters.losses import entropy, information
+from da_compose import CompositionalNetwork, Domain, probabilities
+from da_compose.images import to_input
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Label-free figures of one model on unlabelled images.
+
+    information: mutual information of image and prediction in nats, 0 to log N; larger is better.
+    confidence: mean largest probability, 0 to 1.
+    agreement: share of images on which both heads choose the same class, 0 to 1.
+    diversity: entropy of the mean prediction over log N, 0 (one class only) to 1.
+    """
+
+    information: float
+    confidence: float
+    agreement: float
+    diversity: float
+
+
+def batches(
+    network: CompositionalNetwork, images: NDArray[np.uint8], size: int = 256
+) -> Iterator[Tensor]:
+    """Network input batches (B, 3, S, S) of uint8 images (M, S, S) or (M, S, S, 3)."""
+    for start in range(0, len(images), size):
+        yield to_input(images[start : start + size], network.config.image_channels)
+
+
+@torch.no_grad()
+def predict_logits(
+    network: CompositionalNetwork, domain: Domain, images: NDArray[np.uint8]
+) -> Tensor:
+    """Logits of both heads from stored statistics: (2, M, N)."""
+    domain.eval()
+    return torch.cat([network(batch, domain) for batch in batches(network, images)], dim=1)
+
+
+def score(logits: Tensor) -> Scores:
+    """Scores of logits of both heads (2, M, N)."""
+    mean = probabilities(logits)  # (M, N)
+    choices = logits.argmax(dim=-1)
+    uniform = torch.tensor(float(mean.shape[1])).log()
+    return Scores(
+        information=information(mean).item(),
+        confidence=mean.max(dim=1).values.mean().item(),
+        agreement=(choices[0] == choices[1]).float().mean().item(),
+        diversity=(entropy(mean.mean(dim=0)) / uniform).item(),
+    )

@@ -1,0 +1,83 @@
+"""Where an adaptation starts: whose mixture weights, and whose batch-norm statistics."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adapters.selection import batches, predict_logits, score
+from da_compose import Backbone, Domain
+from da_compose.mixture import MixtureWeights
+from da_compose.pretraining import POOLED
+from da_compose.statistics import (
+    Statistics,
+    average_statistics,
+    blend_statistics,
+    estimate_statistics,
+    shrunk_share,
+)
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the target's own statistics, tried by `best_start`
+PRIOR_IMAGES = 16  # a source's statistics weigh like so many images of the target
+MEAN, NEAREST = "mean", "nearest"
+
+
+@dataclass
+class Start:
+    """A target domain before anything is learned: mixture weights and statistics to blend."""
+
+    name: str  # "mean", or the domain it copies
+    target: Domain
+    source_statistics: Statistics
+    target_statistics: Statistics  # the target's own, shrunk toward the source's
+    share: float = 0.0  # of the target's own statistics in use
+
+    def use_statistics(self, share: float) -> None:
+        """Blend: 0 is the source's statistics, 1 the target's own."""
+        self.share = share
+        blend = blend_statistics(self.source_statistics, self.target_statistics, share)
+        self.target.set_statistics(*blend)
+
+
+def plain_start_name(backbone: Backbone) -> str:
+    """The start that knows nothing of the target: `pooled` where pretrained, else the mean."""
+    return POOLED if POOLED in backbone.network.domains else MEAN
+
+
+def make_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uint8]) -> Start:
+    """Start from the `mean` of the sources or from one domain of the backbone.
+
+    images: uint8 (M, S, S) or (M, S, S, 3), unlabelled, for the target's own statistics.
+    """
+    network = backbone.network
+    copied = [network.domains[n] for n in (backbone.knowledge if start == MEAN else [start])]
+    xi = None
+    if network.config.signature is None:
+        logits = [d.mixture.xi for d in copied if isinstance(d.mixture, MixtureWeights)]
+        xi = torch.stack(logits).detach().mean(dim=0)
+    target = network.new_domain(name, xi).requires_grad_(False)
+    source = average_statistics([(domain.mean.clone(), domain.var.clone()) for domain in copied])
+    target.set_statistics(*source)
+    own = estimate_statistics(network, target, batches(network, images))
+    own = blend_statistics(source, own, shrunk_share(len(images), PRIOR_IMAGES))
+    return Start(start, target, source, own)
+
+
+def best_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uint8]) -> Start:
+    """The start and the blend of statistics whose predictions carry the most information.
+
+    start: a name as in `make_start`, or `nearest` to try the mean and every domain.
+    """
+    names = [MEAN, *backbone.network.domains.names] if start == NEAREST else [start]
+    best, best_share, most = None, 0.0, float("-inf")
+    for candidate in names:
+        made = make_start(backbone, candidate, name, images)
+        for share in SHARES:
+            made.use_statistics(share)
+            logits = predict_logits(backbone.network, made.target, images)
+            if (found := score(logits).information) > most:
+                best, best_share, most = made, share, found
+    assert best is not None
+    best.use_statistics(best_share)
+    return best

@@ -1,0 +1,1 @@
+"""Benchmarks: domains, rotation and budget in; JSON lines, tables and plots out."""

@@ -1,0 +1,53 @@
+"""Upper bounds that use the target's labels: what could be learned, never a method to ship."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from math import cos, pi
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from adapters.adapt import LEARNING_RATES, trainable_parameters
+from adapters.start import NEAREST, best_start
+from da_compose import Backbone, Domain
+from da_compose.images import ImageSet, to_input
+
+
+def train_oracle(
+    backbone: Backbone, target: ImageSet, trains: str, *, steps: int, seed: int
+) -> tuple[Backbone, Domain, int]:
+    """Train on the target's labelled training split: mixture_weights, input_adapter or all.
+
+    Returns the backbone (a copy where `all` weights were trained), the domain and the number of
+    trained parameters. Nothing is chosen by test labels: the last iterate is returned.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(target), generator=generator).numpy()
+    domain = best_start(backbone, NEAREST, "target", target.images[order[:400]]).target
+    if trains == "all":
+        backbone = Backbone(deepcopy(backbone.network), backbone.class_names, backbone.knowledge)
+        trained = list(_all_parameters(backbone, domain))
+        rate = 0.003
+    else:
+        trained = trainable_parameters(backbone, domain, trains)
+        rate = LEARNING_RATES[trains]
+    optimizer = torch.optim.Adam(trained, lr=rate)
+    domain.eval()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * 0.5 * (1 + cos(pi * step / steps))
+        chosen = torch.randint(len(target), (128,), generator=generator).numpy()
+        labels = torch.from_numpy(target.labels[chosen])
+        images = to_input(target.images[chosen], backbone.network.config.image_channels)
+        logits = backbone.network(images, domain)  # (2, B, N)
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return backbone, domain, sum(parameter.numel() for parameter in trained)
+
+
+def _all_parameters(backbone: Backbone, domain: Domain) -> Iterator[nn.Parameter]:
+    for parameter in (*backbone.network.shared_parameters(), *domain.parameters()):
+        yield parameter.requires_grad_(True)

@@ -1,0 +1,191 @@
+"""Runs backbones and cells of a benchmark; finished ones are skipped."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+
+from adapters import adapt
+from adapters.selection import predict_logits
+from benchmarks import measure
+from benchmarks.digits import TRAINED, BackboneJob, Cell
+from benchmarks.oracle import train_oracle
+from benchmarks.results import ResultRow, append_row, cell, read_rows
+from da_compose import (
+    Backbone,
+    CompositionalNetwork,
+    Domain,
+    load_backbone,
+    probabilities,
+    save_adapter,
+)
+from da_compose.images import ImageSet
+from da_compose.knowledge import collect_knowledge
+from da_compose.training_run import pretrain
+
+SELECTION = (
+    "start, blend of statistics and iterate by information (nats) of predictions on unlabelled "
+    "training images of the target"
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training and test split of one domain."""
+
+    train: ImageSet
+    test: ImageSet
+
+
+def run_jobs(
+    jobs: Iterable[BackboneJob],
+    domains: Mapping[str, Splits],
+    *,
+    runs: Path,
+    results: Path,
+    processes: int,
+    strategies: tuple[str, ...],
+    oracles: bool,
+) -> None:
+    """Pretrain and adapt in `processes` one-thread processes, a backbone each at a time.
+
+    One thread a process: two processes of several threads each slow one another down (they spin
+    while they wait), by 20 to 50 times on two cores.
+    """
+    calls = [
+        delayed(run_backbone)(job, domains, runs, results, strategies, oracles) for job in jobs
+    ]
+    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes
+    Parallel(n_jobs=min(processes, max(1, len(calls))), max_nbytes=None)(calls)
+
+
+def run_backbone(
+    job: BackboneJob,
+    domains: Mapping[str, Splits],
+    runs: Path,
+    results: Path,
+    strategies: tuple[str, ...],
+    oracles: bool,
+) -> None:
+    """One backbone and its cells, in this process; what is finished is not done again."""
+    torch.set_num_threads(1)
+    finished = {cell(vars(row)): row.config for row in read_rows(results)}
+    cells = job.cells(strategies, oracles)
+    name = f"{job.recipe} {job.network} seed {job.seed}"
+    todo = [c for c in cells if finished.get(cell(naming(job, c))) != job.cell_config]
+    if not todo:
+        print(f"{name}: finished earlier", flush=True)
+        return
+    folder = job.folder(runs)
+    backbone = prepare_backbone(job, domains, folder)
+    target = domains[job.target]
+    baselines = {}
+    for strategy in ("source_only", "batch_norm"):
+        adapted = adapt(backbone, target.train.images, strategy, seed=job.seed)
+        baselines[strategy] = accuracy(backbone, adapted.domain, target.test)
+    for planned in todo:
+        row = run_cell(job, planned, backbone, target, baselines, folder)
+        append_row(results, row)
+        print(f"{name}: {planned.strategy} {planned.trains}: {row.accuracy:.2f} %", flush=True)
+
+
+def prepare_backbone(job: BackboneJob, domains: Mapping[str, Splits], folder: Path) -> Backbone:
+    """The job's backbone from its folder, or pretrained now; an interrupted training goes on."""
+    path = folder / "backbone.safetensors"
+    if path.exists():
+        return load_backbone(path)
+    sources = {name: domains[name].train for name in job.sources}
+    network = CompositionalNetwork(job.network_config, seed=job.seed)
+    print(f"{folder.name}: pretraining, log in {folder}", flush=True)
+    with measure.measured() as spent:
+        pretrain(network, sources, job.pretrain_config, folder, show_progress=False)
+    knowledge = collect_knowledge(network, sources, seed=job.seed)
+    notes = job.identity | {"recipe": job.recipe, "seconds": round(spent.seconds, 1)}
+    backbone = Backbone(network, tuple(map(str, range(10))), knowledge, notes)
+    backbone.save(path)
+    test = [accuracy(backbone, network.domains[n], domains[n].test) for n in job.sources]
+    print(
+        f"{folder.name}: pretrained in {spent.seconds:.0f} s, sources' test accuracy "
+        + ", ".join(f"{n} {a:.1f}" for n, a in zip(job.sources, test, strict=True)),
+        flush=True,
+    )
+    return backbone
+
+
+def run_cell(
+    job: BackboneJob,
+    planned: Cell,
+    backbone: Backbone,
+    target: Splits,
+    baselines: Mapping[str, float],
+    folder: Path,
+) -> ResultRow:
+    """Adapt and test one cell. The adaptation sees the target's training images, no labels."""
+    steps = job.profile.adapt_steps
+    adapter = folder / f"{planned.strategy}-{planned.trains}.safetensors"
+    with measure.measured() as spent:
+        if planned.oracle:
+            backbone, domain, learned = train_oracle(
+                backbone, target.train, planned.trains, steps=steps, seed=job.seed
+            )
+        else:
+            adaptation = adapt(
+                backbone,
+                target.train.images,
+                planned.strategy,
+                trains=TRAINED[job.network],
+                steps=steps,
+                seed=job.seed,
+            )
+            domain, learned = adaptation.domain, adaptation.learned_parameters
+    notes = {} if planned.oracle else adaptation.notes
+    if planned.trains != "all":
+        save_adapter(adapter, backbone, domain, notes)
+    learns = planned.trains != "nothing"
+    return ResultRow(
+        **naming(job, planned),
+        accuracy=accuracy(backbone, domain, target.test),
+        **baselines,
+        learned_parameters=learned,
+        total_parameters=sum(
+            p.numel()
+            for part in (backbone.network.shared_parameters(), domain.parameters())
+            for p in part
+        ),
+        adapter_bytes=adapter.stat().st_size if planned.trains != "all" else 4 * learned,
+        seconds=round(spent.seconds, 2),
+        peak_memory_mb=round(spent.peak_memory_mb, 1),
+        selection="target labels" if planned.oracle else SELECTION if learns else "none",
+        commit=measure.commit(),
+        device=measure.device_name(),
+        versions=measure.versions(),
+        config=job.cell_config,
+    )
+
+
+def accuracy(backbone: Backbone, domain: Domain, test: ImageSet) -> float:
+    """Percent of a test split that is classified rightly."""
+    predicted = probabilities(predict_logits(backbone.network, domain, test.images)).argmax(dim=1)
+    return 100 * float((predicted.numpy() == test.labels).mean())
+
+
+def naming(job: BackboneJob, planned: Cell) -> dict[str, Any]:
+    """The fields of a result row that say which cell it is."""
+    return {
+        "benchmark": "digits",
+        "profile": job.profile.name,
+        "data": job.data,
+        "data_fingerprint": job.data_fingerprint,
+        "sources": list(job.sources),
+        "target": job.target,
+        "seed": job.seed,
+        "strategy": planned.strategy,
+        "trains": planned.trains,
+        "network": job.network,
+        "recipe": job.recipe,
+        "oracle": planned.oracle,
+    }

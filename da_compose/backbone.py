@@ -1,0 +1,125 @@
+"""A pretrained network with what ships with it, as one file; and one domain's adapter as another.
+
+Both are safetensors files whose header carries JSON: no pickle, and nothing half-written.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from da_compose.domain import Domain
+from da_compose.files import load_tensors, save_tensors
+from da_compose.knowledge import SourceKnowledge, embed
+from da_compose.network import CompositionalNetwork, InputAdapter, NetworkConfig
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen pretrained network, its source domains and what it knows of them."""
+
+    network: CompositionalNetwork
+    class_names: tuple[str, ...]
+    knowledge: dict[str, SourceKnowledge]
+    notes: dict[str, Any] = field(default_factory=dict)  # recipe, data, seed: provenance only
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != self.network.config.num_classes:
+            raise ValueError(
+                f"{len(self.class_names)} class names for a network with "
+                f"{self.network.config.num_classes} classes"
+            )
+        self.network.requires_grad_(False)
+        self.network.eval()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every shared weight: an adapter fits the backbone it was made with, no other."""
+        digest = hashlib.sha256(repr(self.network.config).encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            if not name.startswith("domains."):
+                digest.update(name.encode())
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, path: str | Path) -> None:
+        """Write the backbone to `path` (.safetensors), whole or not at all."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for source, known in self.knowledge.items():
+            for part in ("first", "second", "block_features", "labels"):
+                tensors[f"knowledge.{source}.{part}"] = getattr(known, part)
+        metadata = {
+            "kind": "backbone",
+            "config": asdict(self.network.config),
+            "domains": self.network.domains.names,
+            "num_images": {name: known.num_images for name, known in self.knowledge.items()},
+            "class_names": self.class_names,
+            "fingerprint": self.fingerprint,
+            "versions": versions(),
+            "notes": self.notes,
+        }
+        save_tensors(Path(path), tensors, metadata)
+
+
+def load_backbone(path: str | Path) -> Backbone:
+    """Read a backbone that `Backbone.save` wrote; raises ValueError where it is not one."""
+    tensors, metadata = load_tensors(Path(path), "backbone")
+    values = dict(metadata["config"])
+    if values["signature"] is not None:
+        values["signature"] = tuple(values["signature"])
+    network = CompositionalNetwork(NetworkConfig(**values))
+    for name in metadata["domains"]:
+        network.domains.add(network.new_domain(name))
+    prefix = "network."
+    network.load_state_dict(
+        {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+    )
+    knowledge = {}
+    for name, num_images in metadata["num_images"].items():
+        parts = {part: tensors[f"knowledge.{name}.{part}"]
+                 for part in ("first", "second", "block_features", "labels")}  # fmt: skip
+        embeddings = embed(network, parts["block_features"], network.domains[name])
+        knowledge[name] = SourceKnowledge(**parts, embeddings=embeddings, num_images=num_images)
+    backbone = Backbone(network, tuple(metadata["class_names"]), knowledge, metadata["notes"])
+    if backbone.fingerprint != metadata["fingerprint"]:
+        raise ValueError(f"{path} was changed after it was written: its fingerprint differs")
+    return backbone
+
+
+def save_adapter(
+    path: str | Path, backbone: Backbone, domain: Domain, notes: dict[str, Any]
+) -> None:
+    """Write one domain alone: xi, statistics and any part of its own, to fit on `backbone`."""
+    metadata = {
+        "kind": "adapter",
+        "domain": domain.name,
+        "input_adapter": domain.input_adapter is not None,
+        "fingerprint": backbone.fingerprint,
+        "class_names": backbone.class_names,
+        "versions": versions(),
+        "notes": notes,
+    }
+    save_tensors(Path(path), domain.state_dict(), metadata)
+
+
+def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str, Any]]:
+    """A domain that `save_adapter` wrote, and its notes; refused on any backbone but its own."""
+    tensors, metadata = load_tensors(Path(path), "adapter")
+    if metadata["fingerprint"] != backbone.fingerprint:
+        raise ValueError(
+            f"{path} belongs to backbone {metadata['fingerprint']}, this one is "
+            f"{backbone.fingerprint}; load the backbone it was adapted on, or adapt again"
+        )
+    domain = backbone.network.new_domain(metadata["domain"])
+    if metadata["input_adapter"]:
+        domain.input_adapter = InputAdapter(backbone.network.config)
+    domain.load_state_dict(tensors)
+    return domain.requires_grad_(False).eval(), metadata["notes"]
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result or a file was made with."""
+    return {"da-compose": version("da-compose"), "torch": str(torch.__version__)}

@@ -1,0 +1,114 @@
+"""What is private to one domain: its mixture, its batch-norm statistics, and any replaced part."""
+
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from da_compose.mixture import FixedSignature, MixtureWeights
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+EPSILON = 1e-5
+
+
+class Domain(nn.Module):
+    """One domain of a compositional network.
+
+    In `train()` mode its batch norms use the batch's statistics and update the stored ones; in
+    `eval()` mode only stored statistics are used, so a prediction depends on one image alone.
+    `mean` and `var` (F,) concatenate the statistics of every batch norm, in network order.
+    `input_adapter` and `heads`, when set, take the place of the network's own.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(
+        self, name: str, mixture: MixtureWeights | FixedSignature, num_statistics: int
+    ) -> None:
+        super().__init__()
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"domain name {name!r}: use letters, digits, '_', '-' and '.', at most one word"
+            )
+        self.name = name
+        self.mixture = mixture
+        self.register_buffer("mean", torch.zeros(num_statistics))
+        self.register_buffer("var", torch.ones(num_statistics))
+        self.input_adapter: nn.Module | None = None
+        self.heads: nn.Module | None = None
+        self.momentum = 0.1
+
+    def set_statistics(self, mean: Tensor, var: Tensor) -> None:
+        """Overwrite the stored batch-norm statistics, both (F,)."""
+        if mean.shape != self.mean.shape or var.shape != self.var.shape:
+            raise ValueError(
+                f"statistics must have shape {tuple(self.mean.shape)}, "
+                f"got {tuple(mean.shape)} and {tuple(var.shape)}"
+            )
+        self.mean.copy_(mean)
+        self.var.copy_(var)
+
+
+class NormCursor:
+    """Walks through a domain's batch norms in network order, slicing its flat statistics."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.position = 0
+
+    def take(self, num_channels: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance (C,) of the next batch norm, as views on the stored statistics."""
+        here = slice(self.position, self.position + num_channels)
+        self.position += num_channels
+        return self.domain.mean[here], self.domain.var[here]
+
+    def norm(self, features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Batch-normalize features (B, C, ...) with the next statistics and gamma, beta (C,)."""
+        mean, var = self.take(features.shape[1])
+        return functional.batch_norm(
+            features,
+            mean,
+            var,
+            gamma,
+            beta,
+            training=self.domain.training,
+            momentum=self.domain.momentum,
+            eps=EPSILON,
+        )
+
+
+class DomainTable(nn.Module):
+    """The domains a network knows, by name, in the order they were added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._domains = nn.ModuleList()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(domain.name for domain in self)
+
+    def __iter__(self) -> Iterator[Domain]:
+        for domain in self._domains:
+            assert isinstance(domain, Domain)
+            yield domain
+
+    def __len__(self) -> int:
+        return len(self._domains)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Domain:
+        for domain in self:
+            if domain.name == name:
+                return domain
+        raise ValueError(f"no domain {name!r}; the backbone has {', '.join(self.names)}")
+
+    def add(self, domain: Domain) -> None:
+        if domain.name in self:
+            raise ValueError(f"a domain {domain.name!r} exists already; choose another name")
+        self._domains.append(domain)

@@ -1,0 +1,83 @@
+"""What a backbone remembers of its sources, so that adaptation needs none of their images.
+
+Templates and the sources' mixture weights are frozen, so features and moments of the sources are
+constants of the checkpoint: computed once, kept in the backbone's file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from da_compose.domain import Domain
+from da_compose.images import ImageSet, to_input
+from da_compose.network import CompositionalNetwork
+
+
+@dataclass(frozen=True)
+class SourceKnowledge:
+    """Moments and a class-balanced sample of one source's features.
+
+    first, second: raw moments of the embedding (F,), over `num_images` images.
+    block_features: float16 outputs of the last block (M, C, S, S), a capped sample.
+    embeddings: their embeddings (M, F), recomputed from them when a backbone is loaded.
+    labels: their classes (M,).
+    """
+
+    first: Tensor
+    second: Tensor
+    block_features: Tensor
+    embeddings: Tensor
+    labels: Tensor
+    num_images: int
+
+
+@torch.no_grad()
+def collect_knowledge(
+    network: CompositionalNetwork,
+    sources: Mapping[str, ImageSet],
+    *,
+    per_class: int = 40,
+    max_images: int = 10_000,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> dict[str, SourceKnowledge]:
+    """Knowledge of every source, from at most `max_images` images and `per_class` kept features."""
+    knowledge: dict[str, SourceKnowledge] = {}
+    for name, data in sources.items():
+        domain = network.domains[name].eval()
+        count = min(len(data), max_images)
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).numpy()
+        kept_of_class = torch.zeros(network.config.num_classes, dtype=torch.long)
+        first = torch.zeros(network.config.embedding, dtype=torch.float64)
+        second = first.clone()
+        kept_features, kept_labels = [], []
+        for start in range(0, count, batch_size):
+            batch = order[start : min(start + batch_size, count)]
+            inputs = to_input(data.images[batch], network.config.image_channels)
+            block, embedding = network.features(inputs, domain)
+            first += embedding.double().sum(0)
+            second += embedding.double().square().sum(0)
+            for position, label in enumerate(data.labels[batch].tolist()):
+                if kept_of_class[label] < per_class:
+                    kept_of_class[label] += 1
+                    kept_features.append(block[position].half())
+                    kept_labels.append(label)
+        features = torch.stack(kept_features)
+        knowledge[name] = SourceKnowledge(
+            first=(first / count).float(),
+            second=(second / count).float(),
+            block_features=features,
+            embeddings=embed(network, features, domain),
+            labels=torch.tensor(kept_labels),
+            num_images=count,
+        )
+    return knowledge
+
+
+@torch.no_grad()
+def embed(network: CompositionalNetwork, block_features: Tensor, domain: Domain) -> Tensor:
+    """Embeddings (M, F) of stored block features (M, C, S, S)."""
+    features = block_features.float().contiguous(memory_format=torch.channels_last)
+    return network.embed_block_features(features, domain.eval())

@@ -1,0 +1,226 @@
+"""The compositional isometric network (paper, sections 3.1 and 3.2)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from da_compose.domain import Domain, DomainTable, NormCursor
+from da_compose.mixture import FixedSignature, MixtureWeights, initial_xi
+from da_compose.templates import BlockWeights, TemplateBank
+
+NUM_HEADS = 2  # two classifiers from the start: classifier discrepancy needs them (MCD, M3SDA)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Shape of a network. Defaults are the digits network: 16 layers x 4 templates = 64."""
+
+    num_layers: int = 16  # L
+    num_templates: int = 4  # K
+    channels: int = 24  # C
+    expansion: int = 4  # expanded width = expansion * C
+    squeeze: int = 4  # squeezed width of squeeze-excite = expanded width / squeeze
+    patch_size: int = 4  # pixels; kernel and stride of the input adapter
+    image_size: int = 32  # pixels; S = image_size / patch_size
+    image_channels: int = 3
+    hidden: int = 128  # channels of the output adapter before pooling
+    embedding: int = 256  # features after it
+    num_classes: int = 10  # N
+    mixed_batch_norm: bool = True  # gamma, beta belong to templates; else one set a layer
+    signature: tuple[int, ...] | None = None  # fixed template of each layer; None: xi is learned
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "num_templates", "channels", "expansion", "squeeze",
+                     "patch_size", "image_size", "image_channels", "hidden", "embedding"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
+            )
+        if self.signature is not None and len(self.signature) != self.num_layers:
+            raise ValueError(
+                f"signature has {len(self.signature)} entries for {self.num_layers} layers"
+            )
+
+    @property
+    def expanded(self) -> int:
+        return self.channels * self.expansion
+
+    @property
+    def block_statistics(self) -> int:
+        """Channels of the three batch norms of one block."""
+        return 2 * self.expanded + self.channels
+
+    @property
+    def num_statistics(self) -> int:
+        """Channels of all batch norms: the length of a domain's `mean` and `var`."""
+        blocks = self.num_layers * self.block_statistics
+        return self.channels + blocks + self.hidden + self.embedding
+
+    def unshared(self) -> "NetworkConfig":
+        """The ordinary isometric network of the same shape: a template of its own each layer."""
+        return replace(self, num_templates=self.num_layers, signature=tuple(range(self.num_layers)))
+
+
+PRESETS = {
+    "small": NetworkConfig(channels=24, hidden=128, embedding=256),
+    "large": NetworkConfig(channels=40, hidden=960, embedding=1280),
+}
+
+
+class InputAdapter(nn.Module):
+    """Image (B, 3, H, W) -> (B, C, S, S): convolution with kernel = stride, batch norm, ReLU."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            config.image_channels, config.channels, config.patch_size, config.patch_size
+        )
+        self.gamma = nn.Parameter(torch.ones(config.channels))
+        self.beta = nn.Parameter(torch.zeros(config.channels))
+
+    def forward(self, images: Tensor, norms: NormCursor) -> Tensor:
+        return functional.relu(norms.norm(self.conv(images), self.gamma, self.beta))
+
+
+class OutputAdapter(nn.Module):
+    """(B, C, S, S) -> (B, F): nonlinear 1x1 convolution, average pool, nonlinear 1x1 convolution."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(config.channels, config.hidden, 1, bias=False)
+        self.after = nn.Linear(config.hidden, config.embedding, bias=False)
+        self.before_gamma = nn.Parameter(torch.ones(config.hidden))
+        self.before_beta = nn.Parameter(torch.zeros(config.hidden))
+        self.after_gamma = nn.Parameter(torch.ones(config.embedding))
+        self.after_beta = nn.Parameter(torch.zeros(config.embedding))
+
+    def forward(self, features: Tensor, norms: NormCursor) -> Tensor:
+        hidden = norms.norm(self.before(features), self.before_gamma, self.before_beta)
+        pooled = functional.relu(hidden).mean(dim=(2, 3))  # (B, hidden)
+        embedding = norms.norm(self.after(pooled), self.after_gamma, self.after_beta)
+        return functional.relu(embedding)
+
+
+def isometric_block(features: Tensor, weights: BlockWeights, norms: NormCursor) -> Tensor:
+    """Inverted residual with squeeze-excite: (B, C, S, S) -> (B, C, S, S)."""
+    expanded, channels = weights.expand.shape[:2]
+    sizes = [expanded, expanded, channels]
+    affine = list(zip(weights.gamma.split(sizes), weights.beta.split(sizes), strict=True))
+    hidden = functional.conv2d(features, weights.expand)
+    hidden = functional.relu_(norms.norm(hidden, *affine[0]))
+    hidden = functional.conv2d(hidden, weights.depthwise, padding=1, groups=expanded)
+    hidden = functional.relu_(norms.norm(hidden, *affine[1]))
+    gate = functional.linear(hidden.mean(dim=(2, 3)), weights.squeeze, weights.squeeze_bias)
+    gate = functional.linear(gate.relu_(), weights.excite, weights.excite_bias).sigmoid()
+    hidden = functional.conv2d(hidden * gate[:, :, None, None], weights.project)
+    return features + norms.norm(hidden, *affine[2])
+
+
+class CompositionalNetwork(nn.Module):
+    """Input adapter, L blocks mixed from K templates by a domain's xi, output adapter, two heads.
+
+    The ordinary isometric network is the same class with `config.unshared()`.
+    """
+
+    def __init__(self, config: NetworkConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.input_adapter = InputAdapter(config)
+            self.output_adapter = OutputAdapter(config)
+            self.heads = nn.ModuleList(
+                nn.Linear(config.embedding, config.num_classes) for _ in range(NUM_HEADS)
+            )
+        self.templates = TemplateBank(
+            config.num_templates,
+            config.num_layers,
+            config.channels,
+            config.expanded,
+            max(1, config.expanded // config.squeeze),
+            config.mixed_batch_norm,
+            generator,
+        )
+        self.domains = DomainTable()
+        self.register_buffer(
+            "first_xi",
+            initial_xi(config.num_layers, config.num_templates, 1.0, generator),
+            persistent=False,
+        )
+
+    def new_domain(self, name: str, xi: Tensor | None = None) -> Domain:
+        """A domain of this network's shape, not yet added to `domains`.
+
+        xi: logits (L, K) to start from; every domain starts from the same random ones by default.
+        """
+        config = self.config
+        if config.signature is not None:
+            mixture = FixedSignature(config.signature, config.num_templates)
+        else:
+            start = self.get_buffer("first_xi") if xi is None else xi
+            if start.shape != (config.num_layers, config.num_templates):
+                raise ValueError(
+                    f"xi must have shape {(config.num_layers, config.num_templates)} "
+                    f"(layers, templates), got {tuple(start.shape)}"
+                )
+            mixture = MixtureWeights(start)
+        domain = Domain(name, mixture, config.num_statistics)
+        return domain.to(self.templates.expand.device)
+
+    def block_features(self, images: Tensor, domain: Domain) -> Tensor:
+        """Output of the last block: images (B, 3, H, W) -> (B, C, S, S)."""
+        return self._block_features(images, domain, NormCursor(domain))
+
+    def _block_features(self, images: Tensor, domain: Domain, norms: NormCursor) -> Tensor:
+        size, channels = self.config.image_size, self.config.image_channels
+        if images.shape[1:] != (channels, size, size):
+            raise ValueError(
+                f"images must have shape (batch, {channels}, {size}, {size}), "
+                f"got {tuple(images.shape)}"
+            )
+        weights = self.templates.mix(domain.mixture())
+        adapter = domain.input_adapter or self.input_adapter
+        features = adapter(images.contiguous(memory_format=torch.channels_last), norms)
+        for block in weights:
+            features = isometric_block(features, block, norms)
+        return features
+
+    def embed_block_features(self, features: Tensor, domain: Domain) -> Tensor:
+        """Output adapter alone: (B, C, S, S) -> (B, F)."""
+        norms = NormCursor(domain)
+        norms.take(self.config.num_statistics - self.config.hidden - self.config.embedding)
+        return self.output_adapter(features, norms)
+
+    def features(self, images: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) -> output of the last block (B, C, S, S), embedding (B, F)."""
+        norms = NormCursor(domain)
+        block = self._block_features(images, domain, norms)
+        return block, self.output_adapter(block, norms)
+
+    def classify(self, embedding: Tensor, domain: Domain) -> Tensor:
+        """Logits of both heads: (B, F) -> (2, B, N)."""
+        heads = domain.heads or self.heads
+        assert isinstance(heads, nn.ModuleList)
+        return torch.stack([head(embedding) for head in heads])
+
+    def forward(self, images: Tensor, domain: Domain) -> Tensor:
+        """Logits of both heads: images (B, 3, H, W) -> (2, B, N)."""
+        return self.classify(self.features(images, domain)[1], domain)
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Everything that all domains share: templates, adapters, heads; no xi."""
+        for part in (self.templates, self.input_adapter, self.output_adapter, self.heads):
+            yield from part.parameters()
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Prediction of a two-headed network: logits (2, B, N) -> mean of the softmaxes (B, N)."""
+    return logits.softmax(dim=-1).mean(dim=0)

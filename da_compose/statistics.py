@@ -1,0 +1,62 @@
+"""Batch-norm statistics of a domain: exact estimates, averages and blends."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from da_compose.domain import Domain
+from da_compose.network import CompositionalNetwork
+
+Statistics = tuple[Tensor, Tensor]  # mean (F,), var (F,) of every batch norm in network order
+
+
+@torch.no_grad()
+def estimate_statistics(
+    network: CompositionalNetwork, domain: Domain, batches: Iterable[Tensor]
+) -> Statistics:
+    """Statistics of `domain` over all batches (B, 3, H, W); the domain itself is left as it was.
+
+    Every batch weighs by its size. A batch of one image is doubled: its pooled features have no
+    variance of their own, and `shrink` below then leans on the prior.
+    """
+    kept = domain.mean.clone(), domain.var.clone()
+    momentum, was_training = domain.momentum, domain.training
+    domain.train()
+    seen = 0
+    try:
+        for images in batches:
+            seen += len(images)
+            domain.momentum = len(images) / seen
+            network.features(images if len(images) > 1 else images.repeat(2, 1, 1, 1), domain)
+        if not seen:
+            raise ValueError("no images to estimate batch-norm statistics from")
+        return domain.mean.clone(), domain.var.clone()
+    finally:
+        domain.momentum = momentum
+        domain.train(was_training)
+        domain.set_statistics(*kept)
+
+
+def average_statistics(statistics: Sequence[Statistics]) -> Statistics:
+    """Statistics of an equal mixture of domains: variances include the spread of the means."""
+    means = torch.stack([mean for mean, _ in statistics])
+    variances = torch.stack([var for _, var in statistics])
+    return means.mean(dim=0), variances.mean(dim=0) + means.var(dim=0, unbiased=False)
+
+
+def blend_statistics(source: Statistics, target: Statistics, target_share: float) -> Statistics:
+    """Between a source's statistics (share 0) and the target's own (share 1)."""
+    return (
+        source[0].lerp(target[0], target_share),
+        source[1].lerp(target[1], target_share),
+    )
+
+
+def shrunk_share(num_images: int, prior_images: float) -> float:
+    """Share of the target's own statistics when the source's count as `prior_images` images.
+
+    Schneider et al. 2020, "Improving robustness against common corruptions by covariate shift
+    adaptation": n / (n + N).
+    """
+    return num_images / (num_images + prior_images)

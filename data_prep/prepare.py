@@ -1,0 +1,151 @@
+"""Prepared domains: square uint8 images and labels, memory-mapped `.npy` with a fingerprint.
+
+A domain is prepared once into `<cache>/<name>-<key>/`. The key covers everything the content
+depends on, so a changed source file, size or severity gives another folder. Each file is written
+beside that folder and moved into it whole, the JSON last. Processes that prepare the same domain
+at once write the same bytes, so whoever comes last breaks nothing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from da_compose.images import ImageSet, resize
+from data_prep.readers import RawDomain, RawSplit, checked_split
+
+Origin = Literal["files", "download", "bundled"]
+
+VERSION = 1  # of the preparation; raise it when the same source would give other bytes
+SUMMARY = "domain.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedDomain:
+    """One domain, ready for training; `fingerprint` identifies its images and labels.
+
+    Its arrays are memory-mapped copy-on-write: a change stays in memory and never reaches a file.
+    """
+
+    name: str
+    origin: Origin
+    train: ImageSet
+    test: ImageSet
+    fingerprint: str
+    num_classes: int
+    notes: tuple[str, ...] = ()  # what a reader of results should know, such as absent classes
+
+
+def prepare(
+    name: str,
+    read: Callable[[], RawDomain],
+    *,
+    origin: Origin,
+    identity: Mapping[str, object],
+    cache: Path,
+    size: int = 32,
+    num_classes: int = 10,
+) -> PreparedDomain:
+    """The domain from the cache, or from `read()` where the cache lacks it or is damaged.
+
+    `identity` says in JSON values what `read()` depends on: files, severity, seed.
+    """
+    if size < 1:
+        raise ValueError(f"expected an image size of at least 1 pixel, got {size}; 32 is usual")
+    parts = {"version": VERSION, "size": size, "num_classes": num_classes, "origin": origin}
+    key = hashlib.sha256(json.dumps([parts, identity], sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache / f"{name}-{key}"
+    prepared = _open(folder)
+    if prepared is None:
+        raw = read()
+        splits = {"train": raw.train, "test": raw.test}
+        resized = {
+            split: _checked_resize(content, size, num_classes, f"{name}, {split}")
+            for split, content in splits.items()
+        }
+        _publish(folder, name, origin, resized, num_classes)
+        prepared = _open(folder)
+    if prepared is None:
+        raise OSError(f"{folder} cannot be read back after writing; is the disk full or shared?")
+    return prepared
+
+
+def file_identity(*files: Path) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of change of each file: enough to notice that one was replaced."""
+    states = [(file.name, file.stat()) for file in files]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+
+
+def _checked_resize(raw: RawSplit, size: int, num_classes: int, where: str) -> ImageSet:
+    images, labels = checked_split(raw, where)
+    if labels.max() >= num_classes:
+        raise ValueError(
+            f"{where}: expected labels below {num_classes}, got {labels.max()}; "
+            "are these the labels of this data set?"
+        )
+    return ImageSet(images=resize(images, size), labels=labels.astype(np.int64))
+
+
+def _publish(
+    folder: Path, name: str, origin: Origin, splits: Mapping[str, ImageSet], num_classes: int
+) -> None:
+    """Write all files beside the folder, then move each into place, the summary last."""
+    digest = hashlib.sha256()
+    arrays = {}
+    for split, content in splits.items():
+        for kind, array in (("images", content.images), ("labels", content.labels)):
+            arrays[f"{split}_{kind}"] = array = np.ascontiguousarray(array)
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(array.data)
+    summary = {
+        "name": name,
+        "origin": origin,
+        "num_classes": num_classes,
+        "fingerprint": digest.hexdigest()[:16],
+        "notes": [note for split in splits for note in _absent(split, splits[split], num_classes)],
+        "arrays": {key: [array.dtype.str, *array.shape] for key, array in arrays.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for key, array in arrays.items():
+            np.save(temporary / f"{key}.npy", array)
+        (temporary / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+        for file in (*(f"{key}.npy" for key in arrays), SUMMARY):
+            os.replace(temporary / file, folder / file)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _open(folder: Path) -> PreparedDomain | None:
+    """The domain in the folder; None where there is none or its files are not as summarized."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text())
+        arrays = {}
+        for key, (dtype, *shape) in summary["arrays"].items():
+            arrays[key] = array = np.load(folder / f"{key}.npy", mmap_mode="c")
+            if [array.dtype.str, *array.shape] != [dtype, *shape]:
+                return None
+        return PreparedDomain(
+            name=summary["name"],
+            origin=summary["origin"],
+            train=ImageSet(images=arrays["train_images"], labels=arrays["train_labels"]),
+            test=ImageSet(images=arrays["test_images"], labels=arrays["test_labels"]),
+            fingerprint=summary["fingerprint"],
+            num_classes=summary["num_classes"],
+            notes=tuple(summary["notes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        return None
+
+
+def _absent(split: str, content: ImageSet, num_classes: int) -> list[str]:
+    absent = sorted(set(range(num_classes)) - set(np.unique(content.labels).tolist()))
+    return [f"{split} split lacks classes {', '.join(map(str, absent))}"] if absent else []

@@ -17,7 +17,7 @@ from adapters.classifier_discrepancy import ClassifierDiscrepancy
 from adapters.information_maximization import InformationMaximization
 from adapters.moment_matching import MomentMatching
 from adapters.selection import Scores, predict_logits, score
-from adapters.start import NEAREST, best_start, make_start, plain_start_name
+from adapters.start import NEAREST, best_start, check_start, make_start, plain_start_name
 from adapters.strategy import AdaptationTask, Strategy
 from adapters.targets import read_images
 from da_compose import Backbone, Domain, load_adapter, probabilities, save_adapter
@@ -46,7 +46,7 @@ class AdaptConfig:
     steps: int = 100
     batch_size: int = 128
     learning_rate: float | None = None  # None: the strategy's own for what it trains
-    check_every: int = 10  # steps between label-free checks; the best iterate is kept
+    check_every: int = 20  # steps between label-free checks; the best iterate is kept
     check_images: int = 1000
     start_images: int = 400  # of them, to choose the start with
     seed: int = 0
@@ -59,6 +59,8 @@ class AdaptConfig:
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Adaptation:
 def load_adaptation(path: str | Path, backbone: Backbone) -> Adaptation:
     """An adapter file as an `Adaptation`, ready to predict; refused on another backbone."""
     domain, notes = load_adapter(path, backbone)
-    return Adaptation(backbone, domain, notes["learned_parameters"], {}, [], notes)
+    return Adaptation(backbone, domain, notes.get("learned_parameters", 0), {}, [], notes)
 
 
 def adapt(
@@ -100,7 +102,6 @@ def adapt(
     strategy: str = "information_maximization",
     *,
     name: str = "target",
-    config: AdaptConfig | None = None,
     **options: Any,
 ) -> Adaptation:
     """Adapt a frozen backbone to unlabelled images of a new domain.
@@ -109,8 +110,8 @@ def adapt(
     options: fields of `AdaptConfig`, such as trains="input_adapter", steps=200, seed=1.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.
     """
-    if config is None:
-        config = AdaptConfig(strategy=strategy, **options)
+    config = AdaptConfig(strategy=strategy, **options)
+    check_start(backbone, config.start)
     network = backbone.network
     pixels = read_images(images, network.config.image_size)
     generator = torch.Generator().manual_seed(config.seed)
@@ -124,21 +125,22 @@ def adapt(
         scores[baseline] = score(predict_logits(network, start.target, checked))
     method = STRATEGIES[config.strategy]
     if method is not None:
-        start = best_start(backbone, config.start, name, checked[: config.start_images])
+        start = best_start(backbone, config.start, name, checked, config.start_images)
     elif config.strategy == "source_only":
         start.use_statistics(0.0)
     target = start.target
+    scores["start"] = score(predict_logits(network, target, checked))
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
     history: list[dict[str, float]] = []
     learned = 0
     if method is not None:
         trained = trainable_parameters(backbone, target, config.trains)
         learned = sum(parameter.numel() for parameter in trained)
-        rate = config.learning_rate or LEARNING_RATES[config.trains]
+        rate = config.learning_rate or method.RATE * LEARNING_RATES[config.trains]
         optimizer = torch.optim.Adam(trained, lr=rate)
         task = AdaptationTask(backbone, target, trained, optimizer, config.batch_size, generator)
-        history = run(method(task), task, pixels, checked, rate, config)
-        notes["kept_step"] = history[-1]["kept_step"]
+        history, kept_step = run(method(task), task, pixels, checked, rate, config)
+        notes["kept_step"] = kept_step
     scores["adapted"] = score(predict_logits(network, target, checked))
     target.requires_grad_(False)
     notes |= {"learned_parameters": learned, "trains": config.trains, "seed": config.seed}
@@ -169,10 +171,11 @@ def run(
     checked: NDArray[np.uint8],
     rate: float,
     config: AdaptConfig,
-) -> list[dict[str, float]]:
+) -> tuple[list[dict[str, float]], int]:
     """Take all steps; end at the checked iterate whose predictions carry the most information.
 
     Batch norm uses stored statistics throughout, so a step's gradient is that of the predictions.
+    Returns the figures of every step, and the number of steps whose result was kept.
     """
     network, target = task.backbone.network, task.target
     history: list[dict[str, float]] = []
@@ -190,9 +193,9 @@ def run(
             group["lr"] = rate * 0.5 * (1 + cos(pi * step / config.steps))
         chosen = torch.randint(len(pixels), (config.batch_size,), generator=task.generator)
         batch = to_input(pixels[chosen.numpy()], network.config.image_channels)
-        history.append({"step": step + 1, **strategy.step(batch), "checked": best})
+        figures = strategy.step(batch.to(network.device))
+        history.append({"step": step + 1, **figures, "checked": best})
     with torch.no_grad():
         for parameter, value in zip(task.trained, kept, strict=True):
             parameter.copy_(value)
-    history.append({"kept_step": kept_step, "checked": best})
-    return history
+    return history, kept_step

@@ -1,10 +1,11 @@
 """Adversarial adaptation: the target's late features fool a domain discriminator."""
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from adapters.losses import domain_confusion
 from adapters.strategy import AdaptationTask
@@ -22,15 +23,21 @@ class Adversarial:
     parameters maximize its belief that the target is a source.
     """
 
+    RATE: ClassVar[float] = 0.2
+
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task
         self.discriminator = build_discriminator(
             task.backbone.network.config.channels, task.generator
-        )
+        ).to(task.backbone.network.device)
         self.optimizer = torch.optim.Adam(
             self.discriminator.parameters(), lr=DISCRIMINATOR_LEARNING_RATE, betas=(0.5, 0.999)
         )
         self.steps = 0
+        remembered = [known.block_features.float() for known in task.backbone.knowledge.values()]
+        channels = torch.cat(remembered).to(task.target.mean.device)  # (M, C, S, S)
+        self.shift = channels.mean(dim=(0, 2, 3), keepdim=True)
+        self.scale = channels.std(dim=(0, 2, 3), keepdim=True) + 1e-6
 
     def step(self, images: Tensor) -> Mapping[str, float]:
         features = self.task.backbone.network.block_features(images, self.task.target)
@@ -54,7 +61,7 @@ class Adversarial:
         return {"discriminator": loss.item(), "discriminator_accuracy": 100 * right.item()}
 
     def _judge(self, features: Tensor) -> Tensor:
-        return self.discriminator(features).squeeze(1)  # (B,), above 0: a source
+        return self.discriminator((features - self.shift) / self.scale).squeeze(1)  # (B,), above 0: a source
 
 
 def build_discriminator(channels: int, generator: torch.Generator) -> nn.Module:
@@ -62,11 +69,11 @@ def build_discriminator(channels: int, generator: torch.Generator) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         return nn.Sequential(
-            nn.Conv2d(channels, 16, 3, padding=1),
+            spectral_norm(nn.Conv2d(channels, 16, 3, padding=1)),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(16, 32, 3, padding=1),
+            spectral_norm(nn.Conv2d(16, 32, 3, padding=1)),
             nn.LeakyReLU(0.2),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(32, 1),
+            spectral_norm(nn.Linear(32, 1)),
         )

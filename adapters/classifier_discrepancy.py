@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,11 @@ class ClassifierDiscrepancy:
     that move in B are copies that end with the adaptation: predictions stay with the backbone's.
     """
 
+    RATE: ClassVar[float] = 1.0
+
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task
-        knowledge = task.backbone.knowledge.values()
-        self.source_moments = [(known.first, known.second) for known in knowledge]
+        self.source_moments = task.source_moments()
         self.critics = deepcopy(task.backbone.network.heads).requires_grad_(True)
         self.critic_optimizer = torch.optim.Adam(
             self.critics.parameters(), lr=HEAD_LEARNING_RATE, weight_decay=5e-4

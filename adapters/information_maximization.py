@@ -1,7 +1,7 @@
 """Information maximization: confident and diverse predictions, no source needed."""
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -13,6 +13,8 @@ from da_compose import probabilities
 @final
 class InformationMaximization:
     """Maximize the mutual information of image and prediction (SHOT, Liang et al. 2020)."""
+
+    RATE: ClassVar[float] = 1.0
 
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task

@@ -1,4 +1,4 @@
-"""Objectives of unsupervised adaptation, as pure functions of features, logits and probabilities."""
+"""Objectives of unsupervised adaptation: pure functions of features, logits, probabilities."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """Moment matching: bring the target's feature moments to the sources'."""
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -13,10 +13,11 @@ from adapters.strategy import AdaptationTask
 class MomentMatching:
     """Match first and second raw moments of the embedding (M3SDA, Peng et al. 2019, eq. 1)."""
 
+    RATE: ClassVar[float] = 1.0
+
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task
-        knowledge = task.backbone.knowledge.values()
-        self.source_moments = [(known.first, known.second) for known in knowledge]
+        self.source_moments = task.source_moments()
 
     def step(self, images: Tensor) -> Mapping[str, float]:
         _, embedding = self.task.backbone.network.features(images, self.task.target)  # (B, F)

@@ -34,7 +34,8 @@ def batches(
 ) -> Iterator[Tensor]:
     """Network input batches (B, 3, S, S) of uint8 images (M, S, S) or (M, S, S, 3)."""
     for start in range(0, len(images), size):
-        yield to_input(images[start : start + size], network.config.image_channels)
+        batch = to_input(images[start : start + size], network.config.image_channels)
+        yield batch.to(network.device)
 
 
 @torch.no_grad()
@@ -43,7 +44,8 @@ def predict_logits(
 ) -> Tensor:
     """Logits of both heads from stored statistics: (2, M, N)."""
     domain.eval()
-    return torch.cat([network(batch, domain) for batch in batches(network, images)], dim=1)
+    logits = [network(batch, domain).cpu() for batch in batches(network, images)]
+    return torch.cat(logits, dim=1)
 
 
 def score(logits: Tensor) -> Scores:

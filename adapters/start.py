@@ -18,7 +18,7 @@ from da_compose.statistics import (
     shrunk_share,
 )
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the target's own statistics, tried by `best_start`
+SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start`
 PRIOR_IMAGES = 16  # a source's statistics weigh like so many images of the target
 MEAN, NEAREST = "mean", "nearest"
 
@@ -45,6 +45,19 @@ def plain_start_name(backbone: Backbone) -> str:
     return POOLED if POOLED in backbone.network.domains else MEAN
 
 
+def check_start(backbone: Backbone, start: str) -> None:
+    """Raise ValueError where `start` is no start on this backbone, or it knows no source."""
+    names = backbone.network.domains.names
+    if start not in (MEAN, NEAREST, *names):
+        choices = ", ".join((MEAN, NEAREST, *names))
+        raise ValueError(f"no start {start!r}; choose from {choices}")
+    if not backbone.knowledge:
+        raise ValueError(
+            "the backbone knows no source domain, expected at least one; "
+            "give it what `da_compose.knowledge.collect_knowledge` returns"
+        )
+
+
 def make_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uint8]) -> Start:
     """Start from the `mean` of the sources or from one domain of the backbone.
 
@@ -54,8 +67,8 @@ def make_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uin
     copied = [network.domains[n] for n in (backbone.knowledge if start == MEAN else [start])]
     xi = None
     if network.config.signature is None:
-        logits = [d.mixture.xi for d in copied if isinstance(d.mixture, MixtureWeights)]
-        xi = torch.stack(logits).detach().mean(dim=0)
+        logits = [d.mixture.xi.detach() for d in copied if isinstance(d.mixture, MixtureWeights)]
+        xi = torch.stack(logits).mean(dim=0)
     target = network.new_domain(name, xi).requires_grad_(False)
     source = average_statistics([(domain.mean.clone(), domain.var.clone()) for domain in copied])
     target.set_statistics(*source)
@@ -64,20 +77,24 @@ def make_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uin
     return Start(start, target, source, own)
 
 
-def best_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uint8]) -> Start:
+def best_start(
+    backbone: Backbone, start: str, name: str, images: NDArray[np.uint8], searched: int
+) -> Start:
     """The start and the blend of statistics whose predictions carry the most information.
 
     start: a name as in `make_start`, or `nearest` to try the mean and every domain.
+    searched: images the choice is made on; the statistics are then those of all images.
     """
     names = [MEAN, *backbone.network.domains.names] if start == NEAREST else [start]
-    best, best_share, most = None, 0.0, float("-inf")
+    few = images[:searched]
+    best, best_share, most = names[0], 0.0, float("-inf")
     for candidate in names:
-        made = make_start(backbone, candidate, name, images)
+        made = make_start(backbone, candidate, name, few)
         for share in SHARES:
             made.use_statistics(share)
-            logits = predict_logits(backbone.network, made.target, images)
-            if (found := score(logits).information) > most:
-                best, best_share, most = made, share, found
-    assert best is not None
-    best.use_statistics(best_share)
-    return best
+            found = score(predict_logits(backbone.network, made.target, few)).information
+            if found > most:
+                best, best_share, most = candidate, share, found
+    chosen = make_start(backbone, best, name, images)
+    chosen.use_statistics(best_share)
+    return chosen

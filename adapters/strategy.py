@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,12 @@ class AdaptationTask:
             parameter.grad = gradient
         self.optimizer.step()
 
+    def source_moments(self) -> list[tuple[Tensor, Tensor]]:
+        """First and second raw moments (F,), (F,) of every source's embedding: constants."""
+        device = self.target.mean.device
+        known = self.backbone.knowledge.values()
+        return [(source.first.to(device), source.second.to(device)) for source in known]
+
     def source_sample(self, features: str) -> tuple[Tensor, Tensor]:
         """A random batch of remembered source features, equally from every source, and labels.
 
@@ -43,11 +49,14 @@ class AdaptationTask:
             chosen = torch.randint(len(known.labels), (share,), generator=self.generator)
             batch.append(getattr(known, features)[chosen].float())
             labels.append(known.labels[chosen])
-        return torch.cat(batch), torch.cat(labels)
+        device = self.target.mean.device
+        return torch.cat(batch).to(device), torch.cat(labels).to(device)
 
 
 class Strategy(Protocol):
     """Finds the target's parameters from batches of its unlabelled images."""
+
+    RATE: ClassVar[float]  # learning rate, as a multiple of the usual one of what is trained
 
     def __init__(self, task: AdaptationTask) -> None: ...
 

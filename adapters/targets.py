@@ -1,36 +1,46 @@
 """Unlabelled target images from whatever a user has: array, tensor, Dataset, file or folder."""
 
+import struct
 import warnings
-from collections.abc import Iterable, Iterator
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from da_compose.images import resize
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+ACCEPTED = "an array, a tensor, a Dataset, a DataLoader, an .npz file or a folder of pictures"
+BROKEN_PICTURE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error,
+                  Image.DecompressionBombError)  # fmt: skip
 
 
 def read_images(source: Any, size: int) -> NDArray[np.uint8]:
     """Images as uint8 (M, S, S) or (M, S, S, 3), S = size.
 
     source: uint8 or float (in [0, 1]) array or tensor of shape (M, H, W), (M, H, W, 1 or 3) or
-    (M, 1 or 3, H, W); a Dataset or DataLoader of images or (image, label) pairs, whose labels are
-    never looked at; a path to a `.npz`, to one picture or to a folder of pictures.
+    (M, 1 or 3, H, W), where a last axis of 1 or 3 is always the channels; a Dataset or DataLoader
+    of images or (image, label) pairs, whose labels are never looked at; a path to a `.npz` with
+    `images` or `train_images`, to one picture or to a folder of pictures.
+    A shuffling DataLoader comes in one fixed order, and leaves torch's global generator alone.
     """
     if isinstance(source, (str, Path)):
         path = Path(source)
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             return resize(as_uint8(_read_npz(path)), size)
         return read_pictures(list_pictures(path), size)[0]
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return resize(as_uint8(source), size)
-    parts = [resize(as_uint8(part), size) for part in _iterate(source)]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        parts = [resize(as_uint8(part), size) for part in _iterate(source)]
     if not parts:
         raise ValueError("the target has no images; adaptation needs at least one")
     if len({part.ndim for part in parts}) > 1:
@@ -40,18 +50,21 @@ def read_images(source: Any, size: int) -> NDArray[np.uint8]:
 
 def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
     """An array or tensor of images as uint8 (M, H, W) or (M, H, W, 3)."""
-    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
+    array = _to_array(images)
     if array.ndim == 4 and array.shape[-1] not in (1, 3) and array.shape[1] in (1, 3):
         array = np.moveaxis(array, 1, -1)
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] != 3):
+    one_image = images.ndim == 3 and images.shape[-1] in (1, 3) and min(images.shape[:2]) > 3
+    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] != 3) or one_image:
         raise ValueError(
             "images must have shape (M, H, W), (M, H, W, 3) or (M, 3, H, W), "
             f"got {tuple(images.shape)}; one image needs a leading axis: image[None]"
         )
     if 0 in array.shape:
-        raise ValueError(f"the target has no images (shape {tuple(images.shape)})")
+        raise ValueError(
+            f"the target has no images (shape {tuple(images.shape)}); adaptation needs at least one"
+        )
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
@@ -77,63 +90,101 @@ def list_pictures(path: Path) -> list[Path]:
 
 
 def read_pictures(paths: Iterable[Path], size: int) -> tuple[NDArray[np.uint8], list[Path]]:
-    """Pictures as uint8 (M, S, S, 3), and their paths; unreadable ones are left out and warned of."""
+    """Pictures as uint8 (M, S, S, 3), and their paths.
+
+    Unreadable ones are left out, and named in one warning; ValueError where no other is left.
+    """
     images, kept, broken = [], [], []
     for path in paths:
         try:
             with Image.open(path) as picture:
-                small = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-                images.append(np.asarray(small))
-                kept.append(path)
-        except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+                small = to_rgb(picture).resize((size, size), Image.Resampling.BILINEAR)
+        except BROKEN_PICTURE as error:
             broken.append(f"{path}: {error}")
+        else:
+            images.append(np.asarray(small))
+            kept.append(path)
+    if not images:
+        raise ValueError(
+            f"none of {len(broken)} pictures could be read; give pictures or {ACCEPTED}; "
+            f"the first: {broken[0] if broken else 'none given'}"
+        )
     if broken:
         warnings.warn(
             f"{len(broken)} unreadable pictures left out:\n" + "\n".join(broken), stacklevel=2
         )
-    if not images:
-        raise ValueError(f"none of {len(broken)} pictures could be read; the first: {broken[0]}")
     return np.stack(images), kept
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A picture as a viewer shows it, in 8-bit RGB.
+
+    Turned as its EXIF data say, transparency laid on white, deep grey scaled down to 8 bits.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":  # float
+        picture = Image.fromarray(as_uint8(np.asarray(picture)[None])[0])
+    elif picture.mode.startswith("I"):  # 16 bits, in 16 or 32
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError(f"grey values {values.min()} to {values.max()} exceed 16 bits")
+        picture = Image.fromarray((values / 257).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return picture.convert("RGB")
 
 
 def _read_npz(path: Path) -> NDArray[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}; check the path")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
+            held = sorted(archive)
             for key in ("images", "train_images"):
                 if key in archive:
                     return archive[key]
-            raise ValueError(f"{path} holds {sorted(archive)}, expected `images` or `train_images`")
-    except (OSError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is not a whole .npz file ({error}); write it again") from error
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} is not a whole .npz file of plain arrays ({error}); "
+            "write it again, as np.savez(path, images=images) with uint8 or float images"
+        ) from error
+    raise ValueError(f"{path} holds {held}, expected `images` or `train_images`; rename one")
 
 
 def _iterate(source: Any) -> Iterator[NDArray[Any] | torch.Tensor]:
     """Batches of images from a DataLoader, or from a Dataset by its items."""
     if isinstance(source, DataLoader):
         for item in source:
-            yield _image_of(item)
+            image = _image_of(item)
+            single = source.batch_sampler is None and image.ndim < 4  # batching is switched off
+            yield image[None] if single else image
         return
-    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
-        raise ValueError(
-            f"cannot read images from {type(source).__name__}; "
-            "give an array, a tensor, a Dataset, a DataLoader, an .npz file or a folder"
-        )
+    indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    if not indexed or isinstance(source, Mapping):
+        raise ValueError(f"cannot read images from {type(source).__name__}; give {ACCEPTED}")
     for position in range(len(source)):
-        yield _single(_image_of(source[position]))
+        yield _image_of(source[position])[None]
 
 
-def _image_of(item: Any) -> Any:
-    return item[0] if isinstance(item, (tuple, list)) else item  # a label is dropped unseen
-
-
-def _single(image: Any) -> NDArray[Any]:
-    """One image with a leading axis: (H, W), (H, W, 3) or (3, H, W), or a PIL picture."""
+def _image_of(item: Any) -> NDArray[Any]:
+    """The image of an item, which is it or starts with it; a label is dropped unseen."""
+    image = item[0] if isinstance(item, (tuple, list)) and item else item
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
-    array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
-    return array[None]
+        return np.asarray(to_rgb(image))
+    if not isinstance(image, (np.ndarray, torch.Tensor)):
+        raise ValueError(
+            f"an item must be an image (array, tensor or picture) or an (image, label) pair, "
+            f"got {type(image).__name__}"
+        )
+    return _to_array(image)
+
+
+def _to_array(images: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
+    if not isinstance(images, torch.Tensor):
+        return images
+    images = images.detach().cpu()
+    return (images.float() if images.dtype == torch.bfloat16 else images).numpy()
 
 
 def _as_colour(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.digits import Profile, plan
+from benchmarks.report import draw_backbone, write_report
+from benchmarks.results import ResultRow
 from benchmarks.run import Splits, run_jobs
 from data_prep import DigitBenchmark, PreparedDomain, choose_digit_benchmark, load_digit_domain
 
@@ -42,28 +44,35 @@ def bench_digits(
     results: Path,
     processes: int,
     say: Callable[[str], None],
-) -> None:
-    """Run every unfinished cell of a profile; rows are appended to `results`."""
+) -> list[ResultRow]:
+    """Run every unfinished cell of a profile, then make tables and plots; returns all rows."""
     chosen = data.chosen
     say(f"digits: {', '.join(chosen.sources)} -> {chosen.target}; data: {chosen.origin}")
     for note in chosen.notes:
         say(f"note: {note}")
-    jobs = plan(
-        profile,
-        recipes=recipes,
-        networks=networks,
-        sources=chosen.sources,
-        target=chosen.target,
-        data=chosen.origin,
-        data_fingerprint=data.fingerprint,
+    jobs = list(
+        plan(
+            profile,
+            recipes=recipes,
+            networks=networks,
+            sources=chosen.sources,
+            target=chosen.target,
+            data=chosen.origin,
+            data_fingerprint=data.fingerprint,
+        )
     )
     domains = {name: Splits(d.train, d.test) for name, d in data.prepared.items()}
     run_jobs(
         jobs,
         domains,
         runs=runs,
-        results=results,
+        results=results / "results.jsonl",
         processes=processes,
         strategies=strategies,
         oracles=oracles,
     )
+    rows = write_report(results)
+    for job in jobs:
+        if job.seed == profile.seeds[0]:
+            draw_backbone(job, domains, runs, results)
+    return rows

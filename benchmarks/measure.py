@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +26,8 @@ class Measurement:
 @contextmanager
 def measured() -> Iterator[Measurement]:
     """Measure the block; where Linux allows it, the memory peak is the block's own."""
-    try:
+    with suppress(OSError):  # the peak is then that of the whole process, an upper bound
         Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the present
-    except OSError:
-        pass  # the peak is then that of the whole process, an upper bound
     found, started = Measurement(), time.perf_counter()
     yield found
     found.seconds = time.perf_counter() - started
@@ -37,6 +35,7 @@ def measured() -> Iterator[Measurement]:
 
 
 def peak_memory_mb() -> float:
+    """Peak resident memory of this process since it was last reset."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 1024

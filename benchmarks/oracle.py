@@ -24,7 +24,7 @@ def train_oracle(
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(target), generator=generator).numpy()
-    domain = best_start(backbone, NEAREST, "target", target.images[order[:400]]).target
+    domain = best_start(backbone, NEAREST, "target", target.images[order[:1000]], 400).target
     if trains == "all":
         backbone = Backbone(deepcopy(backbone.network), backbone.class_names, backbone.knowledge)
         trained = list(_all_parameters(backbone, domain))
@@ -38,9 +38,9 @@ def train_oracle(
         for group in optimizer.param_groups:
             group["lr"] = rate * 0.5 * (1 + cos(pi * step / steps))
         chosen = torch.randint(len(target), (128,), generator=generator).numpy()
-        labels = torch.from_numpy(target.labels[chosen])
+        labels = torch.from_numpy(target.labels[chosen]).to(backbone.network.device)
         images = to_input(target.images[chosen], backbone.network.config.image_channels)
-        logits = backbone.network(images, domain)  # (2, B, N)
+        logits = backbone.network(images.to(backbone.network.device), domain)  # (2, B, N)
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
         optimizer.zero_grad()
         loss.backward()

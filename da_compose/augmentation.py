@@ -21,6 +21,12 @@ class AugmentationConfig:
     contrast: float = 0.0  # scale of contrast and brightness changes
     noise: float = 0.0  # largest deviation of added Gaussian noise, pixels in [0, 1]
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            most = 1 if name in ("blur", "thickness") else float("inf")
+            if not 0 <= value <= most:
+                raise ValueError(f"{name} must be between 0 and {most}, got {value}")
+
 
 def augment(pixels: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
     """Change every image of a batch at random: pixels in [0, 1] (B, C, S, S), same shape out."""

@@ -4,6 +4,7 @@ Both are safetensors files whose header carries JSON: no pickle, and nothing hal
 """
 
 import hashlib
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -51,10 +52,12 @@ class Backbone:
         for source, known in self.knowledge.items():
             for part in ("first", "second", "block_features", "labels"):
                 tensors[f"knowledge.{source}.{part}"] = getattr(known, part)
+        tensors["first_xi"] = self.network.get_buffer("first_xi")
         metadata = {
             "kind": "backbone",
             "config": asdict(self.network.config),
             "domains": self.network.domains.names,
+            "own_parts": {domain.name: _own_parts(domain) for domain in self.network.domains},
             "num_images": {name: known.num_images for name, known in self.knowledge.items()},
             "class_names": self.class_names,
             "fingerprint": self.fingerprint,
@@ -64,7 +67,7 @@ class Backbone:
         save_tensors(Path(path), tensors, metadata)
 
 
-def load_backbone(path: str | Path) -> Backbone:
+def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     """Read a backbone that `Backbone.save` wrote; raises ValueError where it is not one."""
     tensors, metadata = load_tensors(Path(path), "backbone")
     values = dict(metadata["config"])
@@ -72,17 +75,25 @@ def load_backbone(path: str | Path) -> Backbone:
         values["signature"] = tuple(values["signature"])
     network = CompositionalNetwork(NetworkConfig(**values))
     for name in metadata["domains"]:
-        network.domains.add(network.new_domain(name))
+        network.domains.add(
+            _blank_domain(network, name, **metadata.get("own_parts", {}).get(name, {}))
+        )
     prefix = "network."
     network.load_state_dict(
         {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
     )
+    if "first_xi" in tensors:  # where new domains start; it depends on the network's seed
+        network.get_buffer("first_xi").copy_(tensors["first_xi"])
+    network.to(device)
     knowledge = {}
-    for name, num_images in metadata["num_images"].items():
+    # In the order of the domains, as before saving: random draws of adaptation go by it
+    for name in (name for name in metadata["domains"] if name in metadata["num_images"]):
         parts = {part: tensors[f"knowledge.{name}.{part}"]
                  for part in ("first", "second", "block_features", "labels")}  # fmt: skip
         embeddings = embed(network, parts["block_features"], network.domains[name])
-        knowledge[name] = SourceKnowledge(**parts, embeddings=embeddings, num_images=num_images)
+        knowledge[name] = SourceKnowledge(
+            **parts, embeddings=embeddings, num_images=metadata["num_images"][name]
+        )
     backbone = Backbone(network, tuple(metadata["class_names"]), knowledge, metadata["notes"])
     if backbone.fingerprint != metadata["fingerprint"]:
         raise ValueError(f"{path} was changed after it was written: its fingerprint differs")
@@ -96,7 +107,7 @@ def save_adapter(
     metadata = {
         "kind": "adapter",
         "domain": domain.name,
-        "input_adapter": domain.input_adapter is not None,
+        **_own_parts(domain),
         "fingerprint": backbone.fingerprint,
         "class_names": backbone.class_names,
         "versions": versions(),
@@ -113,11 +124,34 @@ def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str
             f"{path} belongs to backbone {metadata['fingerprint']}, this one is "
             f"{backbone.fingerprint}; load the backbone it was adapted on, or adapt again"
         )
-    domain = backbone.network.new_domain(metadata["domain"])
-    if metadata["input_adapter"]:
-        domain.input_adapter = InputAdapter(backbone.network.config)
+    domain = _blank_domain(
+        backbone.network,
+        metadata["domain"],
+        input_adapter=metadata["input_adapter"],
+        heads=metadata["heads"],
+    )
     domain.load_state_dict(tensors)
     return domain.requires_grad_(False).eval(), metadata["notes"]
+
+
+def _own_parts(domain: Domain) -> dict[str, bool]:
+    """Which of the network's parts this domain replaces by its own."""
+    return {
+        "input_adapter": domain.input_adapter is not None,
+        "heads": domain.heads is not None,
+    }
+
+
+def _blank_domain(
+    network: CompositionalNetwork, name: str, *, input_adapter: bool = False, heads: bool = False
+) -> Domain:
+    """A domain with the named parts of its own, for a saved state to be loaded into."""
+    domain = network.new_domain(name)
+    if input_adapter:
+        domain.input_adapter = InputAdapter(network.config)
+    if heads:
+        domain.heads = deepcopy(network.heads)
+    return domain.to(network.device)
 
 
 def versions() -> dict[str, str]:

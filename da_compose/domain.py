@@ -1,13 +1,19 @@
 """What is private to one domain: its mixture, its batch-norm statistics, and any replaced part."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from da_compose.mixture import FixedSignature, MixtureWeights
+
+if TYPE_CHECKING:
+    from da_compose.network import InputAdapter
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 EPSILON = 1e-5
@@ -37,8 +43,8 @@ class Domain(nn.Module):
         self.mixture = mixture
         self.register_buffer("mean", torch.zeros(num_statistics))
         self.register_buffer("var", torch.ones(num_statistics))
-        self.input_adapter: nn.Module | None = None
-        self.heads: nn.Module | None = None
+        self.input_adapter: InputAdapter | None = None
+        self.heads: nn.ModuleList | None = None
         self.momentum = 0.1
 
     def set_statistics(self, mean: Tensor, var: Tensor) -> None:
@@ -92,9 +98,7 @@ class DomainTable(nn.Module):
         return tuple(domain.name for domain in self)
 
     def __iter__(self) -> Iterator[Domain]:
-        for domain in self._domains:
-            assert isinstance(domain, Domain)
-            yield domain
+        return cast(Iterator[Domain], iter(self._domains))
 
     def __len__(self) -> int:
         return len(self._domains)
@@ -106,7 +110,7 @@ class DomainTable(nn.Module):
         for domain in self:
             if domain.name == name:
                 return domain
-        raise ValueError(f"no domain {name!r}; the backbone has {', '.join(self.names)}")
+        raise ValueError(f"no domain {name!r}; there are: {', '.join(self.names) or 'none'}")
 
     def add(self, domain: Domain) -> None:
         if domain.name in self:

@@ -1,7 +1,6 @@
 """Files that are either whole or absent."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -34,20 +33,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         save_file(contiguous, temporary, {"da_compose": json.dumps(metadata, sort_keys=True)})
 
 
-def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file that `save_tensors` wrote with metadata["kind"] == kind."""
+def load_tensors(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file that `save_tensors` wrote, of one of these `kinds`."""
     if not path.is_file():
-        raise FileNotFoundError(f"no {kind} file at {path}; check the path")
+        raise FileNotFoundError(f"no {' or '.join(kinds)} file at {path}; check the path")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("da_compose", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable
     except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); it may be cut short, write it again"
         ) from error
-    if metadata.get("kind") != kind:
-        raise ValueError(
-            f"{path} holds a {metadata.get('kind', 'foreign file')}, expected a {kind}"
-        )
+    if metadata.get("kind") not in kinds:
+        found = metadata.get("kind", "foreign file")
+        raise ValueError(f"{path} holds a {found}, expected a {' or '.join(kinds)}")
     return tensors, metadata

@@ -21,10 +21,16 @@ class ImageSet:
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim not in (3, 4):
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)):
             raise ValueError(
                 "images must be uint8 of shape (M, S, S) or (M, S, S, 3), "
-                f"got {self.images.dtype} {self.images.shape}"
+                f"got {self.images.dtype} {shape}"
+            )
+        if self.labels.dtype != np.int64 or self.labels.ndim != 1:
+            raise ValueError(
+                "labels must be int64 of shape (M,), "
+                f"got {self.labels.dtype} {self.labels.shape}; convert them with astype"
             )
         if len(self.images) != len(self.labels) or len(self.images) == 0:
             raise ValueError(
@@ -38,7 +44,7 @@ class ImageSet:
 
 def to_pixels(images: NDArray[np.uint8]) -> Tensor:
     """uint8 (B, S, S) or (B, S, S, 3) -> float pixels in [0, 1], (B, 1 or 3, S, S)."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    pixels = torch.from_numpy(np.array(images, order="C")).float() / 255
     return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
 

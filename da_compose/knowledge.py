@@ -56,13 +56,13 @@ def collect_knowledge(
         for start in range(0, count, batch_size):
             batch = order[start : min(start + batch_size, count)]
             inputs = to_input(data.images[batch], network.config.image_channels)
-            block, embedding = network.features(inputs, domain)
-            first += embedding.double().sum(0)
-            second += embedding.double().square().sum(0)
+            block, embedding = network.features(inputs.to(network.device), domain)
+            first += embedding.double().sum(0).cpu()
+            second += embedding.double().square().sum(0).cpu()
             for position, label in enumerate(data.labels[batch].tolist()):
                 if kept_of_class[label] < per_class:
                     kept_of_class[label] += 1
-                    kept_features.append(block[position].half())
+                    kept_features.append(block[position].half().cpu())
                     kept_labels.append(label)
         features = torch.stack(kept_features)
         knowledge[name] = SourceKnowledge(
@@ -79,5 +79,6 @@ def collect_knowledge(
 @torch.no_grad()
 def embed(network: CompositionalNetwork, block_features: Tensor, domain: Domain) -> Tensor:
     """Embeddings (M, F) of stored block features (M, C, S, S)."""
-    features = block_features.float().contiguous(memory_format=torch.channels_last)
-    return network.embed_block_features(features, domain.eval())
+    features = block_features.to(network.device).float()
+    features = features.contiguous(memory_format=torch.channels_last)
+    return network.embed_block_features(features, domain.eval()).cpu()

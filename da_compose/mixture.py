@@ -49,5 +49,5 @@ class FixedSignature(nn.Module):
 def initial_xi(
     num_layers: int, num_templates: int, scale: float, generator: torch.Generator
 ) -> Tensor:
-    """Random start of xi (L, K), normal with deviation `scale`: layers must differ to specialize."""
+    """Random start of xi (L, K), deviation `scale`: layers must differ to specialize."""
     return torch.randn(num_layers, num_templates, generator=generator) * scale

@@ -34,7 +34,8 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "num_templates", "channels", "expansion", "squeeze",
-                     "patch_size", "image_size", "image_channels", "hidden", "embedding"):  # fmt: skip
+                     "patch_size", "image_size", "image_channels",
+                     "hidden", "embedding"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.num_classes < 2:
@@ -90,7 +91,7 @@ class InputAdapter(nn.Module):
 
 
 class OutputAdapter(nn.Module):
-    """(B, C, S, S) -> (B, F): nonlinear 1x1 convolution, average pool, nonlinear 1x1 convolution."""
+    """(B, C, S, S) -> (B, F): nonlinear 1x1 convolution, average pool, another 1x1 convolution."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -156,6 +157,10 @@ class CompositionalNetwork(nn.Module):
             persistent=False,
         )
 
+    @property
+    def device(self) -> torch.device:
+        return self.templates.expand.device
+
     def new_domain(self, name: str, xi: Tensor | None = None) -> Domain:
         """A domain of this network's shape, not yet added to `domains`.
 
@@ -163,6 +168,8 @@ class CompositionalNetwork(nn.Module):
         """
         config = self.config
         if config.signature is not None:
+            if xi is not None:
+                raise ValueError("this network has a fixed signature: it takes no xi; leave it out")
             mixture = FixedSignature(config.signature, config.num_templates)
         else:
             start = self.get_buffer("first_xi") if xi is None else xi
@@ -173,7 +180,7 @@ class CompositionalNetwork(nn.Module):
                 )
             mixture = MixtureWeights(start)
         domain = Domain(name, mixture, config.num_statistics)
-        return domain.to(self.templates.expand.device)
+        return domain.to(self.device)
 
     def block_features(self, images: Tensor, domain: Domain) -> Tensor:
         """Output of the last block: images (B, 3, H, W) -> (B, C, S, S)."""
@@ -208,7 +215,6 @@ class CompositionalNetwork(nn.Module):
     def classify(self, embedding: Tensor, domain: Domain) -> Tensor:
         """Logits of both heads: (B, F) -> (2, B, N)."""
         heads = domain.heads or self.heads
-        assert isinstance(heads, nn.ModuleList)
         return torch.stack([head(embedding) for head in heads])
 
     def forward(self, images: Tensor, domain: Domain) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pretraining on labelled sources: one mixture and one set of statistics a domain, shared templates."""
+"""Pretraining on labelled sources: a mixture and statistics a domain, shared templates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,11 +31,9 @@ class PretrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 2:
-            raise ValueError(
-                f"steps must be at least 1 and batch_size at least 2, "
-                f"got {self.steps} and {self.batch_size}"
-            )
+        for name, least in (("steps", 1), ("batch_size", 2), ("statistics_batches", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 class Sampler:
@@ -72,7 +70,7 @@ def seeded(*numbers: int) -> torch.Generator:
 
 
 class Pretrainer:
-    """Trains a network on labelled sources; `save` and `resume` continue bit for bit on CPU."""
+    """Trains a network on labelled sources; a step is a function of its number alone."""
 
     def __init__(
         self,
@@ -82,6 +80,18 @@ class Pretrainer:
     ) -> None:
         if not sources:
             raise ValueError("pretraining needs at least one labelled source domain")
+        if config.pooled and POOLED in sources:
+            raise ValueError(
+                f"a source is named {POOLED!r}, as is the domain of all sources together; "
+                "rename the source or pretrain without `pooled`"
+            )
+        for name, data in sources.items():
+            lowest, highest = int(data.labels.min()), int(data.labels.max())
+            if lowest < 0 or highest >= network.config.num_classes:
+                raise ValueError(
+                    f"labels of {name} must be in 0..{network.config.num_classes - 1}, "
+                    f"got {lowest}..{highest}; relabel it or build the network with more classes"
+                )
         self.network = network
         self.config = config
         self.sources = dict(sources)
@@ -124,7 +134,8 @@ class Pretrainer:
                 pixels = augment(pixels, self.config.augmentation, generator)
             inputs.append(normalize(pixels, self.network.config.image_channels))
             labels.append(all_labels[:share])
-        return torch.cat(inputs), torch.cat(labels)
+        device = self.network.device
+        return torch.cat(inputs).to(device), torch.cat(labels).to(device)
 
     def step(self) -> dict[str, float]:
         """One optimizer step over a batch of every domain: cross-entropy of both heads."""

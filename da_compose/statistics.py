@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a domain: exact estimates, averages and blends."""
+"""Batch-norm statistics of a domain: estimates, averages and blends."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,8 +17,10 @@ def estimate_statistics(
 ) -> Statistics:
     """Statistics of `domain` over all batches (B, 3, H, W); the domain itself is left as it was.
 
-    Every batch weighs by its size. A batch of one image is doubled: its pooled features have no
-    variance of their own, and `shrink` below then leans on the prior.
+    Every batch weighs by its size. Means are those over all images under the given normalization;
+    variances are means of the batches' (unbiased) ones, so batches should be drawn at random. A
+    batch of one image is doubled: its pooled features have no variance of their own, and the
+    caller leans on a prior (`shrunk_share`). Raises ValueError where there are no images.
     """
     kept = domain.mean.clone(), domain.var.clone()
     momentum, was_training = domain.momentum, domain.training
@@ -26,6 +28,8 @@ def estimate_statistics(
     seen = 0
     try:
         for images in batches:
+            if not len(images):
+                continue
             seen += len(images)
             domain.momentum = len(images) / seen
             network.features(images if len(images) > 1 else images.repeat(2, 1, 1, 1), domain)

@@ -1,4 +1,4 @@
-"""The template bank: K template blocks whose weights are mixed into the weights of L real blocks."""
+"""The template bank: K template blocks whose weights are mixed into those of L real blocks."""
 
 from collections.abc import Sequence
 from math import sqrt

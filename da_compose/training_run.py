@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from da_compose.files import load_tensors, save_tensors
+from da_compose.files import load_tensors, replacing, save_tensors
 from da_compose.images import ImageSet
 from da_compose.network import CompositionalNetwork
 from da_compose.pretraining import PretrainConfig, Pretrainer
@@ -76,9 +76,10 @@ def load_state(trainer: Pretrainer, path: Path) -> None:
     """Continue from a saved state; refused when configuration or data are not the same."""
     tensors, metadata = load_tensors(path, "training state")
     for key, value in json.loads(json.dumps(_identity(trainer))).items():
-        if metadata[key] != value:
+        saved = metadata.get(key, value)
+        if saved != value:
             raise ValueError(
-                f"{path} was saved with another {key} ({metadata[key]}, now {value}); "
+                f"{path} was saved with another {key} ({saved}, now {value}); "
                 "delete it to start anew, or use another folder"
             )
     prefix = "network."
@@ -99,10 +100,12 @@ def _identity(trainer: Pretrainer) -> dict[str, object]:
         "pretraining": asdict(trainer.config),
         "network": asdict(trainer.network.config),
         "sources": {name: len(data) for name, data in trainer.sources.items()},
+        "order of sources": list(trainer.sources),
     }
 
 
 def _cut_log(log: Path, step: int) -> None:
     """Drop lines of steps that will be taken again."""
     lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    log.write_text("".join(lines[:step]))
+    with replacing(log) as temporary:
+        temporary.write_text("".join(lines[:step]))

@@ -1,0 +1,128 @@
+"""What the commands do, apart from parsing and printing."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from adapters import Adaptation, load_adaptation
+from adapters.selection import predict_logits
+from adapters.start import make_start, plain_start_name
+from adapters.targets import list_pictures, read_images, read_pictures
+from benchmarks.bench import load_benchmark_data
+from benchmarks.digits import NETWORKS, RECIPES
+from da_compose import Backbone, CompositionalNetwork, load_backbone, probabilities
+from da_compose.files import load_tensors
+from da_compose.images import ImageSet
+from da_compose.knowledge import collect_knowledge
+from da_compose.training_run import pretrain
+from data_prep import DIGIT_DOMAINS, load_digit_domain
+
+PICTURES_AT_ONCE = 512
+
+
+def pretrain_digits(
+    out: Path,
+    *,
+    recipe: str,
+    network: str,
+    sources: tuple[str, ...],
+    target: str | None,
+    steps: int,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Pretrain on digit domains and write the backbone, with its knowledge of the sources."""
+    names = sources or load_benchmark_data(data_root, target).chosen.sources
+    domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
+    train = {name: domain.train for name, domain in domains.items()}
+    config = replace(RECIPES[recipe], steps=steps, seed=seed)
+    model = CompositionalNetwork(NETWORKS[network], seed=seed).to(device)
+    pretrain(model, train, config, out.parent)
+    notes = {
+        "recipe": recipe,
+        "seed": seed,
+        "steps": steps,
+        "data": {name: domain.fingerprint for name, domain in domains.items()},
+    }
+    knowledge = collect_knowledge(model, train, seed=seed)
+    Backbone(model, tuple(map(str, range(10))), knowledge, notes).save(out)
+
+
+def predictions(adaptation: Adaptation, images: Path) -> Iterator[tuple[str, str, str]]:
+    """(path, class, confidence) of every readable picture, a few hundred at a time."""
+    names = adaptation.backbone.class_names
+    size = adaptation.backbone.network.config.image_size
+    if images.suffix == ".npz":
+        pixels = read_images(images, size)
+        batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
+    else:
+        paths = list_pictures(images)
+        starts = range(0, len(paths), PICTURES_AT_ONCE)
+        batches = (read_pictures(paths[s : s + PICTURES_AT_ONCE], size) for s in starts)
+    for pixels, paths in batches:
+        labels, confidences = adaptation.predict(pixels)
+        for path, label, confidence in zip(paths, labels, confidences, strict=True):
+            yield str(path), names[int(label)], f"{float(confidence):.4f}"
+
+
+def evaluation(
+    backbone: Backbone, adapter: Path | None, domain: str, data_root: Path | None
+) -> Iterator[str]:
+    """Lines with the accuracy on a test split: in all, then class by class."""
+    test = labelled_test_split(domain, backbone.network.config.image_size, data_root)
+    if adapter is None:
+        start = make_start(backbone, plain_start_name(backbone), "target", test.images[:1])
+        start.use_statistics(0.0)
+        chosen = start.target
+    else:
+        chosen = load_adaptation(adapter, backbone).domain
+    logits = predict_logits(backbone.network, chosen, test.images)
+    right = probabilities(logits).argmax(dim=1).numpy() == test.labels
+    yield f"accuracy {100 * right.mean():.2f} % of {len(test):,} test images"
+    for label in np.unique(test.labels):
+        of_class = test.labels == label
+        yield (
+            f"  class {backbone.class_names[label]}: {100 * right[of_class].mean():.2f} % "
+            f"of {of_class.sum():,}"
+        )
+
+
+def labelled_test_split(domain: str, size: int, data_root: Path | None) -> ImageSet:
+    """Test split of a digit domain by name, or of an `.npz` with test_images and test_labels."""
+    if domain in DIGIT_DOMAINS:
+        return load_digit_domain(domain, data_root=data_root, size=size).test
+    path = Path(domain)
+    if path.suffix != ".npz" or not path.is_file():
+        raise ValueError(
+            f"{domain!r} is neither a digit domain ({', '.join(DIGIT_DOMAINS)}) nor an .npz file"
+        )
+    with np.load(path, allow_pickle=False) as archive:
+        missing = {"test_images", "test_labels"} - set(archive)
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
+        images = read_images(archive["test_images"], size)
+        return ImageSet(images, archive["test_labels"].astype(np.int64))
+
+
+def description(path: Path) -> Iterator[str]:
+    """Lines that say what a backbone or adapter file holds."""
+    tensors, metadata = load_tensors(path, "backbone", "adapter")
+    yield f"{path}: {metadata['kind']}, {path.stat().st_size:,} bytes"
+    yield f"fingerprint {metadata['fingerprint']}, written by {metadata['versions']}"
+    yield f"classes: {', '.join(metadata['class_names'])}"
+    if metadata["kind"] == "backbone":
+        config = load_backbone(path).network.config
+        yield f"network: {config}"
+        yield f"domains: {', '.join(metadata['domains'])}"
+    else:
+        yield f"domain: {metadata['domain']}"
+    yield f"notes: {metadata['notes']}"
+    for name, tensor in tensors.items():
+        if name.endswith("mixture.xi"):
+            weights = tensor.softmax(dim=-1)  # (L, K)
+            yield f"{name}: mixture weights, a line a layer"
+            for row in weights.tolist():
+                yield "  " + " ".join(f"{value:.2f}" for value in row)

@@ -1,0 +1,123 @@
+"""Tiny frozen backbones with random weights and statistics, and images of a new domain."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from adapters.adapt import LEARNING_RATES, STRATEGIES, trainable_parameters
+from adapters.start import MEAN, make_start
+from adapters.strategy import AdaptationTask, Strategy
+from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
+from da_compose.images import ImageSet, to_input
+from da_compose.knowledge import collect_knowledge
+
+TINY = NetworkConfig(
+    num_layers=3,
+    num_templates=2,
+    channels=4,
+    image_size=8,
+    patch_size=4,
+    hidden=6,
+    embedding=5,
+    num_classes=3,
+)
+
+Images = NDArray[np.uint8]
+MakeBackbone = Callable[..., Backbone]
+TakeSteps = Callable[..., tuple[Domain, list[dict[str, float]]]]
+
+
+def random_images(count: int, *, colour: bool = True, size: int = 8, seed: int = 0) -> Images:
+    shape = (count, size, size, 3) if colour else (count, size, size)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def build_backbone(
+    config: NetworkConfig = TINY, sources: Sequence[str] = ("left", "middle", "right"), seed: int = 0
+) -> Backbone:
+    """A network whose sources have their own random xi and statistics, and unequal image counts."""
+    network = CompositionalNetwork(config, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    data = {}
+    for position, name in enumerate(sources):
+        xi = None
+        if config.signature is None:
+            xi = torch.randn(config.num_layers, config.num_templates, generator=generator)
+        domain = network.new_domain(name, xi)
+        domain.set_statistics(
+            0.3 * torch.randn(config.num_statistics, generator=generator),
+            0.5 + torch.rand(config.num_statistics, generator=generator),
+        )
+        network.domains.add(domain)
+        images = random_images(
+            12 + 7 * position, colour=position % 2 == 0, size=config.image_size, seed=position
+        )
+        data[name] = ImageSet(images, np.arange(len(images)) % config.num_classes)
+    names = tuple(f"class {number}" for number in range(config.num_classes))
+    return Backbone(network, names, collect_knowledge(network, data))
+
+
+def run_steps(
+    backbone: Backbone,
+    strategy: str,
+    trains: str = "mixture_weights",
+    *,
+    images: Images | None = None,
+    steps: int = 3,
+    batch_size: int = 8,
+    seed: int = 0,
+    until: Callable[[Domain], bool] = lambda target: False,
+) -> tuple[Domain, list[dict[str, float]]]:
+    """A target after `steps` steps of a strategy, or fewer where `until` holds; its figures."""
+    pixels = random_images(20, seed=9) if images is None else images
+    target = make_start(backbone, MEAN, "target", pixels).target.eval()
+    trained = trainable_parameters(backbone, target, trains)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(trained, lr=LEARNING_RATES[trains])
+    method = STRATEGIES[strategy]
+    assert method is not None
+    task = AdaptationTask(backbone, target, trained, optimizer, batch_size, generator)
+    running: Strategy = method(task)
+    history = []
+    for _ in range(steps):
+        chosen = torch.randint(len(pixels), (batch_size,), generator=generator).numpy()
+        batch = to_input(pixels[chosen], backbone.network.config.image_channels)
+        history.append(dict(running.step(batch)))
+        if until(target):
+            break
+    return target, history
+
+
+@pytest.fixture
+def make_backbone() -> MakeBackbone:
+    return build_backbone
+
+
+@pytest.fixture
+def take_steps() -> TakeSteps:
+    return run_steps
+
+
+@pytest.fixture
+def make_images() -> Callable[..., Images]:
+    return random_images
+
+
+@pytest.fixture
+def tiny_config() -> NetworkConfig:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """Compositional; shared by all tests, as nothing may change it."""
+    return build_backbone()
+
+
+@pytest.fixture(scope="session")
+def unshared() -> Backbone:
+    """The ordinary isometric network of the same shape, with no xi to learn."""
+    return build_backbone(TINY.unshared())

@@ -1,0 +1,154 @@
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from adapters.selection import predict_logits, score
+from adapters.start import (
+    MEAN,
+    NEAREST,
+    PRIOR_IMAGES,
+    SHARES,
+    best_start,
+    check_start,
+    make_start,
+    plain_start_name,
+)
+from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
+from da_compose.images import to_input
+from da_compose.mixture import MixtureWeights
+from da_compose.pretraining import POOLED
+from da_compose.statistics import estimate_statistics
+
+
+def xi_of(domain: Domain) -> Tensor:
+    assert isinstance(domain.mixture, MixtureWeights)
+    return domain.mixture.xi
+
+
+def test_a_named_start_copies_the_domain(backbone: Backbone, make_images):
+    start = make_start(backbone, "middle", "site-7", make_images(9))
+    source = backbone.network.domains["middle"]
+    start.use_statistics(0.0)
+    assert torch.equal(xi_of(start.target), xi_of(source))
+    assert torch.equal(start.target.mean, source.mean)
+    assert torch.equal(start.target.var, source.var)
+    assert (start.target.name, start.name) == ("site-7", "middle")
+
+
+def test_the_copy_shares_no_memory_with_the_domain(backbone: Backbone, make_images):
+    target = make_start(backbone, "middle", "site-7", make_images(9)).target
+    kept = backbone.network.domains["middle"].mean.clone()
+    with torch.no_grad():
+        xi_of(target).add_(1)
+    target.mean.add_(1)
+    assert torch.equal(backbone.network.domains["middle"].mean, kept)
+    assert not torch.equal(xi_of(backbone.network.domains["middle"]), xi_of(target))
+
+
+def test_the_mean_start_averages_sources_in_any_order(backbone: Backbone, make_images):
+    images = make_images(9)
+    expected = sum(xi_of(domain).double() for domain in backbone.network.domains) / 3
+    starts = []
+    for order in itertools.permutations(backbone.knowledge):
+        reordered = Backbone(
+            backbone.network, backbone.class_names, {n: backbone.knowledge[n] for n in order}
+        )
+        start = make_start(reordered, MEAN, "target", images)
+        start.use_statistics(0.0)
+        starts.append(start.target)
+        torch.testing.assert_close(xi_of(start.target).double(), expected, check_dtype=False)
+    for start in starts[1:]:
+        torch.testing.assert_close(start.mean, starts[0].mean)
+        torch.testing.assert_close(start.var, starts[0].var)
+
+
+def test_mean_statistics_are_those_of_an_equal_mixture(backbone: Backbone, make_images):
+    start = make_start(backbone, MEAN, "target", make_images(9))
+    means = torch.stack([domain.mean for domain in backbone.network.domains]).double()
+    variances = torch.stack([domain.var for domain in backbone.network.domains]).double()
+    second = (variances + means**2).mean(0)  # raw moment of the mixture
+    mean, var = start.source_statistics
+    torch.testing.assert_close(mean.double(), means.mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(var.double(), second - means.mean(0) ** 2, rtol=1e-5, atol=1e-6)
+
+
+def test_only_known_sources_enter_the_mean(make_backbone, make_images):
+    backbone = make_backbone()
+    backbone.network.domains.add(backbone.network.new_domain("stranger"))
+    expected = torch.stack([xi_of(backbone.network.domains[n]) for n in backbone.knowledge]).mean(0)
+    found = make_start(backbone, MEAN, "target", make_images(5)).target
+    torch.testing.assert_close(xi_of(found), expected)
+
+
+@pytest.mark.parametrize("count", [1, 16, 40])
+def test_the_targets_own_statistics_are_shrunk_toward_the_sources(
+    backbone: Backbone, make_images, count: int
+):
+    images = make_images(count)
+    start = make_start(backbone, "left", "target", images)
+    start.use_statistics(0.0)
+    own = estimate_statistics(backbone.network, start.target, [to_input(images)])
+    share = count / (count + PRIOR_IMAGES)
+    start.use_statistics(1.0)
+    for found, source, target in zip(
+        (start.target.mean, start.target.var), start.source_statistics, own, strict=True
+    ):
+        torch.testing.assert_close(found, (1 - share) * source + share * target)
+
+
+def test_statistics_are_positive_and_finite_with_one_image(backbone: Backbone, make_images):
+    start = make_start(backbone, MEAN, "target", make_images(1, colour=False))
+    start.use_statistics(1.0)
+    assert start.target.mean.isfinite().all() and (start.target.var > 0).all()
+
+
+def test_nearest_is_the_candidate_and_blend_with_the_most_information(
+    backbone: Backbone, make_images
+):
+    images = make_images(30)
+    found = {}
+    for name in (MEAN, *backbone.network.domains.names):
+        start = make_start(backbone, name, "target", images)
+        for share in SHARES:
+            start.use_statistics(share)
+            logits = predict_logits(backbone.network, start.target, images)
+            found[name, share] = score(logits).information
+    best = best_start(backbone, NEAREST, "target", images)
+    assert (best.name, best.share) == max(found, key=lambda key: found[key])
+    reached = score(predict_logits(backbone.network, best.target, images)).information
+    assert reached == max(found.values())
+
+
+def test_an_unshared_network_starts_from_statistics_alone(unshared: Backbone, make_images):
+    start = make_start(unshared, "right", "target", make_images(6))
+    start.use_statistics(0.0)
+    assert list(start.target.parameters()) == []
+    assert torch.equal(start.target.mean, unshared.network.domains["right"].mean)
+
+
+def test_making_a_start_leaves_the_backbone_bit_identical(backbone: Backbone, make_images):
+    before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
+    best_start(backbone, NEAREST, "target", make_images(6))
+    after = backbone.network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_the_plain_start_is_the_pooled_domain_where_there_is_one(make_backbone):
+    backbone = make_backbone()
+    assert plain_start_name(backbone) == MEAN
+    backbone.network.domains.add(backbone.network.new_domain(POOLED))
+    assert plain_start_name(backbone) == POOLED
+
+
+def test_an_unknown_start_is_refused_with_the_choices(backbone: Backbone):
+    with pytest.raises(ValueError, match="'mars'; choose from mean, nearest, left, middle, right"):
+        check_start(backbone, "mars")
+
+
+def test_a_backbone_that_knows_no_source_is_refused(tiny_config: NetworkConfig):
+    backbone = Backbone(CompositionalNetwork(tiny_config), ("a", "b", "c"), {})
+    with pytest.raises(ValueError, match="knows no source domain"):
+        check_start(backbone, MEAN)

@@ -1,0 +1,384 @@
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from adapters.targets import as_uint8, read_images, read_pictures
+
+SIZE = 8
+COLOUR = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+GREY = COLOUR[..., 0]
+FLOAT = (COLOUR / 255).astype(np.float32)
+
+
+class Untouchable:
+    """A label that may be passed over but not used."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError("a label was looked at")
+
+
+class Items:
+    """A map-style data set of given items."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.items[position]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(torch.from_numpy(COLOUR))
+
+
+def first(images: NDArray[Any]) -> NDArray[Any]:
+    return np.moveaxis(images, -1, 1)
+
+
+COLOUR_SOURCES: dict[str, Any] = {
+    "uint8 array": COLOUR,
+    "float array": FLOAT,
+    "float64 array": COLOUR / 255,
+    "channels-first array": first(COLOUR),
+    "uint8 tensor": torch.from_numpy(COLOUR),
+    "channels-first float tensor": torch.from_numpy(first(FLOAT)),
+    "tensor with a gradient": torch.from_numpy(FLOAT).requires_grad_(),
+    "dataset of arrays": Items(COLOUR),
+    "dataset of channels-first tensors": Items(torch.from_numpy(first(COLOUR))),
+    "dataset of pictures": Items([Image.fromarray(image) for image in COLOUR]),
+    "dataset of pairs": Items([(image, Untouchable()) for image in FLOAT]),
+    "list of pairs": [[image, 3] for image in first(COLOUR)],
+    "tensor dataset": TensorDataset(torch.from_numpy(COLOUR), torch.arange(5)),
+    "loader of images": DataLoader(Items(torch.from_numpy(COLOUR)), batch_size=2),
+    "loader of pairs": DataLoader(TensorDataset(torch.from_numpy(FLOAT), torch.arange(5)), 2),
+    "loader of channels-first": DataLoader(Items(torch.from_numpy(first(FLOAT))), batch_size=3),
+    "loader without batches": DataLoader(Items(torch.from_numpy(first(COLOUR))), batch_size=None),
+    "loader of a stream": DataLoader(Stream(), batch_size=2),
+}
+GREY_SOURCES: dict[str, Any] = {
+    "array": GREY,
+    "channels-last array": GREY[..., None],
+    "channels-first tensor": torch.from_numpy(GREY[:, None]),
+    "float tensor": torch.from_numpy(GREY / 255),
+    "dataset of (H, W)": Items(GREY),
+    "dataset of (1, H, W)": Items(GREY[:, None]),
+    "dataset of (H, W, 1)": Items(GREY[..., None]),
+    "loader": DataLoader(Items(torch.from_numpy(GREY[:, None])), batch_size=4),
+    "read-only memory": np.frombuffer(GREY.tobytes(), np.uint8).reshape(GREY.shape),
+}
+
+
+@pytest.mark.parametrize("kind", COLOUR_SOURCES)
+def test_every_kind_and_layout_gives_the_same_colour_images(kind: str):
+    np.testing.assert_array_equal(read_images(COLOUR_SOURCES[kind], SIZE), COLOUR)
+
+
+@pytest.mark.parametrize("kind", GREY_SOURCES)
+def test_every_kind_and_layout_gives_the_same_grey_images(kind: str):
+    np.testing.assert_array_equal(read_images(GREY_SOURCES[kind], SIZE), GREY)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_to_its_own_accuracy(dtype: torch.dtype):
+    found = read_images(torch.from_numpy(FLOAT).to(dtype), SIZE)
+    assert np.abs(found.astype(int) - COLOUR).max() <= 1
+
+
+def test_grey_and_colour_items_may_be_mixed():
+    found = read_images(Items([COLOUR[0], GREY[1]]), SIZE)
+    np.testing.assert_array_equal(found[0], COLOUR[0])
+    np.testing.assert_array_equal(found[1], np.repeat(GREY[1][..., None], 3, axis=-1))
+
+
+def test_items_of_unequal_sizes_are_resized():
+    assert read_images(Items([COLOUR[0], np.zeros((20, 9, 3), np.uint8)]), 6).shape == (2, 6, 6, 3)
+
+
+def test_a_last_axis_of_three_is_the_channels_even_of_images_three_rows_high():
+    images = COLOUR[:2, :3, :3]
+    np.testing.assert_array_equal(read_images(images, 3), images)
+
+
+@pytest.mark.parametrize("key", ["images", "train_images"])
+@pytest.mark.parametrize("suffix", [".npz", ".NPZ"])
+def test_npz_is_read_by_key(tmp_path: Path, key: str, suffix: str):
+    path = tmp_path / f"target{suffix}"
+    with path.open("wb") as file:
+        np.savez(file, **{key: COLOUR, "train_labels": np.arange(5)})
+    np.testing.assert_array_equal(read_images(path, SIZE), COLOUR)
+    np.testing.assert_array_equal(read_images(str(path), SIZE), COLOUR)
+
+
+def test_a_folder_is_read_recursively_in_the_order_of_its_paths(tmp_path: Path):
+    (tmp_path / "b" / "deep").mkdir(parents=True)
+    for name, image in zip(("a.png", "b/deep/0.PNG", "b/x.bmp"), COLOUR, strict=False):
+        Image.fromarray(image).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    np.testing.assert_array_equal(read_images(tmp_path, SIZE), COLOUR[:3])
+
+
+def test_one_picture_is_one_image(tmp_path: Path):
+    Image.fromarray(COLOUR[0]).save(tmp_path / "one.png")
+    np.testing.assert_array_equal(read_images(tmp_path / "one.png", SIZE), COLOUR[:1])
+
+
+def saved(picture: Image.Image, path: Path, **options: Any) -> NDArray[np.uint8]:
+    picture.save(path, **options)
+    return read_images(path, SIZE)[0]
+
+
+def test_jpeg_and_cmyk_are_read_near_their_colours(tmp_path: Path):
+    plain = Image.new("RGB", (SIZE, SIZE), (200, 40, 90))
+    for picture in (plain, plain.convert("CMYK")):
+        found = saved(picture, tmp_path / f"{picture.mode}.jpg", quality=100)
+        assert np.abs(found.astype(int) - (200, 40, 90)).max() <= 4
+
+
+def test_palette_pictures_are_read_as_their_colours(tmp_path: Path):
+    picture = Image.fromarray(COLOUR[0] // 64 * 64).quantize(64)
+    expected = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(saved(picture, tmp_path / "palette.png"), expected)
+
+
+def test_deep_grey_is_scaled_not_clipped(tmp_path: Path):
+    deep = GREY[0].astype(np.uint16) * 257
+    for suffix in (".png", ".tif", ".pgm"):
+        found = saved(Image.fromarray(deep), tmp_path / f"deep{suffix}")
+        np.testing.assert_array_equal(found, np.repeat(GREY[0][..., None], 3, axis=-1))
+
+
+def test_float_pictures_in_zero_to_one_are_read(tmp_path: Path):
+    picture = Image.fromarray((GREY[0] / 255).astype(np.float32))
+    assert picture.mode == "F"
+    np.testing.assert_array_equal(saved(picture, tmp_path / "float.tif")[..., 0], GREY[0])
+
+
+def test_grey_values_beyond_sixteen_bits_are_refused(tmp_path: Path):
+    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match="exceed 16 bits"):
+        read_images(tmp_path, SIZE)
+
+
+def with_alpha(mode: str) -> Image.Image:
+    """Black where transparent, red (or grey) where opaque."""
+    pixels = np.zeros((SIZE, SIZE, 4), np.uint8)
+    pixels[:4] = (255, 0, 0, 255)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_are_laid_on_white(tmp_path: Path, mode: str):
+    found = saved(with_alpha(mode), tmp_path / "alpha.png")
+    assert (found[4:] == 255).all()
+    np.testing.assert_array_equal(found[0, 0], np.asarray(with_alpha(mode).convert("RGB"))[0, 0])
+
+
+def test_a_transparent_palette_colour_is_laid_on_white(tmp_path: Path):
+    picture = Image.fromarray(np.repeat([[0], [1]], 4, axis=0).repeat(SIZE, 1).astype(np.uint8))
+    picture.putpalette([10, 20, 30, 0, 0, 0])
+    found = saved(picture, tmp_path / "palette.png", transparency=1)
+    assert (found[:4] == (10, 20, 30)).all() and (found[4:] == 255).all()
+
+
+def test_half_transparency_is_half_way_to_white():
+    picture = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 128))
+    assert np.abs(read_images([picture], SIZE).astype(int) - 127).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_exif_says(tmp_path: Path, orientation: int):
+    upright = Image.fromarray(COLOUR[0])
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = saved(stored, tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(found, COLOUR[0])
+
+
+def break_pictures(folder: Path) -> list[str]:
+    """A cut, an empty, a foreign and a corrupt file with picture names."""
+    Image.fromarray(COLOUR[0]).resize((64, 64)).save(folder / "whole.png")
+    content = (folder / "whole.png").read_bytes()
+    (folder / "whole.png").unlink()
+    middle = len(content) // 2
+    broken = {
+        "cut.png": content[:middle],
+        "empty.jpg": b"",
+        "foreign.gif": b"this is text",
+        "corrupt.png": content[:middle] + bytes(40) + content[middle + 40 :],
+        "header.png": content[:8] + b"\0\0\0\5" + content[12:],
+    }
+    for name, part in broken.items():
+        (folder / name).write_bytes(part)
+    return list(broken)
+
+
+def test_broken_pictures_are_left_out_and_named_in_one_warning(tmp_path: Path):
+    broken = break_pictures(tmp_path)
+    good = tmp_path / "good.png"
+    Image.fromarray(COLOUR[0]).save(good)
+    paths = [good, *(tmp_path / name for name in broken)]
+    with pytest.warns(UserWarning) as caught:
+        images, kept = read_pictures(paths, SIZE)
+    assert len(caught) == 1
+    assert all(name in str(caught[0].message) for name in broken)
+    np.testing.assert_array_equal(images, COLOUR[:1])
+    assert kept == [good]
+
+
+def test_a_folder_of_broken_pictures_is_refused(tmp_path: Path):
+    break_pictures(tmp_path)
+    with pytest.raises(ValueError, match="none of 5 pictures could be read"):
+        read_images(tmp_path, SIZE)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no pictures below .*looked for \.bmp"):
+        read_images(tmp_path, SIZE)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.npz", "nowhere.png"])
+def test_a_missing_path_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        read_images(tmp_path / name, SIZE)
+
+
+def whole_npz(folder: Path, **arrays: Any) -> Path:
+    path = folder / "target.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def corrupt(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[400] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def as_npy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, COLOUR)
+
+
+@pytest.mark.parametrize("harm", [cut, corrupt, empty, as_npy])
+def test_a_broken_npz_is_refused(tmp_path: Path, harm: Callable[[Path], None]):
+    path = whole_npz(tmp_path, images=COLOUR)
+    harm(path)
+    with pytest.raises(ValueError, match=r"target\.npz is not a whole \.npz file.*write it again"):
+        read_images(path, SIZE)
+
+
+def test_a_broken_compressed_npz_is_refused(tmp_path: Path):
+    path = tmp_path / "target.npz"
+    np.savez_compressed(path, images=COLOUR)
+    corrupt(path)
+    with pytest.raises(ValueError, match="not a whole"):
+        read_images(path, SIZE)
+
+
+def test_an_npz_of_objects_is_refused(tmp_path: Path):
+    path = whole_npz(tmp_path, images=np.array([None, GREY[0]], dtype=object))
+    with pytest.raises(ValueError, match=r"plain arrays .*write it again"):
+        read_images(path, SIZE)
+
+
+def test_an_npz_without_images_is_refused_by_its_keys(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"holds \['x', 'y'\], expected `images`"):
+        read_images(whole_npz(tmp_path, x=COLOUR, y=GREY), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [
+        (COLOUR[0], "leading axis"),
+        (COLOUR[0, 0], "must have shape"),
+        (COLOUR[None], "must have shape"),
+        (np.zeros((5, 8, 8, 4), np.uint8), r"got \(5, 8, 8, 4\)"),
+        (COLOUR[:0], "no images"),
+        (np.zeros((5, 0, 8), np.uint8), "no images"),
+        (GREY.astype(np.int64), "got int64"),
+        (GREY.astype(np.uint16), "got uint16"),
+        (GREY > 100, "got bool"),
+        (GREY.astype(object), "got object"),
+        (GREY.astype(np.float32), "divide by 255"),
+        (GREY / 127.5 - 1, "undo the normalization"),
+        (np.full((2, 8, 8), np.nan), "finite"),
+        (np.full((2, 8, 8), np.inf), "finite"),
+    ],
+)
+def test_wrong_arrays_are_refused_with_what_was_expected(images: NDArray[Any], complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        as_uint8(images)
+    if images.dtype not in (np.dtype(object), np.dtype(np.uint16)):
+        with pytest.raises(ValueError, match=complaint):
+            read_images(torch.from_numpy(images), SIZE)
+
+
+@pytest.mark.parametrize("source", [None, 5, {"images": COLOUR}, (image for image in COLOUR)])
+def test_what_holds_no_images_is_refused_with_what_is_accepted(source: Any):
+    with pytest.raises(ValueError, match="give an array, a tensor, a Dataset"):
+        read_images(source, SIZE)
+
+
+@pytest.mark.parametrize("item", [{"image": COLOUR[0]}, "scan.png", 3, (), None])
+def test_items_that_are_no_images_are_refused(item: Any):
+    with pytest.raises(ValueError, match="an item must be an image"):
+        read_images(Items([item]), SIZE)
+
+
+@pytest.mark.parametrize("source", [[], DataLoader(Items(COLOUR[:0]), batch_size=2)])
+def test_an_empty_data_set_is_refused(source: Any):
+    with pytest.raises(ValueError, match="no images"):
+        read_images(source, SIZE)
+
+
+def test_a_shuffling_loader_has_one_order_and_leaves_the_global_generator_alone():
+    loader = DataLoader(Items(torch.from_numpy(COLOUR)), batch_size=2, shuffle=True)
+    before = torch.get_rng_state()
+    once = read_images(loader, SIZE)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    np.testing.assert_array_equal(read_images(loader, SIZE), once)
+    assert sorted(map(bytes, once)) == sorted(map(bytes, COLOUR))
+
+
+def test_reading_does_not_change_the_source():
+    images = COLOUR.copy()
+    read_images(images, 4)
+    np.testing.assert_array_equal(images, COLOUR)
+
+
+def test_a_broken_picture_is_no_warning_where_none_is_left(tmp_path: Path):
+    break_pictures(tmp_path)
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(ValueError, match="none of"):
+        read_images(tmp_path, SIZE)
+    assert not caught

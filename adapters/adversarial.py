@@ -61,7 +61,9 @@ class Adversarial:
         return {"discriminator": loss.item(), "discriminator_accuracy": 100 * right.item()}
 
     def _judge(self, features: Tensor) -> Tensor:
-        return self.discriminator((features - self.shift) / self.scale).squeeze(1)  # (B,), above 0: a source
+        return self.discriminator((features - self.shift) / self.scale).squeeze(
+            1
+        )  # (B,), above 0: a source
 
 
 def build_discriminator(channels: int, generator: torch.Generator) -> nn.Module:

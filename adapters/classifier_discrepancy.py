@@ -12,7 +12,6 @@ from adapters.losses import discrepancy, moment_distance, moments
 from adapters.strategy import AdaptationTask
 
 HEAD_LEARNING_RATE = 1e-3
-HEAD_STEPS = 1
 FEATURE_STEPS = 2
 MOMENT_WEIGHT = 0.5  # lambda of M3SDA
 
@@ -41,10 +40,7 @@ class ClassifierDiscrepancy:
         _, embedding = features(images, self.task.target)  # (B, F)
         apart = moment_distance(moments(embedding), self.source_moments)
         self.task.descend(MOMENT_WEIGHT * apart)  # step A
-        for _ in range(HEAD_STEPS):
-            with torch.no_grad():
-                _, embedding = features(images, self.task.target)
-            self._step_critics(embedding)  # step B
+        self._step_critics(embedding.detach())  # step B
         disagreement = apart
         for _ in range(FEATURE_STEPS):
             _, embedding = features(images, self.task.target)

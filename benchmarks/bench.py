@@ -43,6 +43,7 @@ def bench_digits(
     runs: Path,
     results: Path,
     processes: int,
+    device: str,
     say: Callable[[str], None],
 ) -> list[ResultRow]:
     """Run every unfinished cell of a profile, then make tables and plots; returns all rows."""
@@ -70,6 +71,7 @@ def bench_digits(
         processes=processes,
         strategies=strategies,
         oracles=oracles,
+        device=device,
     )
     rows = write_report(results)
     for job in jobs:

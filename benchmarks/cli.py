@@ -227,9 +227,10 @@ def bench() -> None:
 @click.option("--runs", type=PATH, default=ROOT / "runs" / "digits", help="Backbones and adapters.")
 @click.option("--results", type=PATH, default=RESULTS / "digits", help="Rows, tables and plots.")
 @data_option
+@device_option
 def bench_digits_command(
     profile: str, seeds: tuple[int, ...], target: str | None, data_root: Path | None,
-    pretrain_steps: int | None, adapt_steps: int | None, results: Path, **options: Any,
+    pretrain_steps: int | None, adapt_steps: int | None, device: str, results: Path, **options: Any,
 ) -> None:  # fmt: skip
     """Digits: mixture weights against the input adapter, every strategy, oracles.
 
@@ -243,7 +244,7 @@ def bench_digits_command(
         adapt_steps=adapt_steps or chosen.adapt_steps,
     )
     data = load_benchmark_data(data_root, target)
-    rows = bench_digits(data, chosen, results=results, say=_say, **options)
+    rows = bench_digits(data, chosen, results=results, device=_device(device), say=_say, **options)
     for group in groups(rows):
         Console().print(terminal(group))
     _say(f"tables and plots are in {results}")

@@ -16,7 +16,7 @@ from da_compose import Backbone, CompositionalNetwork, load_backbone, probabilit
 from da_compose.files import load_tensors
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
-from da_compose.training_run import pretrain
+from da_compose.training_run import discard_state, pretrain
 from data_prep import DIGIT_DOMAINS, load_digit_domain
 
 PICTURES_AT_ONCE = 512
@@ -49,6 +49,7 @@ def pretrain_digits(
     }
     knowledge = collect_knowledge(model, train, seed=seed)
     Backbone(model, tuple(map(str, range(10))), knowledge, notes).save(out)
+    discard_state(out.parent)
 
 
 def predictions(adaptation: Adaptation, images: Path) -> Iterator[tuple[str, str, str]]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "da-compose")
 
@@ -58,8 +60,10 @@ def commit() -> str:
         return "unknown"
 
 
-def device_name() -> str:
-    """The processor, in words."""
+def device_name(device: torch.device) -> str:
+    """The processor or GPU, in words."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

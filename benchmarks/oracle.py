@@ -50,4 +50,5 @@ def train_oracle(
 
 def _all_parameters(backbone: Backbone, domain: Domain) -> Iterator[nn.Parameter]:
     for parameter in (*backbone.network.shared_parameters(), *domain.parameters()):
-        yield parameter.requires_grad_(True)
+        parameter.requires_grad_(True)
+        yield parameter

@@ -25,7 +25,7 @@ from da_compose import (
 )
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
-from da_compose.training_run import pretrain
+from da_compose.training_run import discard_state, pretrain
 
 SELECTION = (
     "start, blend of statistics and iterate by information (nats) of predictions on unlabelled "
@@ -50,6 +50,7 @@ def run_jobs(
     processes: int,
     strategies: tuple[str, ...],
     oracles: bool,
+    device: str,
 ) -> None:
     """Pretrain and adapt in `processes` one-thread processes, a backbone each at a time.
 
@@ -57,7 +58,8 @@ def run_jobs(
     while they wait), by 20 to 50 times on two cores.
     """
     calls = [
-        delayed(run_backbone)(job, domains, runs, results, strategies, oracles) for job in jobs
+        delayed(run_backbone)(job, domains, runs, results, strategies, oracles, device)
+        for job in jobs
     ]
     os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes
     Parallel(n_jobs=min(processes, max(1, len(calls))), max_nbytes=None)(calls)
@@ -70,10 +72,11 @@ def run_backbone(
     results: Path,
     strategies: tuple[str, ...],
     oracles: bool,
+    device: str,
 ) -> None:
     """One backbone and its cells, in this process; what is finished is not done again."""
     torch.set_num_threads(1)
-    finished = {cell(vars(row)): row.config for row in read_rows(results)}
+    finished = {cell(vars(row)): row.config["job"] for row in read_rows(results)}
     cells = job.cells(strategies, oracles)
     name = f"{job.recipe} {job.network} seed {job.seed}"
     todo = [c for c in cells if finished.get(cell(naming(job, c))) != job.cell_config]
@@ -81,7 +84,7 @@ def run_backbone(
         print(f"{name}: finished earlier", flush=True)
         return
     folder = job.folder(runs)
-    backbone = prepare_backbone(job, domains, folder)
+    backbone = prepare_backbone(job, domains, folder, device)
     target = domains[job.target]
     baselines = {}
     for strategy in ("source_only", "batch_norm"):
@@ -93,20 +96,30 @@ def run_backbone(
         print(f"{name}: {planned.strategy} {planned.trains}: {row.accuracy:.2f} %", flush=True)
 
 
-def prepare_backbone(job: BackboneJob, domains: Mapping[str, Splits], folder: Path) -> Backbone:
+def prepare_backbone(
+    job: BackboneJob, domains: Mapping[str, Splits], folder: Path, device: str
+) -> Backbone:
     """The job's backbone from its folder, or pretrained now; an interrupted training goes on."""
     path = folder / "backbone.safetensors"
     if path.exists():
-        return load_backbone(path)
+        return load_backbone(path, device)
     sources = {name: domains[name].train for name in job.sources}
-    network = CompositionalNetwork(job.network_config, seed=job.seed)
+    network = CompositionalNetwork(job.network_config, seed=job.seed).to(device)
     print(f"{folder.name}: pretraining, log in {folder}", flush=True)
     with measure.measured() as spent:
-        pretrain(network, sources, job.pretrain_config, folder, show_progress=False)
+        pretrain(
+            network,
+            sources,
+            job.pretrain_config,
+            folder,
+            show_progress=False,
+            say=lambda line: print(f"{folder.name}: {line}", flush=True),
+        )
     knowledge = collect_knowledge(network, sources, seed=job.seed)
     notes = job.identity | {"recipe": job.recipe, "seconds": round(spent.seconds, 1)}
     backbone = Backbone(network, tuple(map(str, range(10))), knowledge, notes)
     backbone.save(path)
+    discard_state(folder)
     test = [accuracy(backbone, network.domains[n], domains[n].test) for n in job.sources]
     print(
         f"{folder.name}: pretrained in {spent.seconds:.0f} s, sources' test accuracy "
@@ -125,45 +138,52 @@ def run_cell(
     folder: Path,
 ) -> ResultRow:
     """Adapt and test one cell. The adaptation sees the target's training images, no labels."""
-    steps = job.profile.adapt_steps
-    adapter = folder / f"{planned.strategy}-{planned.trains}.safetensors"
     with measure.measured() as spent:
         if planned.oracle:
             backbone, domain, learned = train_oracle(
-                backbone, target.train, planned.trains, steps=steps, seed=job.seed
+                backbone,
+                target.train,
+                planned.trains,
+                steps=job.profile.adapt_steps,
+                seed=job.seed,
             )
+            notes = {"strategy": "oracle", "learned_parameters": learned}
         else:
             adaptation = adapt(
                 backbone,
                 target.train.images,
                 planned.strategy,
                 trains=TRAINED[job.network],
-                steps=steps,
+                steps=job.profile.adapt_steps,
                 seed=job.seed,
             )
             domain, learned = adaptation.domain, adaptation.learned_parameters
-    notes = {} if planned.oracle else adaptation.notes
-    if planned.trains != "all":
+            notes = adaptation.notes
+    if planned.trains == "all":
+        adapter_bytes = 4 * learned  # no adapter file holds a whole network: its float32 weights
+    else:
+        adapter = folder / f"{planned.strategy}-{planned.trains}.safetensors"
         save_adapter(adapter, backbone, domain, notes)
+        adapter_bytes = adapter.stat().st_size
+    network = backbone.network
     learns = planned.trains != "nothing"
     return ResultRow(
         **naming(job, planned),
         accuracy=accuracy(backbone, domain, target.test),
-        **baselines,
+        source_only=baselines["source_only"],
+        batch_norm=baselines["batch_norm"],
         learned_parameters=learned,
         total_parameters=sum(
-            p.numel()
-            for part in (backbone.network.shared_parameters(), domain.parameters())
-            for p in part
+            p.numel() for p in (*network.shared_parameters(), *domain.parameters())
         ),
-        adapter_bytes=adapter.stat().st_size if planned.trains != "all" else 4 * learned,
+        adapter_bytes=adapter_bytes,
         seconds=round(spent.seconds, 2),
         peak_memory_mb=round(spent.peak_memory_mb, 1),
         selection="target labels" if planned.oracle else SELECTION if learns else "none",
         commit=measure.commit(),
-        device=measure.device_name(),
+        device=measure.device_name(network.device),
         versions=measure.versions(),
-        config=job.cell_config,
+        config={"job": job.cell_config, "adaptation": notes},
     )
 
 

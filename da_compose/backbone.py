@@ -15,7 +15,7 @@ import torch
 from da_compose.domain import Domain
 from da_compose.files import load_tensors, save_tensors
 from da_compose.knowledge import SourceKnowledge, embed
-from da_compose.network import CompositionalNetwork, InputAdapter, NetworkConfig
+from da_compose.network import CompositionalNetwork, NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _blank_domain(
     """A domain with the named parts of its own, for a saved state to be loaded into."""
     domain = network.new_domain(name)
     if input_adapter:
-        domain.input_adapter = InputAdapter(network.config)
+        domain.input_adapter = deepcopy(network.input_adapter)
     if heads:
         domain.heads = deepcopy(network.heads)
     return domain.to(network.device)

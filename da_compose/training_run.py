@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,10 +26,12 @@ def pretrain(
     *,
     save_every: int = 100,
     show_progress: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> None:
     """Pretrain `network` in place; an interrupted run in `folder` goes on bit for bit on CPU.
 
-    Writes one JSON line a step to `folder/pretrain.jsonl`. The state file is removed at the end.
+    Writes one JSON line a step to `folder/pretrain.jsonl`. The state file stays until
+    `discard_state`: call it when the backbone is written. `say` gets a line at every save.
     """
     trainer = Pretrainer(network, sources, config)
     state, log = folder / STATE, folder / LOG
@@ -49,17 +51,22 @@ def pretrain(
             rate = images / (time.perf_counter() - started)
             line = {"step": trainer.step_number, **figures, "images_per_second": round(rate, 1)}
             lines.write(json.dumps(line) + "\n")
-            progress.update(
-                bar,
-                completed=trainer.step_number,
-                description=f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:5.1f} %  "
-                f"{rate:.0f} images/s",
+            description = (
+                f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:5.1f} %  "
+                f"{rate:.0f} images/s"
             )
-            if trainer.step_number % save_every == 0 and trainer.step_number < config.steps:
+            progress.update(bar, completed=trainer.step_number, description=description)
+            if trainer.step_number % save_every == 0 or trainer.step_number == config.steps:
                 lines.flush()
                 save_state(trainer, state)
+                if say is not None:
+                    say(f"step {trainer.step_number} of {config.steps}: {description}")
     trainer.finish()
-    state.unlink(missing_ok=True)
+
+
+def discard_state(folder: Path) -> None:
+    """Remove the state of a run whose backbone is written."""
+    (folder / STATE).unlink(missing_ok=True)
 
 
 def save_state(trainer: Pretrainer, path: Path) -> None:

@@ -95,9 +95,9 @@ def download(name: str, folder: Path) -> bool:
         complete.mkdir()
         found = {path.name: path for path in _files_below(temporary)}
         for file in publisher.files:
-            os.replace(found[file], complete / file)
+            found[file].replace(complete / file)
         with contextlib.suppress(OSError):  # another process was first
-            os.replace(complete, folder)
+            complete.replace(folder)
         return True
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

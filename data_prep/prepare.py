@@ -8,7 +8,6 @@ at once write the same bytes, so whoever comes last breaks nothing.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -119,7 +118,7 @@ def _publish(
             np.save(temporary / f"{key}.npy", array)
         (temporary / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
         for file in (*(f"{key}.npy" for key in arrays), SUMMARY):
-            os.replace(temporary / file, folder / file)
+            (temporary / file).replace(folder / file)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

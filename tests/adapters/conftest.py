@@ -36,7 +36,9 @@ def random_images(count: int, *, colour: bool = True, size: int = 8, seed: int =
 
 
 def build_backbone(
-    config: NetworkConfig = TINY, sources: Sequence[str] = ("left", "middle", "right"), seed: int = 0
+    config: NetworkConfig = TINY,
+    sources: Sequence[str] = ("left", "middle", "right"),
+    seed: int = 0,
 ) -> Backbone:
     """A network whose sources have their own random xi and statistics, and unequal image counts."""
     network = CompositionalNetwork(config, seed=seed)

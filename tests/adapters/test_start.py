@@ -115,10 +115,21 @@ def test_nearest_is_the_candidate_and_blend_with_the_most_information(
             start.use_statistics(share)
             logits = predict_logits(backbone.network, start.target, images)
             found[name, share] = score(logits).information
-    best = best_start(backbone, NEAREST, "target", images)
+    best = best_start(backbone, NEAREST, "target", images, searched=30)
     assert (best.name, best.share) == max(found, key=lambda key: found[key])
     reached = score(predict_logits(backbone.network, best.target, images)).information
     assert reached == max(found.values())
+
+
+def test_the_choice_is_made_on_few_images_and_the_statistics_are_of_all(
+    backbone: Backbone, make_images
+):
+    images = make_images(30)
+    few = best_start(backbone, NEAREST, "target", images[:10], searched=10)
+    found = best_start(backbone, NEAREST, "target", images, searched=10)
+    assert (found.name, found.share) == (few.name, few.share)
+    expected = make_start(backbone, found.name, "target", images)
+    assert torch.equal(found.target_statistics[0], expected.target_statistics[0])
 
 
 def test_an_unshared_network_starts_from_statistics_alone(unshared: Backbone, make_images):
@@ -130,7 +141,7 @@ def test_an_unshared_network_starts_from_statistics_alone(unshared: Backbone, ma
 
 def test_making_a_start_leaves_the_backbone_bit_identical(backbone: Backbone, make_images):
     before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
-    best_start(backbone, NEAREST, "target", make_images(6))
+    best_start(backbone, NEAREST, "target", make_images(6), searched=4)
     after = backbone.network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(value, before[name]) for name, value in after.items())

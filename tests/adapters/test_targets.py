@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from adapters.targets import as_uint8, read_images, read_pictures
 
@@ -25,7 +25,7 @@ class Untouchable:
         raise AssertionError("a label was looked at")
 
 
-class Items:
+class Items(Dataset):
     """A map-style data set of given items."""
 
     def __init__(self, items: Any) -> None:

@@ -62,8 +62,8 @@ def make_network(make_config: Callable[..., NetworkConfig]) -> MakeNetwork:
                 domain.mean += 0.3 * torch.randn(domain.mean.shape, generator=generator)
                 domain.var += torch.rand(domain.var.shape, generator=generator)
                 if isinstance(domain.mixture, MixtureWeights):
-                    shape = domain.mixture.xi.shape
-                    domain.mixture.xi += torch.randn(shape, generator=generator)
+                    xi = domain.mixture.xi
+                    xi.add_(torch.randn(xi.shape, generator=generator))
         return network.eval()
 
     return make

@@ -12,7 +12,7 @@ def make_domain(name: str = "a", num_statistics: int = 5) -> Domain:
 
 @pytest.mark.parametrize("name", ["", " ", "two words", "a/b", ".hidden", "-x", "ä", "a\n"])
 def test_names_that_are_no_plain_word_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="domain name .*use letters"):
+    with pytest.raises(ValueError, match=r"domain name .*use letters"):
         make_domain(name)
 
 
@@ -78,7 +78,9 @@ def test_training_updates_the_statistics_of_that_domain_alone(make_network) -> N
     network = make_network(domains=("a", "b", "c"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network(torch.randn(4, 3, 8, 8), network.domains["b"].train())
-    changed = {name for name, value in network.state_dict().items() if not value.equal(before[name])}
+    changed = {
+        name for name, value in network.state_dict().items() if not value.equal(before[name])
+    }
     assert changed == {"domains._domains.1.mean", "domains._domains.1.var"}
     moved = network.domains["b"].mean != before["domains._domains.1.mean"]
     assert moved.all()  # every batch norm's slice was reached, none left out

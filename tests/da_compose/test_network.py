@@ -91,9 +91,10 @@ def slow_logits(network: CompositionalNetwork, domain: Domain, batch: Tensor) ->
 
     def forward(image: Tensor) -> Tensor:
         adapter, output = network.input_adapter, network.output_adapter
-        patch = network.config.patch_size
+        patch, biases = network.config.patch_size, adapter.conv.bias
+        assert biases is not None
         features = []
-        for kernel, bias in zip(adapter.conv.weight, adapter.conv.bias, strict=True):
+        for kernel, bias in zip(adapter.conv.weight, biases, strict=True):
             tiles = image.unfold(1, patch, patch).unfold(2, patch, patch)  # (3, S, S, p, p)
             features.append((tiles * kernel[:, None, None]).sum((0, 3, 4)) + bias)
         features = [f.relu() for f in norm(features, adapter.gamma, adapter.beta)]
@@ -111,14 +112,13 @@ def slow_logits(network: CompositionalNetwork, domain: Domain, batch: Tensor) ->
             hidden = [f / (1 + (-g).exp()) for f, g in zip(hidden, gate, strict=True)]
             residual = norm(maps(hidden, w.project), gammas[2], betas[2])
             features = [f + r for f, r in zip(features, residual, strict=True)]
-        hidden = norm(
-            maps(features, output.before.weight), output.before_gamma, output.before_beta
-        )
+        hidden = norm(maps(features, output.before.weight), output.before_gamma, output.before_beta)
         pooled = torch.stack([f.relu().mean() for f in hidden])
         after = list(output.after.weight @ pooled)
         embedding = torch.stack(norm(after, output.after_gamma, output.after_beta)).relu()
         assert next(means, None) is None  # every statistic was used
-        return torch.stack([head.weight @ embedding + head.bias for head in network.heads])
+        heads = [head for head in network.heads if isinstance(head, nn.Linear)]
+        return torch.stack([head.weight @ embedding + head.bias for head in heads])
 
     logits = []
     for image in batch:

@@ -1,0 +1,404 @@
+import math
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from adapters import STRATEGIES, Adaptation, adapt, load_adaptation
+from adapters.adapt import TRAINS, AdaptConfig, run
+from adapters.start import MEAN, PRIOR_IMAGES, make_start
+from adapters.strategy import AdaptationTask
+from da_compose import Backbone, save_adapter
+from da_compose.mixture import MixtureWeights
+from da_compose.statistics import blend_statistics
+
+LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
+QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2}
+
+
+def content(adaptation: Adaptation) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in adaptation.domain.state_dict().items()}
+
+
+def same(left: Adaptation, right: Adaptation) -> bool:
+    one, two = content(left), content(right)
+    return (
+        one.keys() == two.keys()
+        and all(torch.equal(one[name], two[name]) for name in one)
+        and left.history == right.history
+        and left.scores == right.scores
+        and left.notes == right.notes
+    )
+
+
+class Pairs:
+    """Images with labels, as a map-style data set."""
+
+    def __init__(self, images: Any, labels: Any) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> tuple[Any, Any]:
+        return self.images[position], self.labels[position]
+
+
+class Untouchable:
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError("a label was looked at")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_labels_cannot_reach_adapt(backbone: Backbone, make_images, strategy: str):
+    images = make_images(15)
+    right = np.arange(15) % 3
+    plain = adapt(backbone, images, strategy, **QUICK)
+    for labels in (
+        right,
+        np.random.default_rng(0).permutation(right),
+        -right,
+        [Untouchable()] * 15,
+    ):
+        assert same(adapt(backbone, Pairs(images, labels), strategy, **QUICK), plain)
+    for labels in (torch.from_numpy(right), torch.full((15,), 99)):
+        loader = DataLoader(TensorDataset(torch.from_numpy(images), labels), batch_size=4)
+        assert same(adapt(backbone, loader, strategy, **QUICK), plain)
+
+
+@pytest.mark.parametrize("strategy", ["source_only", "batch_norm"])
+@pytest.mark.parametrize("kind", ["backbone", "unshared"])
+def test_baselines_learn_nothing(request, make_images, strategy: str, kind: str):
+    backbone = request.getfixturevalue(kind)
+    found = adapt(backbone, make_images(15), strategy)
+    assert (found.learned_parameters, found.history) == (0, [])
+    assert "kept_step" not in found.notes
+    assert found.scores["adapted"] == found.scores["start"] == found.scores[strategy]
+    if isinstance(found.domain.mixture, MixtureWeights):
+        start = make_start(backbone, MEAN, "target", make_images(15)).target.mixture
+        assert torch.equal(found.domain.mixture(), start())
+
+
+def test_source_only_has_the_sources_statistics_whatever_the_target(backbone, make_images):
+    start = make_start(backbone, MEAN, "target", make_images(3))
+    for images in (make_images(15), make_images(4, seed=8, colour=False)):
+        domain = adapt(backbone, images, "source_only").domain
+        assert torch.equal(domain.mean, start.source_statistics[0])
+        assert torch.equal(domain.var, start.source_statistics[1])
+
+
+def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_images):
+    """Shrunk toward the source's as if it were 16 more images; see test_start.py."""
+    images = make_images(15)
+    domain = adapt(backbone, images, "batch_norm").domain
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).numpy()
+    start = make_start(backbone, MEAN, "target", images[order])
+    assert torch.equal(domain.mean, start.target_statistics[0])
+    assert torch.equal(domain.var, start.target_statistics[1])
+    assert not torch.equal(domain.mean, start.source_statistics[0])
+    assert PRIOR_IMAGES > 0
+
+
+@pytest.mark.parametrize("strategy", LEARNED)
+@pytest.mark.parametrize("trains", TRAINS)
+def test_the_kept_iterate_is_never_below_the_start(backbone, make_images, strategy, trains):
+    found = adapt(backbone, make_images(15), strategy, trains=trains, **QUICK)
+    assert found.scores["adapted"].information >= found.scores["start"].information
+    assert 0 <= found.notes["kept_step"] <= QUICK["steps"]
+
+
+class Scripted:
+    """A stand-in strategy: sets xi to the next of given values each step."""
+
+    RATE: ClassVar[float] = 1.0
+
+    def __init__(self, task: AdaptationTask) -> None:
+        self.task = task
+        self.values: Iterator[Tensor] = iter(())
+
+    def step(self, images: Tensor) -> dict[str, float]:
+        with torch.no_grad():
+            self.task.trained[0].copy_(next(self.values))
+        return {"images": float(len(images))}
+
+
+def scripted_run(
+    backbone: Backbone, images: np.ndarray, values: list[Tensor], monkeypatch, check_every: int
+) -> tuple[Tensor, list[dict[str, float]], int]:
+    """`run` from xi = 0 with information mocked to be the first entry of xi; xi at the end."""
+    target = make_start(backbone, MEAN, "target", images).target
+    assert isinstance(target.mixture, MixtureWeights)
+    xi = target.mixture.xi
+    with torch.no_grad():
+        xi.zero_()
+
+    class Found:
+        def __init__(self, logits: Tensor) -> None:
+            self.information = float(xi.detach()[0, 0])
+
+    monkeypatch.setattr(import_module("adapters.adapt"), "score", Found)
+    generator = torch.Generator().manual_seed(0)
+    task = AdaptationTask(backbone, target, [xi], torch.optim.SGD([xi], lr=1.0), 4, generator)
+    strategy = Scripted(task)
+    strategy.values = iter(values)
+    config = AdaptConfig(steps=len(values), batch_size=4, check_every=check_every)
+    history, kept = run(strategy, task, images, images, 1.0, config)
+    return xi.detach(), history, kept
+
+
+@pytest.mark.parametrize(
+    ("levels", "check_every", "kept"),
+    [
+        ([-1.0, -2.0, -3.0], 1, 0),  # every step is worse than the start
+        ([1.0, 3.0, 2.0], 1, 2),
+        ([1.0, 3.0, 2.0], 2, 2),
+        ([9.0, 1.0, 2.0, 3.0, 4.0], 2, 5),  # the first is not checked, the last always is
+        ([1.0, 1.0, 1.0], 1, 1),  # the earliest of equals
+        ([math.nan, math.nan, math.nan], 1, 0),
+    ],
+)
+def test_the_best_checked_iterate_is_kept(
+    backbone, make_images, monkeypatch, levels: list[float], check_every: int, kept: int
+):
+    values = [torch.full((3, 2), level) for level in levels]
+    xi, history, found = scripted_run(backbone, make_images(6), values, monkeypatch, check_every)
+    assert found == kept
+    assert torch.equal(xi, torch.zeros(3, 2) if kept == 0 else values[kept - 1])
+    assert [entry["step"] for entry in history] == list(range(1, len(levels) + 1))
+
+
+@pytest.mark.parametrize("strategy", LEARNED)
+def test_history_has_one_entry_a_step_with_finite_figures(backbone, make_images, strategy: str):
+    found = adapt(backbone, make_images(15), strategy, steps=25, batch_size=8)
+    assert [entry["step"] for entry in found.history] == list(range(1, 26))
+    for entry in found.history:
+        assert len(entry) > 2  # more than the step and the check
+        assert all(math.isfinite(value) for value in entry.values())
+
+
+@pytest.mark.parametrize("start", ["left", "middle", "right", "mean", "nearest"])
+def test_start_by_name_mean_or_nearest(backbone: Backbone, make_images, start: str):
+    found = adapt(backbone, make_images(15), start=start, **QUICK)
+    names = {"mean", "left", "middle", "right"}
+    assert found.notes["start"] in (names if start == "nearest" else {start})
+    assert 0 <= found.notes["target_share"] <= 1
+
+
+def test_a_start_is_at_most_as_informative_as_nearest(backbone: Backbone, make_images):
+    images = make_images(15)
+    found = {
+        start: adapt(backbone, images, start=start, **QUICK).scores["start"].information
+        for start in ("left", "middle", "right", "mean", "nearest")
+    }
+    assert found["nearest"] == max(found.values())
+
+
+def test_an_adaptation_starts_from_its_start(backbone: Backbone, make_images):
+    """With a learning rate near zero, the statistics and xi are those of the start."""
+    images = make_images(15)
+    found = adapt(backbone, images, start="left", learning_rate=1e-30, **QUICK)
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).numpy()
+    start = make_start(backbone, "left", "target", images[order])
+    start.use_statistics(found.notes["target_share"])
+    expected = start.target.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in content(found).items())
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"strategy": "magic"}, "no strategy 'magic'; choose from source_only, batch_norm"),
+        ({"trains": "heads"}, "cannot train 'heads'; choose from mixture_weights, input_adapter"),
+        ({"start": "mars"}, "no start 'mars'; choose from mean, nearest, left, middle, right"),
+        ({"start": "mars", "strategy": "batch_norm"}, "no start 'mars'"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
+        ({"check_every": 0}, "check_every must be at least 1"),
+        ({"check_images": 0}, "check_images must be at least 1"),
+        ({"start_images": 0}, "start_images must be at least 1"),
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
+        ({"name": "two words"}, "domain name 'two words'"),
+    ],
+)
+def test_wrong_options_are_refused_with_the_choices(
+    backbone: Backbone, make_images, options: dict[str, Any], complaint: str
+):
+    with pytest.raises(ValueError, match=complaint):
+        adapt(backbone, make_images(4), **options)
+
+
+def test_an_unknown_option_is_refused_by_name(backbone: Backbone, make_images):
+    with pytest.raises(TypeError, match="stepps"):
+        adapt(backbone, make_images(4), stepps=3)
+
+
+@pytest.mark.parametrize("strategy", LEARNED)
+def test_mixture_weights_on_an_unshared_backbone_are_refused(unshared, make_images, strategy):
+    with pytest.raises(ValueError, match=r'use trains="input_adapter"'):
+        adapt(unshared, make_images(4), strategy, **QUICK)
+
+
+def test_no_images_are_refused(backbone: Backbone, make_images):
+    with pytest.raises(ValueError, match="no images"):
+        adapt(backbone, make_images(4)[:0])
+
+
+@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("strategy", ["batch_norm", "information_maximization"])
+def test_a_saved_adaptation_predicts_the_same(
+    backbone: Backbone, make_images, tmp_path: Path, strategy: str, trains: str
+):
+    images = make_images(15)
+    made = adapt(backbone, images, strategy, name="site-7", trains=trains, **QUICK)
+    made.save(tmp_path / "site-7.safetensors")
+    loaded = load_adaptation(tmp_path / "site-7.safetensors", backbone)
+    assert loaded.domain.name == "site-7"
+    assert (loaded.notes, loaded.learned_parameters) == (made.notes, made.learned_parameters)
+    expected = made.predict_probabilities(images)
+    assert torch.equal(loaded.predict_probabilities(images), expected)
+    one, two = content(made), content(loaded)
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_an_adaptation_of_another_backbone_is_refused(make_backbone, make_images, tmp_path: Path):
+    adapt(make_backbone(), make_images(4), **QUICK).save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="belongs to backbone"):
+        load_adaptation(tmp_path / "a.safetensors", make_backbone(seed=1))
+
+
+def test_an_adapter_without_notes_is_loaded(backbone: Backbone, make_images, tmp_path: Path):
+    made = adapt(backbone, make_images(4), "batch_norm")
+    save_adapter(tmp_path / "a.safetensors", backbone, made.domain, {})
+    loaded = load_adaptation(tmp_path / "a.safetensors", backbone)
+    assert torch.equal(loaded.domain.mean, made.domain.mean)
+
+
+@pytest.mark.parametrize("trains", TRAINS)
+def test_a_prediction_depends_on_one_image_alone(backbone, make_images, trains: str):
+    made = adapt(backbone, make_images(15), trains=trains, **QUICK)
+    images = make_images(40, seed=5)
+    together = made.predict_probabilities(images)
+    for position in range(0, 40, 7):
+        alone = made.predict_probabilities(images[position : position + 1])
+        torch.testing.assert_close(alone[0], together[position], rtol=0, atol=1e-6)
+    backward = made.predict_probabilities(images[::-1])
+    torch.testing.assert_close(backward.flip(0), together, rtol=0, atol=1e-6)
+
+
+def test_predictions_are_the_most_probable_classes(backbone: Backbone, make_images):
+    made = adapt(backbone, make_images(15), **QUICK)
+    images = make_images(12, seed=5)
+    table = made.predict_probabilities(images)
+    labels, confidence = made.predict(images)
+    torch.testing.assert_close(table.sum(dim=1), torch.ones(12))
+    assert labels.tolist() == table.argmax(dim=1).tolist()
+    assert confidence.tolist() == [row[label] for row, label in zip(table, labels, strict=True)]
+
+
+def test_a_folder_of_pictures_is_adapted_to_and_predicted(backbone, make_images, tmp_path: Path):
+    images = make_images(10)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    from_folder = adapt(backbone, tmp_path, **QUICK)
+    assert same(from_folder, adapt(backbone, images, **QUICK))
+    assert torch.equal(from_folder.predict(tmp_path)[0], from_folder.predict(images)[0])
+
+
+def test_images_of_another_size_are_resized(backbone: Backbone, make_images):
+    made = adapt(backbone, make_images(6, size=20), **QUICK)
+    assert made.predict_probabilities(make_images(3, size=5)).shape == (3, 3)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_target_of_one_image_works(backbone: Backbone, make_images, strategy: str, colour: bool):
+    found = adapt(backbone, make_images(1, colour=colour), strategy, steps=2)
+    assert all(value.isfinite().all() for value in content(found).values())
+
+
+def test_read_only_images_are_taken_without_a_warning(backbone: Backbone, make_images):
+    images = make_images(10)
+    images.flags.writeable = False
+    adapt(backbone, images, **QUICK).predict(images)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("trains", TRAINS)
+def test_the_same_seed_gives_the_same_adaptation(backbone, make_images, strategy, trains: str):
+    images = make_images(15)
+    one = adapt(backbone, images, strategy, trains=trains, seed=3, **QUICK)
+    torch.rand(2)
+    assert same(one, adapt(backbone, images, strategy, trains=trains, seed=3, **QUICK))
+
+
+@pytest.mark.parametrize("strategy", LEARNED)
+def test_another_seed_gives_another_adaptation(backbone: Backbone, make_images, strategy: str):
+    images = make_images(15)
+    one = adapt(backbone, images, strategy, seed=3, **QUICK)
+    assert one.history != adapt(backbone, images, strategy, seed=4, **QUICK).history
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_global_generators_are_left_alone(backbone: Backbone, make_images, strategy: str):
+    images = torch.from_numpy(make_images(15))
+    loader = DataLoader(TensorDataset(images), batch_size=4, shuffle=True)
+    before = torch.get_rng_state()
+    numpy_before = np.random.get_state(legacy=False)  # noqa: NPY002
+    adapt(backbone, loader, strategy, **QUICK).predict(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("trains", TRAINS)
+def test_the_backbone_is_as_before(make_backbone, make_images, strategy: str, trains: str):
+    backbone = make_backbone()
+    network = backbone.network
+    network.heads.requires_grad_(True)
+    network.output_adapter.train()
+    flags = [parameter.requires_grad for parameter in network.parameters()]
+    modes = [module.training for module in network.modules()]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fingerprint = backbone.fingerprint
+    adapt(backbone, make_images(15), strategy, trains=trains, **QUICK)
+    assert [parameter.requires_grad for parameter in network.parameters()] == flags
+    assert [module.training for module in network.modules()] == modes
+    assert all(parameter.grad is None for parameter in network.parameters())
+    after = network.state_dict()
+    assert list(after) == list(before)  # the target is not added to the backbone
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert backbone.fingerprint == fingerprint
+
+
+def test_the_result_needs_no_gradient_and_holds_stored_statistics(backbone, make_images):
+    domain = adapt(backbone, make_images(15), trains="input_adapter", **QUICK).domain
+    assert not any(parameter.requires_grad for parameter in domain.parameters())
+    assert not domain.training
+
+
+def test_two_adaptations_do_not_touch_each_other(backbone: Backbone, make_images):
+    one = adapt(backbone, make_images(15), trains="input_adapter", **QUICK)
+    before = content(one)
+    adapt(backbone, make_images(15, seed=4), trains="input_adapter", **QUICK)
+    assert all(torch.equal(value, before[name]) for name, value in content(one).items())
+
+
+def test_the_blend_of_the_start_is_in_the_notes(backbone: Backbone, make_images):
+    images = make_images(15)
+    found = adapt(backbone, images, **QUICK)
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).numpy()
+    start = make_start(backbone, found.notes["start"], "target", images[order])
+    blend = blend_statistics(
+        start.source_statistics, start.target_statistics, found.notes["target_share"]
+    )
+    torch.testing.assert_close(found.domain.mean, blend[0])
+    torch.testing.assert_close(found.domain.var, blend[1])

@@ -67,9 +67,9 @@ class Adversarial:
 
 
 def build_discriminator(channels: int, generator: torch.Generator) -> nn.Module:
-    """Two 3x3 convolutions, leaky ReLU, average pool, dense (author code): (B, C, S, S) -> (B, 1)."""
+    """Two 3x3 convolutions, average pool, dense, as in the author code: (B, C, S, S) -> (B, 1)."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        torch.default_generator.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         return nn.Sequential(
             spectral_norm(nn.Conv2d(channels, 16, 3, padding=1)),
             nn.LeakyReLU(0.2),

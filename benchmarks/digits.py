@@ -28,11 +28,16 @@ class Profile:
     seeds: tuple[int, ...]
     pretrain_steps: int
     adapt_steps: int
+    knowledge_images: int  # of each source, for the moments kept with the backbone
 
 
 PROFILES = {
-    "quick": Profile(name="quick", seeds=(0,), pretrain_steps=400, adapt_steps=60),
-    "full": Profile(name="full", seeds=(0, 1, 2), pretrain_steps=700, adapt_steps=100),
+    "quick": Profile(
+        name="quick", seeds=(0,), pretrain_steps=300, adapt_steps=40, knowledge_images=3_000
+    ),
+    "full": Profile(
+        name="full", seeds=(0, 1, 2), pretrain_steps=700, adapt_steps=100, knowledge_images=10_000
+    ),
 }
 # paper: one xi a source and no augmentation; strong: varied images, and a domain `pooled` that is
 # trained on all sources together
@@ -86,6 +91,7 @@ class BackboneJob:
             "pretraining": asdict(self.pretrain_config),
             "sources": self.sources,
             "data_fingerprint": self.data_fingerprint,
+            "knowledge_images": self.profile.knowledge_images,
         }
         return json.loads(json.dumps(parts))
 

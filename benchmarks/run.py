@@ -27,6 +27,7 @@ from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.training_run import discard_state, pretrain
 
+BASELINES = ("source_only", "batch_norm")
 SELECTION = (
     "start, blend of statistics and iterate by information (nats) of predictions on unlabelled "
     "training images of the target"
@@ -86,14 +87,17 @@ def run_backbone(
     folder = job.folder(runs)
     backbone = prepare_backbone(job, domains, folder, device)
     target = domains[job.target]
-    baselines = {}
-    for strategy in ("source_only", "batch_norm"):
-        adapted = adapt(backbone, target.train.images, strategy, seed=job.seed)
-        baselines[strategy] = accuracy(backbone, adapted.domain, target.test)
+    baselines = {
+        strategy: run_cell(job, Cell(strategy=strategy, trains="nothing"), backbone, target, folder)
+        for strategy in BASELINES
+    }
+    against = {strategy: outcome.accuracy for strategy, outcome in baselines.items()}
     for planned in todo:
-        row = run_cell(job, planned, backbone, target, baselines, folder)
-        append_row(results, row)
-        print(f"{name}: {planned.strategy} {planned.trains}: {row.accuracy:.2f} %", flush=True)
+        outcome = baselines.get(planned.strategy)
+        if outcome is None:
+            outcome = run_cell(job, planned, backbone, target, folder)
+        append_row(results, row_of(job, planned, outcome, against))
+        print(f"{name}: {planned.strategy} {planned.trains}: {outcome.accuracy:.2f} %", flush=True)
 
 
 def prepare_backbone(
@@ -115,7 +119,9 @@ def prepare_backbone(
             show_progress=False,
             say=lambda line: print(f"{folder.name}: {line}", flush=True),
         )
-    knowledge = collect_knowledge(network, sources, seed=job.seed)
+    knowledge = collect_knowledge(
+        network, sources, max_images=job.profile.knowledge_images, seed=job.seed
+    )
     notes = job.identity | {"recipe": job.recipe, "seconds": round(spent.seconds, 1)}
     backbone = Backbone(network, tuple(map(str, range(10))), knowledge, notes)
     backbone.save(path)
@@ -129,23 +135,28 @@ def prepare_backbone(
     return backbone
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured of one cell."""
+
+    accuracy: float  # percent on the target's test split
+    learned_parameters: int
+    total_parameters: int
+    adapter_bytes: int
+    spent: measure.Measurement
+    device: str
+    notes: dict[str, Any]  # what the adaptation chose
+
+
 def run_cell(
-    job: BackboneJob,
-    planned: Cell,
-    backbone: Backbone,
-    target: Splits,
-    baselines: Mapping[str, float],
-    folder: Path,
-) -> ResultRow:
+    job: BackboneJob, planned: Cell, backbone: Backbone, target: Splits, folder: Path
+) -> Outcome:
     """Adapt and test one cell. The adaptation sees the target's training images, no labels."""
+    steps, seed = job.profile.adapt_steps, job.seed
     with measure.measured() as spent:
         if planned.oracle:
             backbone, domain, learned = train_oracle(
-                backbone,
-                target.train,
-                planned.trains,
-                steps=job.profile.adapt_steps,
-                seed=job.seed,
+                backbone, target.train, planned.trains, steps=steps, seed=seed
             )
             notes = {"strategy": "oracle", "learned_parameters": learned}
         else:
@@ -154,8 +165,8 @@ def run_cell(
                 target.train.images,
                 planned.strategy,
                 trains=TRAINED[job.network],
-                steps=job.profile.adapt_steps,
-                seed=job.seed,
+                steps=steps,
+                seed=seed,
             )
             domain, learned = adaptation.domain, adaptation.learned_parameters
             notes = adaptation.notes
@@ -165,25 +176,38 @@ def run_cell(
         adapter = folder / f"{planned.strategy}-{planned.trains}.safetensors"
         save_adapter(adapter, backbone, domain, notes)
         adapter_bytes = adapter.stat().st_size
-    network = backbone.network
+    parameters = (*backbone.network.shared_parameters(), *domain.parameters())
+    return Outcome(
+        accuracy=accuracy(backbone, domain, target.test),
+        learned_parameters=learned,
+        total_parameters=sum(parameter.numel() for parameter in parameters),
+        adapter_bytes=adapter_bytes,
+        spent=spent,
+        device=measure.device_name(backbone.network.device),
+        notes=notes,
+    )
+
+
+def row_of(
+    job: BackboneJob, planned: Cell, outcome: Outcome, baselines: Mapping[str, float]
+) -> ResultRow:
+    """The result row of a finished cell."""
     learns = planned.trains != "nothing"
     return ResultRow(
         **naming(job, planned),
-        accuracy=accuracy(backbone, domain, target.test),
+        accuracy=outcome.accuracy,
         source_only=baselines["source_only"],
         batch_norm=baselines["batch_norm"],
-        learned_parameters=learned,
-        total_parameters=sum(
-            p.numel() for p in (*network.shared_parameters(), *domain.parameters())
-        ),
-        adapter_bytes=adapter_bytes,
-        seconds=round(spent.seconds, 2),
-        peak_memory_mb=round(spent.peak_memory_mb, 1),
+        learned_parameters=outcome.learned_parameters,
+        total_parameters=outcome.total_parameters,
+        adapter_bytes=outcome.adapter_bytes,
+        seconds=round(outcome.spent.seconds, 2),
+        peak_memory_mb=round(outcome.spent.peak_memory_mb, 1),
         selection="target labels" if planned.oracle else SELECTION if learns else "none",
         commit=measure.commit(),
-        device=measure.device_name(network.device),
+        device=outcome.device,
         versions=measure.versions(),
-        config={"job": job.cell_config, "adaptation": notes},
+        config={"job": job.cell_config, "adaptation": outcome.notes},
     )
 
 

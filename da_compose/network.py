@@ -135,7 +135,7 @@ class CompositionalNetwork(nn.Module):
         self.config = config
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.input_adapter = InputAdapter(config)
             self.output_adapter = OutputAdapter(config)
             self.heads = nn.ModuleList(

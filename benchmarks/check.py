@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.results import read_rows
+from benchmarks.results import latest, read_rows
 
 DEFAULT = "information_maximization"
 TOLERATED = 1.0  # points the default may end below the better of source-only and AdaBN
@@ -15,7 +15,11 @@ TOLERATED = 1.0  # points the default may end below the better of source-only an
 @click.option("--above", default=60.0, help="Least accuracy in percent of the default strategy.")
 def main(folder: Path, above: float) -> None:
     """Check that the default strategy learned, and did not make things worse."""
-    rows = [row for row in read_rows(folder / "results.jsonl") if row.strategy == DEFAULT]
+    try:
+        rows = latest(read_rows(folder / "results.jsonl"))
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    rows = [row for row in rows if row.strategy == DEFAULT]
     if not rows:
         raise click.ClickException(f"no rows of {DEFAULT} in {folder}")
     for row in rows:

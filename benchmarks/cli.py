@@ -2,15 +2,19 @@
 
 import csv
 import os
+import re
 import sys
 import warnings
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 
 from adapters import STRATEGIES, adapt, load_adaptation
 from adapters.adapt import TRAINS
@@ -25,6 +29,8 @@ from da_compose import load_backbone
 from data_prep import load_digit_domain
 
 PATH = click.Path(path_type=Path)
+STEPS = click.IntRange(min=1)
+SEED = click.IntRange(0, 2**32 - 1)  # what every generator in use takes
 data_option = click.option(
     "--data",
     "data_root",
@@ -32,7 +38,7 @@ data_option = click.option(
     envvar="DA_COMPOSE_DATA",
     help="Folder with digits/ inside. Else ./data, then a download, then the bundled set.",
 )
-seed_option = click.option("--seed", default=0, help="Seed of everything random.")
+seed_option = click.option("--seed", type=SEED, default=0, help="Seed of everything random.")
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 backbone_option = click.option("--backbone", required=True, type=PATH, help="Backbone file.")
 
@@ -45,7 +51,12 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # click ends quietly: the reader of our output has gone
-        except (ValueError, OSError) as error:
+        except BrokenExecutor as error:
+            raise click.ClickException(
+                "a worker process was killed, perhaps for lack of memory; "
+                "start again with fewer --processes: finished cells are kept"
+            ) from error
+        except (ValueError, OSError, SafetensorError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -53,7 +64,7 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.empty(0, device=name).cpu()  # a meta tensor holds nothing to copy
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise click.BadParameter(
@@ -69,7 +80,10 @@ def _say(text: str) -> None:
 @click.group(cls=Commands, context_settings={"show_default": True})
 @click.version_option(package_name="da-compose")
 def main() -> None:
-    """Adapt one backbone to many domains with 64 learned numbers each."""
+    """Adapt one backbone to many domains with 64 learned numbers each.
+
+    Example: da-compose bench digits
+    """
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
 
 
@@ -101,7 +115,7 @@ def prepare(domains: tuple[str, ...], data_root: Path | None) -> None:
 @click.option("--network", type=click.Choice(list(NETWORKS)), default="compositional")
 @click.option("--source", "sources", multiple=True, help="A source domain; repeat. [default: all]")
 @click.option("--target", help="Domain left out. [default: the benchmark's target]")
-@click.option("--steps", default=PROFILES["quick"].pretrain_steps)
+@click.option("--steps", type=STEPS, default=PROFILES["quick"].pretrain_steps)
 @data_option
 @seed_option
 @device_option
@@ -112,6 +126,7 @@ def pretrain(out: Path, sources: tuple[str, ...], seed: int, device: str, **opti
 
     Example: da-compose pretrain runs/digits/backbone.safetensors --recipe strong
     """
+    commands.check_output(out)
     commands.pretrain_digits(out, sources=sources, seed=seed, device=_device(device), **options)
     _say(f"wrote {out}")
 
@@ -123,7 +138,7 @@ def pretrain(out: Path, sources: tuple[str, ...], seed: int, device: str, **opti
 @click.option("--strategy", type=click.Choice(list(STRATEGIES)), default="information_maximization")
 @click.option("--trains", type=click.Choice(TRAINS), default="mixture_weights")
 @click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
-@click.option("--steps", default=100)
+@click.option("--steps", type=STEPS, default=100)
 @click.option("--name", help="Name of the new domain. [default: from --out]")
 @seed_option
 @device_option
@@ -135,8 +150,10 @@ def adapt_command(
     Example: da-compose adapt --backbone backbone.safetensors --images scans/site-7
     --out site-7.safetensors
     """
+    commands.check_output(out, backbone, images)
     loaded = load_backbone(backbone, _device(device))
-    adaptation = adapt(loaded, images, name=name or out.stem, **options)
+    name = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-_.") or "target"
+    adaptation = adapt(loaded, images, name=name, **options)
     adaptation.save(out)
     for model, scores in adaptation.scores.items():
         _say(
@@ -160,10 +177,10 @@ def predict(backbone: Path, adapter: Path, images: Path) -> None:
     scans/site-7 > predictions.csv
     """
     adaptation = load_adaptation(adapter, load_backbone(backbone))
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["path", "class", "confidence"])
-    for row in commands.predictions(adaptation, images):
-        writer.writerow(row)
+    rows = commands.predictions(adaptation, images)
+    first = next(rows)  # before anything is printed: nothing is, where no image can be read
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerows(chain([("path", "class", "confidence"), first], rows))
 
 
 @main.command()
@@ -194,7 +211,10 @@ def inspect(file: Path) -> None:
 
 @main.group()
 def bench() -> None:
-    """Run a benchmark; finished cells are not run again."""
+    """Run a benchmark; finished cells are not run again.
+
+    Example: da-compose bench digits --profile quick
+    """
 
 
 @bench.command("digits")
@@ -219,18 +239,24 @@ def bench() -> None:
 @click.option(
     "--oracles/--no-oracles", default=True, help="Also train on target labels, as bounds."
 )
-@click.option("--seed", "seeds", multiple=True, type=int, help="[default: the profile's]")
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]")
 @click.option("--target", help="Target domain. [default: usps, else optdigits]")
-@click.option("--pretrain-steps", type=int, help="[default: the profile's]")
-@click.option("--adapt-steps", type=int, help="[default: the profile's]")
-@click.option("--processes", default=os.cpu_count() or 1, help="One-thread processes at a time.")
+@click.option("--pretrain-steps", type=STEPS, help="[default: the profile's]")
+@click.option("--adapt-steps", type=STEPS, help="[default: the profile's]")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=os.cpu_count() or 1,
+    help="One-thread processes at a time.",
+)
 @click.option("--runs", type=PATH, default=ROOT / "runs" / "digits", help="Backbones and adapters.")
 @click.option("--results", type=PATH, default=RESULTS / "digits", help="Rows, tables and plots.")
 @data_option
 @device_option
 def bench_digits_command(
     profile: str, seeds: tuple[int, ...], target: str | None, data_root: Path | None,
-    pretrain_steps: int | None, adapt_steps: int | None, device: str, results: Path, **options: Any,
+    pretrain_steps: int | None, adapt_steps: int | None, device: str, runs: Path, results: Path,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Digits: mixture weights against the input adapter, every strategy, oracles.
 
@@ -243,8 +269,13 @@ def bench_digits_command(
         pretrain_steps=pretrain_steps or chosen.pretrain_steps,
         adapt_steps=adapt_steps or chosen.adapt_steps,
     )
+    device = _device(device)
+    for folder in (runs, results):
+        commands.check_folder(folder)
     data = load_benchmark_data(data_root, target)
-    rows = bench_digits(data, chosen, results=results, device=_device(device), say=_say, **options)
+    rows = bench_digits(
+        data, chosen, runs=runs, results=results, device=device, say=_say, **options
+    )
     for group in groups(rows):
         Console().print(terminal(group))
     _say(f"tables and plots are in {results}")

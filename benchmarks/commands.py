@@ -1,10 +1,15 @@
 """What the commands do, apart from parsing and printing."""
 
-from collections.abc import Iterator
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapters import Adaptation, load_adaptation
 from adapters.selection import predict_logits
@@ -22,6 +27,24 @@ from data_prep import DIGIT_DOMAINS, load_digit_domain
 PICTURES_AT_ONCE = 512
 
 
+def check_output(path: Path, *inputs: Path) -> None:
+    """Raise, before any work, where the file `path` cannot be written or is one of the inputs."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected the path of a file to write")
+    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
+        raise ValueError(f"{path} is read by this command; name another file to write")
+    check_folder(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Raise OSError where `path` neither is nor can become a folder to write to."""
+    place = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place} is a file, expected a folder; choose another path")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place} cannot be written to; choose another path")
+
+
 def pretrain_digits(
     out: Path,
     *,
@@ -35,6 +58,8 @@ def pretrain_digits(
     device: str,
 ) -> None:
     """Pretrain on digit domains and write the backbone, with its knowledge of the sources."""
+    if target in sources:
+        raise ValueError(f"{target} is a source and the target; leave one of the two out")
     names = sources or load_benchmark_data(data_root, target).chosen.sources
     domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
     train = {name: domain.train for name, domain in domains.items()}
@@ -56,17 +81,34 @@ def predictions(adaptation: Adaptation, images: Path) -> Iterator[tuple[str, str
     """(path, class, confidence) of every readable picture, a few hundred at a time."""
     names = adaptation.backbone.class_names
     size = adaptation.backbone.network.config.image_size
-    if images.suffix == ".npz":
+    if images.suffix.lower() == ".npz":
         pixels = read_images(images, size)
         batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
     else:
-        paths = list_pictures(images)
-        starts = range(0, len(paths), PICTURES_AT_ONCE)
-        batches = (read_pictures(paths[s : s + PICTURES_AT_ONCE], size) for s in starts)
+        batches = picture_batches(list_pictures(images), size)
     for pixels, paths in batches:
         labels, confidences = adaptation.predict(pixels)
         for path, label, confidence in zip(paths, labels, confidences, strict=True):
             yield str(path), names[int(label)], f"{float(confidence):.4f}"
+
+
+def picture_batches(
+    paths: Sequence[Path], size: int
+) -> Iterator[tuple[NDArray[np.uint8], list[Path]]]:
+    """Pictures and their paths, a few hundred at a time; ValueError where none can be read."""
+    unreadable = None
+    read_any = False
+    for start in range(0, len(paths), PICTURES_AT_ONCE):
+        some = paths[start : start + PICTURES_AT_ONCE]
+        try:
+            yield read_pictures(some, size)
+            read_any = True
+        except ValueError as error:  # none of these, but perhaps others
+            unreadable = error
+            named = "\n".join(map(str, some))
+            warnings.warn(f"{len(some)} unreadable pictures left out:\n{named}", stacklevel=2)
+    if unreadable and not read_any:
+        raise unreadable
 
 
 def evaluation(
@@ -74,6 +116,12 @@ def evaluation(
 ) -> Iterator[str]:
     """Lines with the accuracy on a test split: in all, then class by class."""
     test = labelled_test_split(domain, backbone.network.config.image_size, data_root)
+    classes = len(backbone.class_names)
+    if not 0 <= test.labels.min() <= test.labels.max() < classes:
+        raise ValueError(
+            f"labels of {domain} must be in 0..{classes - 1}, the backbone's classes, "
+            f"got {test.labels.min()}..{test.labels.max()}"
+        )
     if adapter is None:
         start = make_start(backbone, plain_start_name(backbone), "target", test.images[:1])
         start.use_statistics(0.0)
@@ -100,12 +148,19 @@ def labelled_test_split(domain: str, size: int, data_root: Path | None) -> Image
         raise ValueError(
             f"{domain!r} is neither a digit domain ({', '.join(DIGIT_DOMAINS)}) nor an .npz file"
         )
-    with np.load(path, allow_pickle=False) as archive:
-        missing = {"test_images", "test_labels"} - set(archive)
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
-        images = read_images(archive["test_images"], size)
-        return ImageSet(images, archive["test_labels"].astype(np.int64))
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            parts = ("test_images", "test_labels")
+            held = [part for part in parts if f"{part}.npy" in archive.namelist()]
+            arrays = {part: np.load(archive.open(f"{part}.npy")) for part in held}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole .npz file of plain arrays ({error})") from error
+    if len(held) < len(parts):
+        raise ValueError(f"{path} lacks {', '.join(part for part in parts if part not in held)}")
+    images, labels = (arrays[part] for part in parts)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels in {path} must be whole numbers, got {labels.dtype}")
+    return ImageSet(read_images(images, size), labels.astype(np.int64))
 
 
 def description(path: Path) -> Iterator[str]:

@@ -126,10 +126,10 @@ def plan(
     data: str,
     data_fingerprint: str,
 ) -> Iterator[BackboneJob]:
-    """Every backbone of a run, seed by seed."""
-    for seed in profile.seeds:
-        for recipe in recipes:
-            for network in networks:
+    """Every backbone of a run once, seed by seed."""
+    for seed in dict.fromkeys(profile.seeds):
+        for recipe in dict.fromkeys(recipes):
+            for network in dict.fromkeys(networks):
                 yield BackboneJob(
                     profile=profile,
                     recipe=recipe,

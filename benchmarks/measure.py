@@ -54,6 +54,8 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """The commit the code stands at, `+` where tracked files differ from it; `unknown` if none."""
     try:
+        if Path(_git("rev-parse", "--show-toplevel")) != ROOT:
+            return "unknown"  # installed inside another repository
         head = _git("rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):

@@ -43,9 +43,9 @@ def update_readme(readme: Path, rows: Iterable[ResultRow], profile: str = "full"
     chosen = [row for row in rows if row.profile == profile]
     if not chosen:
         raise ValueError(f"no rows of profile {profile!r} to put into {readme}")
-    text = insert_between_markers(readme.read_text(), "digits", markdown(chosen))
+    text = insert_between_markers(readme.read_text(encoding="utf-8"), "digits", markdown(chosen))
     with replacing(readme) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def draw_backbone(

@@ -77,7 +77,7 @@ def run_backbone(
 ) -> None:
     """One backbone and its cells, in this process; what is finished is not done again."""
     torch.set_num_threads(1)
-    finished = {cell(vars(row)): row.config["job"] for row in read_rows(results)}
+    finished = {cell(vars(row)): row.config.get("job") for row in read_rows(results)}
     cells = job.cells(strategies, oracles)
     name = f"{job.recipe} {job.network} seed {job.seed}"
     todo = [c for c in cells if finished.get(cell(naming(job, c))) != job.cell_config]

@@ -24,7 +24,7 @@ def pretrain(
     config: PretrainConfig,
     folder: Path,
     *,
-    save_every: int = 100,
+    save_every: int = 50,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> None:

@@ -1,0 +1,245 @@
+"""A digits benchmark of seconds: tiny networks, short recipes and a few synthetic images."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adapters import adapt
+from benchmarks import digits
+from benchmarks.bench import BenchmarkData, load_benchmark_data
+from benchmarks.digits import STRATEGIES, BackboneJob, Profile, plan
+from benchmarks.results import ResultRow, read_rows
+from benchmarks.run import Splits, run_jobs
+from da_compose import Backbone, CompositionalNetwork, NetworkConfig
+from da_compose.augmentation import AugmentationConfig
+from da_compose.images import ImageSet
+from da_compose.knowledge import collect_knowledge
+from da_compose.pretraining import PretrainConfig
+from data_prep import locations
+
+TINY = NetworkConfig(
+    num_layers=2, num_templates=2, channels=4, patch_size=16, hidden=6, embedding=5
+)
+SHORT = PretrainConfig(batch_size=4, statistics_batches=2)
+RECIPES = {
+    "paper": SHORT,
+    "strong": replace(SHORT, pooled=True, augmentation=AugmentationConfig()),
+}
+PROFILE = replace(digits.PROFILES["quick"], pretrain_steps=4, adapt_steps=2)
+TARGET = "usps"
+
+
+def random_split(count: int, shape: tuple[int, ...], seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (count, *shape), dtype=np.uint8)
+    return {"images": images, "labels": generator.permutation(count) % 10}
+
+
+def write_npz(path: Path, shape: tuple[int, ...], seed: int, train: int = 30, test: int = 20):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    splits = {
+        "train": random_split(train, shape, seed),
+        "test": random_split(test, shape, seed + 1),
+    }
+    arrays = {f"{s}_{kind}": array for s, held in splits.items() for kind, array in held.items()}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def forget_machine(patch: pytest.MonkeyPatch, project: Path) -> None:
+    """No network, no data of this machine, an empty project."""
+    patch.delenv(locations.DATA_VARIABLE, raising=False)
+    patch.setenv(locations.OFFLINE_VARIABLE, "1")
+    patch.setattr(locations, "project_data", lambda: project)
+    patch.setattr("data_prep.digits.project_data", lambda: project)
+
+
+@pytest.fixture(autouse=True)
+def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with nothing on it, and networks and recipes small enough for a test."""
+    forget_machine(monkeypatch, tmp_path / "project")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a run sets, so that it is put back
+    monkeypatch.setitem(digits.NETWORKS, "compositional", TINY)
+    monkeypatch.setitem(digits.NETWORKS, "unshared", TINY.unshared())
+    monkeypatch.setattr("benchmarks.measure.commit", lambda: "abc1234")  # git is slow
+    for name, recipe in RECIPES.items():
+        monkeypatch.setitem(digits.RECIPES, name, recipe)
+
+
+@pytest.fixture(scope="session")
+def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("root")
+    write_npz(root / "digits" / "mnist.npz", (28, 28), seed=10)
+    write_npz(root / "digits" / "meter.npz", (24, 20, 3), seed=20)
+    write_npz(root / "digits" / "usps.npz", (16, 16), seed=30)
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared_root: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchmarkData:
+    with pytest.MonkeyPatch.context() as patch:
+        forget_machine(patch, tmp_path_factory.mktemp("project"))
+        return load_benchmark_data(shared_root)
+
+
+@pytest.fixture
+def data_root(shared_root: Path, tmp_path: Path) -> Path:
+    """A data root with mnist, meter (sources) and usps (target)."""
+    return shutil.copytree(shared_root, tmp_path / "root")
+
+
+@dataclass
+class Benchmark:
+    """The digits benchmark on synthetic domains, in folders of one test."""
+
+    domains: dict[str, Splits]
+    sources: tuple[str, ...]
+    fingerprint: str
+    folder: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / "results.jsonl"
+
+    def elsewhere(self, name: str) -> "Benchmark":
+        """The same benchmark that has not been run yet."""
+        return replace(self, folder=self.folder / name)
+
+    def jobs(
+        self,
+        networks: Iterable[str] = ("compositional",),
+        recipes: Iterable[str] = ("paper",),
+        profile: Profile = PROFILE,
+    ) -> list[BackboneJob]:
+        return list(
+            plan(
+                profile,
+                recipes=tuple(recipes),
+                networks=tuple(networks),
+                sources=self.sources,
+                target=TARGET,
+                data="files",
+                data_fingerprint=self.fingerprint,
+            )
+        )
+
+    def run(
+        self,
+        jobs: list[BackboneJob] | None = None,
+        strategies: tuple[str, ...] = STRATEGIES,
+        oracles: bool = True,
+    ) -> list[ResultRow]:
+        """Run in this process, and return all rows written so far."""
+        run_jobs(
+            jobs or self.jobs(),
+            self.domains,
+            runs=self.runs,
+            results=self.results,
+            processes=1,
+            strategies=strategies,
+            oracles=oracles,
+            device="cpu",
+        )
+        return read_rows(self.results)
+
+    def with_labels(self, *, train: bool = False, test: bool = False) -> "Benchmark":
+        """The same benchmark, where labels of the target's training or test split are shuffled."""
+        splits = {"train": train, "test": test}
+        target = self.domains[TARGET]
+        changed = {
+            name: ImageSet(data.images, np.roll(data.labels, 1) if splits[name] else data.labels)
+            for name, data in vars(target).items()
+        }
+        return replace(self, domains=self.domains | {TARGET: Splits(**changed)})
+
+
+@pytest.fixture
+def benchmark_run(shared_data: BenchmarkData, tmp_path: Path) -> Benchmark:
+    domains = {name: Splits(d.train, d.test) for name, d in shared_data.prepared.items()}
+    sources = shared_data.chosen.sources
+    return Benchmark(domains, sources, shared_data.fingerprint, tmp_path / "benchmark")
+
+
+def build_backbone(config: NetworkConfig = TINY, seed: int = 0) -> Backbone:
+    """A backbone with random weights and statistics that knows two sources."""
+    network = CompositionalNetwork(config, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    sources = {}
+    for place, name in enumerate(("mnist", "meter")):
+        xi = None
+        if config.signature is None:
+            xi = torch.randn(config.num_layers, config.num_templates, generator=generator)
+        domain = network.new_domain(name, xi)
+        domain.set_statistics(
+            0.1 * torch.randn(config.num_statistics, generator=generator),
+            0.5 + torch.rand(config.num_statistics, generator=generator),
+        )
+        network.domains.add(domain)
+        split = random_split(30, (config.image_size, config.image_size), seed=place)
+        sources[name] = ImageSet(split["images"], split["labels"].astype(np.int64))
+    return Backbone(network, tuple("0123456789"), collect_knowledge(network, sources))
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return build_backbone()
+
+
+@pytest.fixture
+def unshared_backbone() -> Backbone:
+    return build_backbone(TINY.unshared())
+
+
+@dataclass
+class UserFiles:
+    """What a user of the commands has lying around."""
+
+    folder: Path
+    data_root: Path
+    backbone: Path
+    other_backbone: Path
+    adapter: Path
+    pictures: Path
+
+    @property
+    def names(self) -> list[str]:
+        """Every file and folder there, hidden ones too, apart from the data and its cache."""
+        kept = (self.data_root, self.folder / "project")
+        found = [p for p in self.folder.rglob("*") if not any(k in (p, *p.parents) for k in kept)]
+        return sorted(str(path.relative_to(self.folder)) for path in found)
+
+
+@pytest.fixture(scope="session")
+def shared_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    backbone = build_backbone()
+    backbone.save(folder / "backbone.safetensors")
+    build_backbone(seed=5).save(folder / "other.safetensors")
+    (folder / "pictures").mkdir()
+    images = random_split(6, (32, 32), seed=3)["images"]
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / "pictures" / f"{number}.png")
+    adapt(backbone, images, steps=1, name="site-7").save(folder / "site-7.safetensors")
+    return folder
+
+
+@pytest.fixture
+def user_files(tmp_path: Path, data_root: Path, shared_files: Path) -> UserFiles:
+    shutil.copytree(shared_files, tmp_path, dirs_exist_ok=True)
+    return UserFiles(
+        tmp_path,
+        data_root,
+        tmp_path / "backbone.safetensors",
+        tmp_path / "other.safetensors",
+        tmp_path / "site-7.safetensors",
+        tmp_path / "pictures",
+    )

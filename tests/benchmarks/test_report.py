@@ -1,0 +1,114 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import draw_backbone, update_readme, write_report
+from benchmarks.results import ResultRow
+
+ROW = ResultRow(
+    benchmark="digits",
+    profile="full",
+    data="files",
+    data_fingerprint="f00d",
+    sources=["mnist"],
+    target="usps",
+    seed=0,
+    strategy="information_maximization",
+    trains="mixture_weights",
+    network="compositional",
+    recipe="paper",
+    oracle=False,
+    accuracy=81.25,
+    source_only=60.0,
+    batch_norm=70.0,
+    learned_parameters=64,
+    total_parameters=40_000,
+    adapter_bytes=9_000,
+    seconds=12.5,
+    peak_memory_mb=420.0,
+    selection="information",
+    commit="abc1234",
+    device="cpu",
+    versions={},
+    config={},
+)
+MARKED = "# Title ±\n<!-- table:digits -->\nstale\n<!-- /table:digits -->\nend\n"
+
+
+def write_rows(folder: Path, *rows: ResultRow) -> None:
+    folder.mkdir(exist_ok=True)
+    text = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+    (folder / "results.jsonl").write_text(text)
+
+
+def test_a_report_has_tables_and_one_plot_a_group(tmp_path):
+    write_rows(tmp_path, ROW, replace(ROW, profile="quick"))
+    assert write_report(tmp_path) == [ROW, replace(ROW, profile="quick")]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "results.jsonl", "table.md", "table.csv", "table.tex",
+        "full-usps-f00d-accuracy.png", "quick-usps-f00d-accuracy.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_a_report_of_nothing_is_refused_and_writes_nothing(tmp_path, content):
+    if content is not None:
+        (tmp_path / "results.jsonl").write_text(content)
+    with pytest.raises(ValueError, match="no results in"):
+        write_report(tmp_path)
+    assert not (tmp_path / "table.md").exists()
+
+
+def test_readme_keeps_everything_but_what_stands_between_its_markers(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(MARKED, encoding="utf-8")
+    update_readme(readme, [ROW])
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("# Title ±\n<!-- table:digits -->\n")
+    assert text.endswith("<!-- /table:digits -->\nend\n")
+    assert "81.2" in text and "stale" not in text
+    update_readme(readme, [ROW])
+    assert readme.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    "text", ["no markers", "<!-- table:digits -->", "<!-- /table:digits --><!-- table:digits -->"]
+)
+def test_a_readme_without_both_markers_is_left_as_it_is(tmp_path, text):
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(ValueError, match="expected <!-- table:digits -->"):
+        update_readme(readme, [ROW])
+    assert readme.read_text() == text
+
+
+def test_readme_shows_no_other_profile(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(MARKED, encoding="utf-8")
+    with pytest.raises(ValueError, match="no rows of profile 'full'"):
+        update_readme(readme, [replace(ROW, profile="quick")])
+    assert readme.read_text(encoding="utf-8") == MARKED
+
+
+def test_nothing_is_drawn_without_a_backbone(benchmark_run, tmp_path):
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    draw_backbone(benchmark_run.jobs()[0], benchmark_run.domains, benchmark_run.runs, folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("network", "plots"),
+    [("compositional", ["embeddings", "mixtures"]), ("unshared", ["embeddings"])],
+)
+def test_mixtures_are_drawn_where_they_are_learned(benchmark_run, tmp_path, network, plots):
+    (job,) = benchmark_run.jobs((network,))
+    benchmark_run.run([job], ("information_maximization",), oracles=False)
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    draw_backbone(job, benchmark_run.domains, benchmark_run.runs, folder)
+    start = f"quick-usps-{job.data_fingerprint[:6]}-paper-{network}"
+    assert sorted(p.name for p in folder.iterdir()) == [f"{start}-{plot}.png" for plot in plots]

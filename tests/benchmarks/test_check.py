@@ -7,33 +7,15 @@ from click.testing import CliRunner, Result
 
 from benchmarks.check import main
 from benchmarks.results import ResultRow
+from tests.benchmarks.rows import ROW as BASE
 
-GOOD = ResultRow(
-    benchmark="digits",
-    profile="quick",
-    data="files",
-    data_fingerprint="f00d",
+GOOD = replace(
+    BASE,
     sources=["mnist"],
-    target="usps",
-    seed=0,
-    strategy="information_maximization",
-    trains="mixture_weights",
-    network="compositional",
-    recipe="paper",
-    oracle=False,
     accuracy=80.0,
     source_only=60.0,
     batch_norm=70.0,
-    learned_parameters=64,
-    total_parameters=40_000,
-    adapter_bytes=9_000,
-    seconds=12.5,
-    peak_memory_mb=420.0,
     selection="information",
-    commit="abc1234",
-    device="cpu",
-    versions={},
-    config={},
 )
 
 

@@ -13,34 +13,9 @@ from matplotlib.text import Annotation, Text
 from benchmarks import plots
 from benchmarks.plots import plot_accuracy, plot_embeddings, plot_mixtures
 from benchmarks.results import ResultRow
+from tests.benchmarks.rows import ROW as BASE
 
-ROW = ResultRow(
-    benchmark="digits",
-    profile="quick",
-    data="files",
-    data_fingerprint="f00d",
-    sources=["mnist", "meter"],
-    target="usps",
-    seed=0,
-    strategy="adversarial",
-    trains="mixture_weights",
-    network="compositional",
-    recipe="paper",
-    oracle=False,
-    accuracy=70.0,
-    source_only=56.0,
-    batch_norm=65.5,
-    learned_parameters=64,
-    total_parameters=40_000,
-    adapter_bytes=9_000,
-    seconds=12.5,
-    peak_memory_mb=420.0,
-    selection="last step",
-    commit="abc1234",
-    device="cpu",
-    versions={},
-    config={},
-)
+ROW = replace(BASE, strategy="adversarial", accuracy=70.0)
 NOTHING = {"trains": "nothing", "learned_parameters": 0}
 SIDES = (
     {},

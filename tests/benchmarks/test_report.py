@@ -6,33 +6,16 @@ import pytest
 
 from benchmarks.report import draw_backbone, update_readme, write_report
 from benchmarks.results import ResultRow
+from tests.benchmarks.rows import ROW as BASE
 
-ROW = ResultRow(
-    benchmark="digits",
+ROW = replace(
+    BASE,
     profile="full",
-    data="files",
-    data_fingerprint="f00d",
     sources=["mnist"],
-    target="usps",
-    seed=0,
-    strategy="information_maximization",
-    trains="mixture_weights",
-    network="compositional",
-    recipe="paper",
-    oracle=False,
     accuracy=81.25,
     source_only=60.0,
     batch_norm=70.0,
-    learned_parameters=64,
-    total_parameters=40_000,
-    adapter_bytes=9_000,
-    seconds=12.5,
-    peak_memory_mb=420.0,
     selection="information",
-    commit="abc1234",
-    device="cpu",
-    versions={},
-    config={},
 )
 MARKED = "# Title ±\n<!-- table:digits -->\nstale\n<!-- /table:digits -->\nend\n"
 

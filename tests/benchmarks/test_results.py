@@ -8,35 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.results import ResultRow, append_row, cell, latest, read_rows
+from benchmarks.results import append_row, cell, latest, read_rows
+from tests.benchmarks.rows import ROW as BASE
 
-ROW = ResultRow(
-    benchmark="digits",
-    profile="quick",
-    data="files",
-    data_fingerprint="f00d",
-    sources=["mnist", "meter"],
-    target="usps",
-    seed=0,
-    strategy="information_maximization",
-    trains="mixture_weights",
-    network="compositional",
-    recipe="paper",
-    oracle=False,
-    accuracy=74.25,
-    source_only=56.0,
-    batch_norm=65.5,
-    learned_parameters=64,
-    total_parameters=40_000,
-    adapter_bytes=9_000,
-    seconds=12.5,
-    peak_memory_mb=420.0,
-    selection="last step",
-    commit="abc1234",
-    device="cpu",
-    versions={"torch": "2"},
-    config={"steps": 100},
-)
+ROW = replace(BASE, versions={"torch": "2"}, config={"steps": 100})
 
 
 def test_rows_read_back_as_they_were_appended(tmp_path: Path) -> None:

@@ -22,34 +22,9 @@ from benchmarks.tables import (
     terminal,
     write_tables,
 )
+from tests.benchmarks.rows import ROW as BASE
 
-ROW = ResultRow(
-    benchmark="digits",
-    profile="quick",
-    data="files",
-    data_fingerprint="f00d",
-    sources=["mnist", "mnist_shear"],
-    target="usps",
-    seed=0,
-    strategy="adversarial",
-    trains="mixture_weights",
-    network="compositional",
-    recipe="paper",
-    oracle=False,
-    accuracy=70.0,
-    source_only=56.0,
-    batch_norm=65.5,
-    learned_parameters=64,
-    total_parameters=40_000,
-    adapter_bytes=9_000,
-    seconds=12.5,
-    peak_memory_mb=420.0,
-    selection="last step",
-    commit="abc1234",
-    device="cpu",
-    versions={},
-    config={},
-)
+ROW = replace(BASE, sources=["mnist", "mnist_shear"], strategy="adversarial", accuracy=70.0)
 INPUT_ADAPTER = {"network": "unshared", "trains": "input_adapter", "learned_parameters": 1224}
 NOTHING = {"trains": "nothing", "learned_parameters": 0}
 

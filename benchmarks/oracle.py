@@ -28,7 +28,7 @@ def train_oracle(
     if trains == "all":
         backbone = Backbone(deepcopy(backbone.network), backbone.class_names, backbone.knowledge)
         trained = list(_all_parameters(backbone, domain))
-        rate = 0.003
+        rate = 0.001
     else:
         trained = trainable_parameters(backbone, domain, trains)
         rate = LEARNING_RATES[trains]

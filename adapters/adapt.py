@@ -72,6 +72,7 @@ class Adaptation:
     learned_parameters: int
     scores: dict[str, Scores]  # label-free: source_only, batch_norm, start, adapted
     history: list[dict[str, float]] = field(default_factory=list)
+    last: Domain | None = None  # the domain after the last step, whether kept or not
     notes: dict[str, Any] = field(default_factory=dict)
 
     def predict(self, images: Any) -> tuple[Tensor, Tensor]:
@@ -93,7 +94,7 @@ class Adaptation:
 def load_adaptation(path: str | Path, backbone: Backbone) -> Adaptation:
     """An adapter file as an `Adaptation`, ready to predict; refused on another backbone."""
     domain, notes = load_adapter(path, backbone)
-    return Adaptation(backbone, domain, notes.get("learned_parameters", 0), {}, [], notes)
+    return Adaptation(backbone, domain, notes.get("learned_parameters", 0), {}, notes=notes)
 
 
 def adapt(
@@ -132,19 +133,20 @@ def adapt(
     scores["start"] = score(predict_logits(network, target, checked))
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
     history: list[dict[str, float]] = []
-    learned = 0
+    learned, last = 0, target
     if method is not None:
         trained = trainable_parameters(backbone, target, config.trains)
         learned = sum(parameter.numel() for parameter in trained)
         rate = config.learning_rate or method.RATE * LEARNING_RATES[config.trains]
         optimizer = torch.optim.Adam(trained, lr=rate)
         task = AdaptationTask(backbone, target, trained, optimizer, config.batch_size, generator)
-        history, kept_step = run(method(task), task, pixels, checked, rate, config)
+        history, kept_step, last = run(method(task), task, pixels, checked, rate, config)
         notes["kept_step"] = kept_step
     scores["adapted"] = score(predict_logits(network, target, checked))
     target.requires_grad_(False)
+    last.requires_grad_(False)
     notes |= {"learned_parameters": learned, "trains": config.trains, "seed": config.seed}
-    return Adaptation(backbone, target, learned, scores, history, notes)
+    return Adaptation(backbone, target, learned, scores, history, last, notes)
 
 
 def trainable_parameters(backbone: Backbone, target: Domain, trains: str) -> list[nn.Parameter]:
@@ -171,11 +173,12 @@ def run(
     checked: NDArray[np.uint8],
     rate: float,
     config: AdaptConfig,
-) -> tuple[list[dict[str, float]], int]:
+) -> tuple[list[dict[str, float]], int, Domain]:
     """Take all steps; end at the checked iterate whose predictions carry the most information.
 
     Batch norm uses stored statistics throughout, so a step's gradient is that of the predictions.
-    Returns the figures of every step, and the number of steps whose result was kept.
+    Returns the figures of every step, the number of steps whose result was kept, and the domain
+    as the last step left it.
     """
     network, target = task.backbone.network, task.target
     history: list[dict[str, float]] = []
@@ -195,7 +198,8 @@ def run(
         batch = to_input(pixels[chosen.numpy()], network.config.image_channels)
         figures = strategy.step(batch.to(network.device))
         history.append({"step": step + 1, **figures, "checked": best})
+    last = deepcopy(target)
     with torch.no_grad():
         for parameter, value in zip(task.trained, kept, strict=True):
             parameter.copy_(value)
-    return history, kept_step
+    return history, kept_step, last

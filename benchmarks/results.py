@@ -17,7 +17,7 @@ ALLOWED = {
     "network": ("compositional", "unshared"),
     "recipe": ("paper", "strong"),
 }
-PERCENTS = ("accuracy", "source_only", "batch_norm")
+PERCENTS = ("accuracy", "last_accuracy", "source_only", "batch_norm")
 AMOUNTS = (
     "seed",
     "learned_parameters",
@@ -45,7 +45,8 @@ class ResultRow:
     network: str  # compositional, unshared
     recipe: str  # paper, strong
     oracle: bool  # whether target labels were used
-    accuracy: float  # percent on the target's test split, as the next two
+    accuracy: float  # percent on the target's test split, as the next three
+    last_accuracy: float  # of the last step's iterate, where another was kept without labels
     source_only: float
     batch_norm: float
     learned_parameters: int

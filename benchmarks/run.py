@@ -140,6 +140,7 @@ class Outcome:
     """What was measured of one cell."""
 
     accuracy: float  # percent on the target's test split
+    last_accuracy: float  # of the last iterate
     learned_parameters: int
     total_parameters: int
     adapter_bytes: int
@@ -158,7 +159,7 @@ def run_cell(
             backbone, domain, learned = train_oracle(
                 backbone, target.train, planned.trains, steps=steps, seed=seed
             )
-            notes = {"strategy": "oracle", "learned_parameters": learned}
+            last, notes = domain, {"strategy": "oracle", "learned_parameters": learned}
         else:
             adaptation = adapt(
                 backbone,
@@ -169,7 +170,7 @@ def run_cell(
                 seed=seed,
             )
             domain, learned = adaptation.domain, adaptation.learned_parameters
-            notes = adaptation.notes
+            last, notes = adaptation.last or domain, adaptation.notes
     if planned.trains == "all":
         adapter_bytes = 4 * learned  # no adapter file holds a whole network: its float32 weights
     else:
@@ -179,6 +180,7 @@ def run_cell(
     parameters = (*backbone.network.shared_parameters(), *domain.parameters())
     return Outcome(
         accuracy=accuracy(backbone, domain, target.test),
+        last_accuracy=accuracy(backbone, last, target.test),
         learned_parameters=learned,
         total_parameters=sum(parameter.numel() for parameter in parameters),
         adapter_bytes=adapter_bytes,
@@ -196,6 +198,7 @@ def row_of(
     return ResultRow(
         **naming(job, planned),
         accuracy=outcome.accuracy,
+        last_accuracy=outcome.last_accuracy,
         source_only=baselines["source_only"],
         batch_norm=baselines["batch_norm"],
         learned_parameters=outcome.learned_parameters,

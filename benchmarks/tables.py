@@ -29,7 +29,13 @@ Cell = TypeVar("Cell")
 GROUP = ("benchmark", "sources", "target", "data", "data_fingerprint", "profile")
 KEY = ["recipe", "oracle", "strategy", "network", "trains"]
 ACCURACIES = ["MW accuracy", "MW gain", "IA accuracy", "IA gain"]
-COSTS = ["Learned MW / IA", "Bytes MW / IA", "Seconds MW / IA", "Peak MB MW / IA"]
+COSTS = [
+    "Last step MW / IA",
+    "Learned MW / IA",
+    "Bytes MW / IA",
+    "Seconds MW / IA",
+    "Peak MB MW / IA",
+]
 HEADER = ["Strategy", *ACCURACIES, *COSTS]
 NONE = "-"
 LATEX = {
@@ -65,7 +71,8 @@ def summarize(rows: Iterable[ResultRow]) -> pd.DataFrame:
     """One line per recipe, oracle, strategy, network and trained set: means over seeds.
 
     Columns: those five, `seeds` (list), `accuracy` (mean, percent), `std` (ddof=1; 0 for one seed),
-    `over_source_only` and `over_batch_norm` (points), `learned_parameters`, `adapter_bytes`,
+    `last_accuracy` (mean, percent), `over_source_only` and `over_batch_norm` (points),
+    `learned_parameters`, `adapter_bytes`,
     `seconds`, `peak_memory_mb`. In the order of the tables. Rows must be of one group.
     """
     parted = groups(rows)
@@ -82,6 +89,7 @@ def summarize(rows: Iterable[ResultRow]) -> pd.DataFrame:
         seeds=("seed", list),
         accuracy=("accuracy", "mean"),
         std=("accuracy", "std"),
+        last_accuracy=("last_accuracy", "mean"),
         over_source_only=("over_source_only", "mean"),
         over_batch_norm=("over_batch_norm", "mean"),
         learned_parameters=("learned_parameters", "mean"),
@@ -169,6 +177,7 @@ def _accuracies(sides: list[dict[str, Any] | None], num_seeds: int) -> list[str]
 
 def _costs(sides: list[dict[str, Any] | None]) -> list[str]:
     formats = {
+        "last_accuracy": ".1f",
         "learned_parameters": ",.0f",
         "adapter_bytes": ",.0f",
         "seconds": ",.1f",
@@ -194,7 +203,8 @@ def _caption(rows: list[ResultRow], seeds: list[int]) -> str:
         f"{source_line(rows[0])}; recipe: {rows[0].recipe}; seeds: {', '.join(map(str, seeds))}. "
         "Test-split accuracy in percent, mean ± standard deviation over seeds "
         "(n: how many, where fewer); gain is over AdaBN on the same backbone "
-        "(in parentheses: over source only). MW: mixture weights of the compositional network; "
+        "(in parentheses: over source only); last step: accuracy of the last iterate, "
+        "where another was kept without labels. MW: mixture weights of the compositional network; "
         "IA: input adapter of the unshared network; a strategy followed by IA or all: "
         "that trained set of the column's network. "
         f"Label-free selection: {'; '.join(sorted(rules)) or 'none'}. "

@@ -149,7 +149,8 @@ def scripted_run(
     strategy = Scripted(task)
     strategy.values = iter(values)
     config = AdaptConfig(steps=len(values), batch_size=4, check_every=check_every)
-    history, kept = run(strategy, task, images, images, 1.0, config)
+    history, kept, last = run(strategy, task, images, images, 1.0, config)
+    assert last.mixture.get_parameter("xi").equal(values[-1])  # whatever was kept
     return xi.detach(), history, kept
 
 

@@ -131,6 +131,7 @@ def test_a_line_compares_mixture_weights_with_input_adapter() -> None:
         "+12.5 (+22.0)",
         "50.0 ± 0.0",
         "-15.5 (-6.0)",
+        "73.5 / 73.5",
         "64 / 1,224",
         "9,000 / 9,000",
         "12.5 / 12.5",
@@ -153,7 +154,7 @@ def test_two_trained_sets_under_one_name_both_stay() -> None:
 
 def test_a_single_seed_has_no_deviation_and_a_missing_side_is_a_dash() -> None:
     line = table_lines(markdown([ROW]))[-1]
-    assert line[1:6] == ["**70.0 ± -**", "+4.5 (+14.0)", "-", "-", "64 / -"]
+    assert line[1:7] == ["**70.0 ± -**", "+4.5 (+14.0)", "-", "-", "73.5 / -", "64 / -"]
 
 
 def test_fewer_seeds_than_the_table_are_said() -> None:

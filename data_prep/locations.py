@@ -5,11 +5,11 @@ through torchvision, which knows the checksums, into the project's `data/downloa
 """
 
 import contextlib
+import fcntl
 import io
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -80,47 +80,69 @@ def locate(name: str, data_root: Path | None, allow_download: bool) -> Location 
 
 
 def download(name: str, folder: Path) -> bool:
-    """Fetch a publisher's files into a new folder; False, quickly, where there is no network."""
+    """Fetch a publisher's files into a new folder; False, quickly, where there is no network.
+
+    Files come into a folder beside it, which takes its place when it is complete. After an
+    interruption the files that came whole, by torchvision's checksums, are not fetched again.
+    """
     global _network_missing
     if _network_missing or os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
         return False
     publisher = PUBLISHERS[name]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
-    try:
-        if not _fetch(publisher, temporary):
-            _network_missing = not _files_below(temporary)
+    unfinished = folder.with_name(f".{name}-unfinished")
+    with _alone_in(unfinished):
+        if folder.exists():  # another process was first
+            return True
+        before = _files_below(unfinished)
+        if not _fetch(publisher, unfinished):
+            _network_missing = _files_below(unfinished) == before
+            if not _files_below(unfinished):
+                shutil.rmtree(unfinished)
             return False
-        complete = temporary / "complete"
-        complete.mkdir()
-        found = {path.name: path for path in _files_below(temporary)}
+        complete = unfinished / "complete"
+        complete.mkdir(exist_ok=True)
+        found = {path.name: path for path in _files_below(unfinished)}
         for file in publisher.files:
             found[file].replace(complete / file)
-        with contextlib.suppress(OSError):  # another process was first
-            complete.replace(folder)
+        complete.replace(folder)
+        shutil.rmtree(unfinished)
         return True
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 _network_missing = False  # one look at the network is enough for a process
 
 
-def _fetch(publisher: Publisher, temporary: Path) -> bool:
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder, and hold it against other processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # freed on close
+        folder.mkdir(exist_ok=True)  # the process before may have removed it
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fetch(publisher: Publisher, folder: Path) -> bool:
     """Whether all files came; tried again only where something came, so there is a network."""
     for _ in range(DOWNLOAD_ATTEMPTS):
+        before = _files_below(folder)
         try:
             with _timeout(NETWORK_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
-                publisher.download(temporary)
+                publisher.download(folder)
             return True
         except (OSError, RuntimeError, EOFError, ValueError):
-            if not _files_below(temporary):
+            if _files_below(folder) == before:
                 return False
     return False
 
 
-def _files_below(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+def _files_below(folder: Path) -> dict[Path, int]:
+    """Files that are not empty, and when each was written."""
+    states = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: state.st_mtime_ns for path, state in states.items() if state.st_size}
 
 
 @contextlib.contextmanager

@@ -330,7 +330,8 @@ def test_a_target_of_one_image_works(backbone: Backbone, make_images, strategy: 
 def test_read_only_images_are_taken_without_a_warning(backbone: Backbone, make_images):
     images = make_images(10)
     images.flags.writeable = False
-    adapt(backbone, images, **QUICK).predict(images)
+    labels, _ = adapt(backbone, images, **QUICK).predict(images)
+    assert len(labels) == len(images)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

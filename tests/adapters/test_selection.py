@@ -96,4 +96,5 @@ def test_prediction_uses_stored_statistics_and_keeps_them(backbone: Backbone, ma
 def test_read_only_images_are_read_without_a_warning(backbone: Backbone, make_images):
     images = make_images(10)
     images.flags.writeable = False
-    predict_logits(backbone.network, backbone.network.domains["left"], images)
+    logits = predict_logits(backbone.network, backbone.network.domains["left"], images)
+    assert logits.shape[1] == len(images)

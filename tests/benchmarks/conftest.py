@@ -1,7 +1,7 @@
 """A digits benchmark of seconds: tiny networks, short recipes and a few synthetic images."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -243,3 +243,15 @@ def user_files(tmp_path: Path, data_root: Path, shared_files: Path) -> UserFiles
         tmp_path / "site-7.safetensors",
         tmp_path / "pictures",
     )
+
+
+@pytest.fixture
+def bench_digits(data_root, tmp_path) -> Callable[..., tuple[str, ...]]:
+    def arguments(*more: object) -> tuple[str, ...]:
+        return (
+            "bench", "digits", "--data", str(data_root), "--processes", "1",
+            "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"),
+            "--pretrain-steps", "2", "--adapt-steps", "1", "--recipe", "paper", *map(str, more),
+        )  # fmt: skip
+
+    return arguments

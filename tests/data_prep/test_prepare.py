@@ -138,8 +138,8 @@ def test_damaged_summary_is_made_again(tmp_path: Path, content: str) -> None:
     prepare_here(tmp_path, raw_domain)
     (folder,) = tmp_path.iterdir()
     (folder / "domain.json").write_text(content)
-    prepare_here(tmp_path, raw_domain)
-    prepare_here(tmp_path, never)
+    again = prepare_here(tmp_path, raw_domain)
+    assert prepare_here(tmp_path, never).fingerprint == again.fingerprint
 
 
 def test_failure_while_writing_leaves_no_domain(tmp_path: Path, monkeypatch) -> None:

@@ -276,7 +276,8 @@ def bench_digits_command(
     rows = bench_digits(
         data, chosen, runs=runs, results=results, device=device, say=_say, **options
     )
-    for group in groups(rows):
+    own = (chosen.name, data.fingerprint)
+    for group in groups(row for row in rows if (row.profile, row.data_fingerprint) == own):
         Console().print(terminal(group))
     _say(f"tables and plots are in {results}")
 

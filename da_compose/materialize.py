@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from da_compose.domain import EPSILON, Domain, NormCursor
+from da_compose.folded import fold
 from da_compose.network import CompositionalNetwork
 
 
@@ -79,19 +80,19 @@ def materialize(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
     first = folded(
         adapter.conv.weight, adapter.gamma, adapter.beta, adapter.conv.bias, config.patch_size
     )
-    blocks = []
-    sizes = [config.expanded, config.expanded, config.channels]
-    for layer in network.templates.mix(domain.mixture()):
-        gammas, betas = layer.gamma.split(sizes), layer.beta.split(sizes)
-        blocks.append(
-            PlainBlock(
-                expand=folded(layer.expand, gammas[0], betas[0]),
-                depthwise=folded(layer.depthwise, gammas[1], betas[1]),
-                squeeze=_layer(layer.squeeze, layer.squeeze_bias),
-                excite=_layer(layer.excite, layer.excite_bias),
-                project=folded(layer.project, gammas[2], betas[2]),
-            )
+    mean, var = norms.take(config.num_layers * config.block_statistics)
+    shape = (config.num_layers, config.block_statistics)
+    weights = network.templates.mix(domain.mixture())
+    blocks = [
+        PlainBlock(
+            expand=_layer(layer.expand[:, :, None, None], layer.expand_bias),
+            depthwise=_layer(layer.depthwise, layer.depthwise_bias),
+            squeeze=_layer(layer.squeeze, layer.squeeze_bias),
+            excite=_layer(layer.excite, layer.excite_bias),
+            project=_layer(layer.project[:, :, None, None], layer.project_bias),
         )
+        for layer in fold(weights, mean.view(shape), var.view(shape)).layers()
+    ]
     plain = PlainNetwork(
         input_adapter=first,
         blocks=blocks,

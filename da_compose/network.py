@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from da_compose.domain import Domain, DomainTable, NormCursor
+from da_compose.folded import fold, folded_block
 from da_compose.mixture import FixedSignature, MixtureWeights, initial_xi
 from da_compose.templates import BlockWeights, TemplateBank
 
@@ -87,7 +88,7 @@ class InputAdapter(nn.Module):
         self.beta = nn.Parameter(torch.zeros(config.channels))
 
     def forward(self, images: Tensor, norms: NormCursor) -> Tensor:
-        return functional.relu(norms.norm(self.conv(images), self.gamma, self.beta))
+        return functional.relu_(norms.norm(self.conv(images), self.gamma, self.beta))
 
 
 class OutputAdapter(nn.Module):
@@ -104,13 +105,13 @@ class OutputAdapter(nn.Module):
 
     def forward(self, features: Tensor, norms: NormCursor) -> Tensor:
         hidden = norms.norm(self.before(features), self.before_gamma, self.before_beta)
-        pooled = functional.relu(hidden).mean(dim=(2, 3))  # (B, hidden)
+        pooled = functional.relu_(hidden).mean(dim=(2, 3))  # (B, hidden)
         embedding = norms.norm(self.after(pooled), self.after_gamma, self.after_beta)
-        return functional.relu(embedding)
+        return functional.relu_(embedding)
 
 
 def isometric_block(features: Tensor, weights: BlockWeights, norms: NormCursor) -> Tensor:
-    """Inverted residual with squeeze-excite: (B, C, S, S) -> (B, C, S, S)."""
+    """Inverted residual with squeeze-excite, batch statistics: (B, C, S, S) -> (B, C, S, S)."""
     expanded, channels = weights.expand.shape[:2]
     sizes = [expanded, expanded, channels]
     affine = list(zip(weights.gamma.split(sizes), weights.beta.split(sizes), strict=True))
@@ -196,8 +197,14 @@ class CompositionalNetwork(nn.Module):
         weights = self.templates.mix(domain.mixture())
         adapter = domain.input_adapter or self.input_adapter
         features = adapter(images.contiguous(memory_format=torch.channels_last), norms)
-        for block in weights:
-            features = isometric_block(features, block, norms)
+        if domain.training:
+            for block in weights.layers():
+                features = isometric_block(features, block, norms)
+            return features
+        mean, var = norms.take(self.config.num_layers * self.config.block_statistics)
+        shape = (self.config.num_layers, self.config.block_statistics)
+        for block in fold(weights, mean.view(shape), var.view(shape)).layers():
+            features = folded_block(features, block)
         return features
 
     def embed_block_features(self, features: Tensor, domain: Domain) -> Tensor:

@@ -1,6 +1,5 @@
 """The template bank: K template blocks whose weights are mixed into those of L real blocks."""
 
-from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
 
@@ -9,7 +8,10 @@ from torch import Tensor, nn
 
 
 class BlockWeights(NamedTuple):
-    """Weights of one inverted-residual block; E is its expanded width, R its squeezed width."""
+    """Weights of one inverted-residual block, or of L of them with a leading L.
+
+    E is the expanded width, R the squeezed width.
+    """
 
     expand: Tensor  # (E, C, 1, 1)
     depthwise: Tensor  # (E, 1, 3, 3)
@@ -20,6 +22,11 @@ class BlockWeights(NamedTuple):
     project: Tensor  # (C, E, 1, 1)
     gamma: Tensor  # (E + E + C,), scales of the three batch norms
     beta: Tensor  # (E + E + C,), shifts; they are the convolutions' biases
+
+    def layers(self) -> list["BlockWeights"]:
+        """One block's weights each, from those with a leading L."""
+        columns = [value.unbind() for value in self]
+        return [BlockWeights(*layer) for layer in zip(*columns, strict=True)]
 
 
 class TemplateBank(nn.Module):
@@ -59,27 +66,26 @@ class TemplateBank(nn.Module):
         self.gamma = nn.Parameter(torch.ones(norm_rows, 2 * expanded + channels))
         self.beta = nn.Parameter(torch.zeros(norm_rows, 2 * expanded + channels))
 
-    def mix(self, mixture: Tensor) -> list[BlockWeights]:
-        """Weights of every block: mixture (L, K), rows summing to 1 -> one BlockWeights a layer."""
+    def mix(self, mixture: Tensor) -> BlockWeights:
+        """Weights of every block: mixture (L, K), rows summing to 1 -> tensors with a leading L."""
         if mixture.shape[-1] != self.num_templates:
             raise ValueError(
                 f"the mixture weighs {mixture.shape[-1]} templates, this bank holds "
                 f"{self.num_templates}; was it saved with another backbone?"
             )
 
-        def mixed(template: Tensor) -> Sequence[Tensor]:  # (K, ...) -> L tensors (...)
-            return torch.tensordot(mixture, template, dims=1).unbind()
+        def mixed(template: Tensor) -> Tensor:  # (K, ...) -> (L, ...)
+            return torch.tensordot(mixture, template, dims=1)
 
         own_norms = not self.mixed_batch_norm
-        columns = (
-            mixed(self.expand),
-            mixed(self.depthwise),
-            mixed(self.squeeze),
-            mixed(self.squeeze_bias),
-            mixed(self.excite),
-            mixed(self.excite_bias),
-            mixed(self.project),
-            self.gamma.unbind() if own_norms else mixed(self.gamma),
-            self.beta.unbind() if own_norms else mixed(self.beta),
+        return BlockWeights(
+            expand=mixed(self.expand),
+            depthwise=mixed(self.depthwise),
+            squeeze=mixed(self.squeeze),
+            squeeze_bias=mixed(self.squeeze_bias),
+            excite=mixed(self.excite),
+            excite_bias=mixed(self.excite_bias),
+            project=mixed(self.project),
+            gamma=self.gamma if own_norms else mixed(self.gamma),
+            beta=self.beta if own_norms else mixed(self.beta),
         )
-        return [BlockWeights(*layer) for layer in zip(*columns, strict=True)]

@@ -48,7 +48,7 @@ def test_unshared_network_gives_each_block_its_own_template(
     assert isinstance(domain.mixture, FixedSignature)
     assert domain.mixture().equal(torch.eye(3))
     assert not list(domain.parameters())
-    for layer, weights in enumerate(network.templates.mix(domain.mixture())):
+    for layer, weights in enumerate(network.templates.mix(domain.mixture()).layers()):
         for name, value in weights._asdict().items():
             assert value.equal(getattr(network.templates, name)[layer]), name
 
@@ -61,7 +61,7 @@ def test_xi_for_a_fixed_signature_is_refused(make_config) -> None:
 
 def test_repeated_signature_repeats_a_template(make_config) -> None:
     network = CompositionalNetwork(make_config(signature=(1, 1, 0)))
-    weights = network.templates.mix(network.new_domain("a").mixture())
+    weights = network.templates.mix(network.new_domain("a").mixture()).layers()
     assert weights[0].expand.equal(weights[1].expand)
     assert weights[2].expand.equal(network.templates.expand[0])
 
@@ -98,7 +98,7 @@ def slow_logits(network: CompositionalNetwork, domain: Domain, batch: Tensor) ->
             tiles = image.unfold(1, patch, patch).unfold(2, patch, patch)  # (3, S, S, p, p)
             features.append((tiles * kernel[:, None, None]).sum((0, 3, 4)) + bias)
         features = [f.relu() for f in norm(features, adapter.gamma, adapter.beta)]
-        for w in network.templates.mix(domain.mixture()):
+        for w in network.templates.mix(domain.mixture()).layers():
             e, c = len(w.expand), len(w.project)
             gammas, betas = w.gamma.split([e, e, c]), w.beta.split([e, e, c])
             hidden = [f.relu() for f in norm(maps(features, w.expand), gammas[0], betas[0])]

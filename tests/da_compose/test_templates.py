@@ -28,7 +28,7 @@ def make_bank(
 def test_one_hot_xi_makes_each_block_its_template(mixed_batch_norm: bool) -> None:
     bank = make_bank(mixed_batch_norm)
     signature = [1, 0, 1]
-    for layer, weights in enumerate(bank.mix(FixedSignature(signature, TEMPLATES)())):
+    for layer, weights in enumerate(bank.mix(FixedSignature(signature, TEMPLATES)()).layers()):
         for name in KERNELS:
             assert getattr(weights, name).equal(getattr(bank, name)[signature[layer]]), name
         for name in NORMS:
@@ -39,7 +39,7 @@ def test_one_hot_xi_makes_each_block_its_template(mixed_batch_norm: bool) -> Non
 def test_saturated_softmax_makes_each_block_its_template() -> None:
     bank = make_bank()
     xi = torch.tensor([[200.0, 0.0], [0.0, 200.0], [200.0, 0.0]])
-    for template, weights in zip((0, 1, 0), bank.mix(MixtureWeights(xi)()), strict=True):
+    for template, weights in zip((0, 1, 0), bank.mix(MixtureWeights(xi)()).layers(), strict=True):
         assert all(value.equal(getattr(bank, name)[template]) for name, value in named(weights))
 
 
@@ -48,7 +48,7 @@ def test_saturated_softmax_makes_each_block_its_template() -> None:
 def test_mixing_equals_a_slow_float64_loop(seed: int, templates: int, scale: float) -> None:
     bank = make_bank(num_templates=templates, seed=seed)
     xi = scale * torch.randn(LAYERS, templates, generator=torch.Generator().manual_seed(seed))
-    mixed = bank.mix(MixtureWeights(xi)())
+    mixed = bank.mix(MixtureWeights(xi)()).layers()
     for layer in range(LAYERS):
         powers = [xi[layer, k].double().exp() for k in range(templates)]
         for name, value in named(mixed[layer]):
@@ -60,7 +60,7 @@ def test_mixing_equals_a_slow_float64_loop(seed: int, templates: int, scale: flo
 
 def test_uniform_xi_makes_each_block_the_mean_of_the_templates() -> None:
     bank = make_bank()
-    for weights in bank.mix(MixtureWeights(torch.full((LAYERS, TEMPLATES), 7.0))()):
+    for weights in bank.mix(MixtureWeights(torch.full((LAYERS, TEMPLATES), 7.0))()).layers():
         for name, value in named(weights):
             torch.testing.assert_close(value, getattr(bank, name).mean(dim=0))
 
@@ -72,8 +72,8 @@ def test_permuting_templates_together_with_xi_changes_nothing() -> None:
         for parameter in permuted.parameters():
             parameter.copy_(parameter[order])
     xi = torch.randn(LAYERS, 4, generator=torch.Generator().manual_seed(1))
-    before = bank.mix(MixtureWeights(xi)())
-    after = permuted.mix(MixtureWeights(xi[:, order])())
+    before = bank.mix(MixtureWeights(xi)()).layers()
+    after = permuted.mix(MixtureWeights(xi[:, order])()).layers()
     for first, second in zip(before, after, strict=True):
         for name, value in named(first):
             torch.testing.assert_close(value, getattr(second, name))
@@ -99,17 +99,17 @@ def test_gradient_of_xi_is_the_inner_product_of_weight_gradient_and_template(
     # the same network, its mixed weights as variables of their own
     with torch.no_grad():
         mixed = bank.mix(mixture)
-    leaves = [BlockWeights(*(v.clone().requires_grad_() for v in layer)) for layer in mixed]
+    leaves = BlockWeights(*(value.clone().requires_grad_() for value in mixed))
     monkeypatch.setattr(bank, "mix", lambda mixture: leaves)
     loss().backward()
     direct = torch.zeros_like(mixture)
     for layer in range(LAYERS):
         for template in range(TEMPLATES):
-            for name, value in named(leaves[layer]):
+            for name, value in named(leaves):
                 if name in KERNELS or mixed_batch_norm:
                     assert value.grad is not None
                     theta = getattr(bank, name)[template]
-                    direct[layer, template] += (value.grad * theta).sum()
+                    direct[layer, template] += (value.grad[layer] * theta).sum()
     torch.testing.assert_close(direct_by_autograd, direct)
     through_softmax = torch.zeros_like(mixture)
     for layer in range(LAYERS):
@@ -141,7 +141,9 @@ def test_domains_with_the_same_xi_share_their_weights() -> None:
     bank = make_bank()
     xi = torch.randn(LAYERS, TEMPLATES)
     first, second = (Domain(name, MixtureWeights(xi), 1) for name in ("a", "b"))
-    for one, other in zip(bank.mix(first.mixture()), bank.mix(second.mixture()), strict=True):
+    for one, other in zip(
+        bank.mix(first.mixture()).layers(), bank.mix(second.mixture()).layers(), strict=True
+    ):
         assert all(value.equal(getattr(other, name)) for name, value in named(one))
 
 

@@ -13,9 +13,17 @@ from adapters.start import NEAREST, best_start
 from da_compose import Backbone, Domain
 from da_compose.images import ImageSet, to_input
 
+RATE_OF_ALL = 0.001  # learning rate where all weights are trained
+
 
 def train_oracle(
-    backbone: Backbone, target: ImageSet, trains: str, *, steps: int, seed: int
+    backbone: Backbone,
+    target: ImageSet,
+    trains: str,
+    *,
+    steps: int,
+    seed: int,
+    learning_rate: float | None = None,
 ) -> tuple[Backbone, Domain, int]:
     """Train on the target's labelled training split: mixture_weights, input_adapter or all.
 
@@ -28,10 +36,10 @@ def train_oracle(
     if trains == "all":
         backbone = Backbone(deepcopy(backbone.network), backbone.class_names, backbone.knowledge)
         trained = list(_all_parameters(backbone, domain))
-        rate = 0.001
+        rate = learning_rate or RATE_OF_ALL
     else:
         trained = trainable_parameters(backbone, domain, trains)
-        rate = LEARNING_RATES[trains]
+        rate = learning_rate or LEARNING_RATES[trains]
     optimizer = torch.optim.Adam(trained, lr=rate)
     domain.eval()
     for step in range(steps):

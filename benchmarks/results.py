@@ -5,10 +5,10 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, TypeVar, get_origin
 
 ALLOWED = {
     "profile": ("quick", "full"),
@@ -26,6 +26,7 @@ AMOUNTS = (
     "seconds",
     "peak_memory_mb",
 )
+Row = TypeVar("Row")
 NAMES = ("benchmark", "target", "strategy", "data_fingerprint")
 
 
@@ -124,9 +125,14 @@ def latest(rows: Iterable[ResultRow]) -> list[ResultRow]:
 
 
 def append_row(path: Path, row: ResultRow) -> None:
+    """Add one row; see `append_line`."""
+    append_line(path, asdict(row))
+
+
+def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """Add one line; several processes may append at once. A torn last line is removed first."""
     try:
-        line = json.dumps(asdict(row), allow_nan=False).encode() + b"\n"
+        line = json.dumps(values, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"result row cannot be written as JSON ({error}); "
@@ -167,9 +173,17 @@ def _is_json(line: bytes) -> bool:
 
 def read_rows(path: Path) -> list[ResultRow]:
     """Every row of the file; none if it is absent. A torn last line is skipped with a warning."""
+    return list(_read(path, lambda values: ResultRow(**values)))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """As `read_rows`, for lines of any kind."""
+    return list(_read(path, dict))
+
+
+def _read(path: Path, make: Callable[[dict[str, Any]], Row]) -> Iterator[Row]:
     if not path.exists():
-        return []
-    rows = []
+        return
     *lines, tail = path.read_bytes().split(b"\n")
     if tail and not _is_json(tail):
         warnings.warn(f"{path}: skipped a torn last line of {len(tail)} bytes", stacklevel=2)
@@ -178,10 +192,9 @@ def read_rows(path: Path) -> list[ResultRow]:
         if not line.strip():
             continue
         try:
-            rows.append(ResultRow(**json.loads(line)))
+            yield make(json.loads(line))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}, line {number}: expected a result row, got {line[:60]!r} ({error}); "
                 "remove or correct the line"
             ) from error
-    return rows

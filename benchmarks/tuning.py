@@ -1,0 +1,175 @@
+"""Defaults chosen on development targets, never on the benchmark's own target.
+
+`python -m benchmarks.tuning` adapts the full profile's backbones to domains that are neither source
+nor the target of the digits benchmark, with every setting of a small grid. A default is the setting
+of highest mean accuracy there.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+
+from adapters import adapt
+from adapters.adapt import LEARNING_RATES
+from benchmarks import measure
+from benchmarks.bench import load_benchmark_data
+from benchmarks.digits import NETWORKS, PROFILES, RECIPES, TRAINED, BackboneJob, plan
+from benchmarks.oracle import RATE_OF_ALL, train_oracle
+from benchmarks.report import RESULTS
+from benchmarks.results import append_line, read_lines
+from benchmarks.run import Splits, accuracy, prepare_backbone
+from da_compose.files import replacing
+from data_prep import load_digit_domain
+
+DEVELOPMENT_TARGETS = ("optdigits", "mnist_m")
+MULTIPLES = (0.3, 1.0, 3.0)  # of the default learning rate of what is trained
+STEPS = (50, 100, 200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One line of the grid: a strategy, what it trains, and the two numbers that are chosen."""
+
+    strategy: str
+    trains: str
+    learning_rate: float
+    steps: int = 100
+
+
+def settings(network: str) -> Iterator[Setting]:
+    """The grid of one network: rates at 100 steps, then steps at the rate in use."""
+    trains = TRAINED[network]
+    usual = LEARNING_RATES[trains]
+    for multiple in MULTIPLES:
+        yield Setting(
+            strategy="information_maximization", trains=trains, learning_rate=usual * multiple
+        )
+    for steps in STEPS:
+        yield Setting(
+            strategy="information_maximization", trains=trains, learning_rate=usual, steps=steps
+        )
+    for strategy in ("adversarial", "moment_matching", "classifier_discrepancy"):
+        for multiple in (0.2, 1.0):
+            yield Setting(strategy=strategy, trains=trains, learning_rate=usual * multiple)
+    for multiple in MULTIPLES:
+        yield Setting(strategy="oracle", trains="all", learning_rate=RATE_OF_ALL * multiple)
+
+
+def run_backbone(
+    job: BackboneJob, sources: Mapping[str, Splits], targets: Mapping[str, Splits],
+    runs: Path, results: Path,
+) -> None:  # fmt: skip
+    """Every unfinished setting on one backbone, in this process."""
+    torch.set_num_threads(1)
+    finished = [identity(line) for line in read_lines(results)]
+    backbone = prepare_backbone(job, sources, job.folder(runs), "cpu")
+    naming = {"recipe": job.recipe, "network": job.network, "seed": job.seed}
+    for name, target in targets.items():
+        for setting in dict.fromkeys(settings(job.network)):
+            line: dict[str, Any] = {**naming, "target": name, **asdict(setting)}
+            if identity(line) in finished:
+                continue
+            values: dict[str, Any] = {"steps": setting.steps, "seed": job.seed}
+            if setting.strategy == "oracle":
+                other, domain, _ = train_oracle(
+                    backbone, target.train, "all", learning_rate=setting.learning_rate, **values
+                )
+                line["accuracy"] = accuracy(other, domain, target.test)
+            else:
+                found = adapt(
+                    backbone,
+                    target.train.images,
+                    setting.strategy,
+                    trains=setting.trains,
+                    learning_rate=setting.learning_rate,
+                    **values,
+                )
+                line["accuracy"] = accuracy(backbone, found.domain, target.test)
+                line["last_accuracy"] = accuracy(backbone, found.last or found.domain, target.test)
+            append_line(results, line | {"commit": measure.commit()})
+            print(line, flush=True)
+
+
+def identity(line: Mapping[str, Any]) -> str:
+    """What a line is the result of."""
+    keys = ("recipe", "network", "seed", "target", *Setting.__dataclass_fields__)
+    return json.dumps([line[key] for key in keys])
+
+
+def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Mean accuracy of every setting over backbones and development targets, in percent."""
+    frame = pd.DataFrame(list(lines))
+    keys = ["network", *Setting.__dataclass_fields__]
+    means = frame.groupby(keys, as_index=False).agg(
+        accuracy=("accuracy", "mean"), last_accuracy=("last_accuracy", "mean"), n=("seed", "size")
+    )
+    for target in sorted(frame.target.unique()):
+        own = frame[frame.target == target].groupby(keys).accuracy.mean()
+        means[target] = [own.get(tuple(row)) for row in means[keys].itertuples(index=False)]
+    return means
+
+
+def markdown(means: pd.DataFrame) -> str:
+    """The summary as a table; the best setting of each strategy and trained set is bold."""
+    best = means.groupby(["network", "strategy", "trains"]).accuracy.idxmax()
+    targets = [name for name in DEVELOPMENT_TARGETS if name in means]
+    header = ["network", *Setting.__dataclass_fields__, "mean", "last step", *targets, "n"]
+    lines = [header, ["---"] * len(header)]
+    for place, row in means.iterrows():
+        shown = f"{row.accuracy:.2f}"
+        last = "-" if pd.isna(row.last_accuracy) else f"{row.last_accuracy:.2f}"
+        lines.append(
+            [row.network, row.strategy, row.trains, f"{row.learning_rate:g}", str(row.steps),
+             f"**{shown}**" if place in set(best) else shown, last,
+             *(f"{row[name]:.2f}" for name in targets), str(row.n)]
+        )  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+@click.command()
+@click.option("--runs", type=click.Path(path_type=Path), default=measure.ROOT / "runs" / "digits")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS / "tuning")
+@click.option("--data", type=click.Path(path_type=Path), envvar="DA_COMPOSE_DATA")
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1))
+@click.option("--processes", type=int, default=os.cpu_count() or 1)
+def main(
+    runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int
+) -> None:
+    """Adapt the digits benchmark's backbones to the development targets; write the table."""
+    chosen = load_benchmark_data(data)
+    sources = {name: Splits(d.train, d.test) for name, d in chosen.prepared.items()}
+    targets = {}
+    for name in DEVELOPMENT_TARGETS:
+        domain = load_digit_domain(name, data_root=data)
+        targets[name] = Splits(domain.train, domain.test)
+    jobs = plan(
+        PROFILES["full"],
+        recipes=tuple(RECIPES),
+        networks=tuple(NETWORKS),
+        sources=chosen.chosen.sources,
+        target=chosen.chosen.target,
+        data=chosen.chosen.origin,
+        data_fingerprint=chosen.fingerprint,
+    )
+    file = results / "results.jsonl"
+    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes
+    Parallel(n_jobs=processes, max_nbytes=None)(
+        delayed(run_backbone)(job, sources, targets, runs, file)
+        for job in jobs
+        if job.seed in seeds
+    )
+    with replacing(results / "table.md") as temporary:
+        temporary.write_text(markdown(summary(read_lines(file))), encoding="utf-8")
+    click.echo(f"wrote {results / 'table.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,9 +5,9 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init  # the global random state stays as it is
 
 from da_compose.domain import EPSILON, Domain, NormCursor
-from da_compose.folded import fold
 from da_compose.network import CompositionalNetwork
 
 
@@ -80,9 +80,6 @@ def materialize(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
     first = folded(
         adapter.conv.weight, adapter.gamma, adapter.beta, adapter.conv.bias, config.patch_size
     )
-    mean, var = norms.take(config.num_layers * config.block_statistics)
-    shape = (config.num_layers, config.block_statistics)
-    weights = network.templates.mix(domain.mixture())
     blocks = [
         PlainBlock(
             expand=_layer(layer.expand[:, :, None, None], layer.expand_bias),
@@ -91,7 +88,7 @@ def materialize(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
             excite=_layer(layer.excite, layer.excite_bias),
             project=_layer(layer.project[:, :, None, None], layer.project_bias),
         )
-        for layer in fold(weights, mean.view(shape), var.view(shape)).layers()
+        for layer in network.folded_blocks(domain, norms)
     ]
     plain = PlainNetwork(
         input_adapter=first,
@@ -107,11 +104,11 @@ def _layer(kernel: Tensor, bias: Tensor, stride: int = 1) -> nn.Module:
     """The layer with this kernel: (out, in) linear, (out, in, s, s) convolution; (E, 1, 3, 3) with
     stride 1 is depthwise."""
     if kernel.ndim == 2:
-        layer = nn.Linear(kernel.shape[1], kernel.shape[0])
+        layer = skip_init(nn.Linear, kernel.shape[1], kernel.shape[0])
     elif stride == 1 and kernel.shape[1:] == (1, 3, 3):
-        layer = nn.Conv2d(len(kernel), len(kernel), 3, padding=1, groups=len(kernel))
+        layer = skip_init(nn.Conv2d, len(kernel), len(kernel), 3, padding=1, groups=len(kernel))
     else:
-        layer = nn.Conv2d(kernel.shape[1], len(kernel), kernel.shape[-1], stride=stride)
+        layer = skip_init(nn.Conv2d, kernel.shape[1], len(kernel), kernel.shape[-1], stride=stride)
     layer.weight = nn.Parameter(kernel.detach().clone())
     layer.bias = nn.Parameter(bias.detach().clone())
     return layer

@@ -73,8 +73,10 @@ def test_materialized_network_shares_nothing_with_its_origin(make_network) -> No
 def test_materializing_changes_neither_network_nor_domain(make_network) -> None:
     network = make_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
+    random_state = torch.get_rng_state()
     plain = materialize(network, network.domains["a"])
     plain(images(network.config))
+    assert torch.get_rng_state().equal(random_state)
     assert all(value.equal(before[name]) for name, value in network.state_dict().items())
     assert all(parameter.requires_grad for parameter in network.parameters())
 

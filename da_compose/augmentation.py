@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
@@ -28,44 +30,74 @@ class AugmentationConfig:
                 raise ValueError(f"{name} must be between 0 and {most}, got {value}")
 
 
-def augment(pixels: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """Change every image of a batch at random: pixels in [0, 1] (B, C, S, S), same shape out."""
-    pixels = random_affine(pixels, config, generator)
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for all `count` images of a batch; those of the images `rows` are given out.
+
+    So an image's change does not depend on which other images are worked on here.
+    """
+
+    generator: torch.Generator
+    count: int
+    rows: slice
+
+    def fraction(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1), (rows, *shape)."""
+        return torch.rand(self.count, *shape, generator=self.generator)[self.rows]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [-1, 1), (rows, *shape)."""
+        return 2 * self.fraction(*shape) - 1
+
+    def normal(self, *shape: int) -> Tensor:
+        """Numbers of the standard normal distribution, (rows, *shape)."""
+        return torch.randn(self.count, *shape, generator=self.generator)[self.rows]
+
+
+def augment(
+    pixels: Tensor, config: AugmentationConfig, generator: torch.Generator, rows: slice = ALL
+) -> Tensor:
+    """Change the images `rows` of a batch at random: pixels in [0, 1] (B, C, S, S) -> those rows.
+
+    They are changed as they would be among all others: whatever `rows`, draws are for the batch.
+    """
+    draws = Draws(generator, len(pixels), rows)
+    pixels = random_affine(pixels[rows], config, draws)
     if config.thickness:
-        pixels = random_thickness(pixels, config.thickness, generator)
+        pixels = random_thickness(pixels, config.thickness, draws)
     if config.blur:
-        pixels = random_blur(pixels, config.blur, generator)
+        pixels = random_blur(pixels, config.blur, draws)
     if config.contrast:
-        gain = 1 + config.contrast * _uniform(len(pixels), generator)
-        offset = 0.5 * config.contrast * _uniform(len(pixels), generator)
+        gain = 1 + config.contrast * draws.uniform()
+        offset = 0.5 * config.contrast * draws.uniform()
         pixels = (pixels - 0.5) * _per_image(gain) + 0.5 + _per_image(offset)
     if config.noise:
-        deviation = config.noise * torch.rand(len(pixels), generator=generator)
-        pixels = pixels + _per_image(deviation) * torch.randn(pixels.shape, generator=generator)
+        deviation = config.noise * draws.fraction()
+        pixels = pixels + _per_image(deviation) * draws.normal(*pixels.shape[1:])
     return pixels.clamp(0, 1)
 
 
-def random_affine(pixels: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
+def random_affine(pixels: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     """Zoom, stretch, rotate, shear and shift each image; edges are continued outward."""
     count = len(pixels)
-    zoom = (config.log_scale * _uniform(count, generator)).exp()
-    aspect = (config.log_aspect * _uniform(count, generator)).exp()
-    angle = config.rotation * _uniform(count, generator)
-    shear = config.shear * _uniform(count, generator)
+    zoom = (config.log_scale * draws.uniform()).exp()
+    aspect = (config.log_aspect * draws.uniform()).exp()
+    angle = config.rotation * draws.uniform()
+    shear = config.shear * draws.uniform()
     matrix = torch.zeros(count, 2, 3)  # output position -> input position
     matrix[:, 0, 0] = angle.cos() * zoom * aspect
     matrix[:, 0, 1] = (shear * angle.cos() - angle.sin()) * zoom
     matrix[:, 1, 0] = angle.sin() * zoom * aspect
     matrix[:, 1, 1] = (shear * angle.sin() + angle.cos()) * zoom / aspect
-    matrix[:, :, 2] = config.shift * (2 * torch.rand(count, 2, generator=generator) - 1)
+    matrix[:, :, 2] = config.shift * draws.uniform(2)
     grid = functional.affine_grid(matrix, list(pixels.shape), align_corners=False)
     return functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 
-def random_thickness(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def random_thickness(pixels: Tensor, share: float, draws: Draws) -> Tensor:
     """Grey dilation or erosion by a plus-shaped neighbourhood, blended at random strength."""
-    draw = _uniform(len(pixels), generator)
-    strength = _per_image((torch.rand(len(pixels), generator=generator) < share) * draw.abs())
+    draw = draws.uniform()
+    strength = _per_image((draws.fraction() < share) * draw.abs())
     thicker = _plus_maximum(pixels)
     thinner = -_plus_maximum(-pixels)
     changed = torch.where(_per_image(draw) > 0, thicker, thinner)
@@ -78,20 +110,16 @@ def _plus_maximum(pixels: Tensor) -> Tensor:
     return torch.maximum(rows, columns)
 
 
-def random_blur(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def random_blur(pixels: Tensor, share: float, draws: Draws) -> Tensor:
     """Binomial blur, once or twice, blended at random strength."""
     channels = pixels.shape[1]
     row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     kernel = (row[:, None] * row).expand(channels, 1, 5, 5)
     padded = functional.pad(pixels, (2, 2, 2, 2), mode="replicate")
     blurred = functional.conv2d(padded, kernel, groups=channels)
-    chosen = torch.rand(len(pixels), generator=generator) < share
-    strength = _per_image(chosen * torch.rand(len(pixels), generator=generator))
+    chosen = draws.fraction() < share
+    strength = _per_image(chosen * draws.fraction())
     return pixels + strength * (blurred - pixels)
-
-
-def _uniform(count: int, generator: torch.Generator) -> Tensor:
-    return 2 * torch.rand(count, generator=generator) - 1  # in [-1, 1)
 
 
 def _per_image(values: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from da_compose.mixture import FixedSignature, MixtureWeights
+from da_compose.parallel import synchronized_batch_norm
 
 if TYPE_CHECKING:
     from da_compose.network import InputAdapter
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 EPSILON = 1e-5
+SHOWN_NAMES = 20  # at most, in an error
 
 
 class Domain(nn.Module):
@@ -26,6 +29,7 @@ class Domain(nn.Module):
     `eval()` mode only stored statistics are used, so a prediction depends on one image alone.
     `mean` and `var` (F,) concatenate the statistics of every batch norm, in network order.
     `input_adapter` and `heads`, when set, take the place of the network's own.
+    `synchronized`: in `train()` mode, the batch is that of all processes together (`parallel`).
     """
 
     mean: Tensor
@@ -46,6 +50,7 @@ class Domain(nn.Module):
         self.input_adapter: InputAdapter | None = None
         self.heads: nn.ModuleList | None = None
         self.momentum = 0.1
+        self.synchronized = False
 
     def set_statistics(self, mean: Tensor, var: Tensor) -> None:
         """Overwrite the stored batch-norm statistics, both (F,)."""
@@ -74,6 +79,10 @@ class NormCursor:
     def norm(self, features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Batch-normalize features (B, C, ...) with the next statistics and gamma, beta (C,)."""
         mean, var = self.take(features.shape[1])
+        if self.domain.training and self.domain.synchronized:
+            return synchronized_batch_norm(
+                features, mean, var, gamma, beta, momentum=self.domain.momentum, eps=EPSILON
+            )
         return functional.batch_norm(
             features,
             mean,
@@ -92,10 +101,11 @@ class DomainTable(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._domains = nn.ModuleList()
+        self._by_name: dict[str, Domain] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(domain.name for domain in self)
+        return tuple(self._by_name)
 
     def __iter__(self) -> Iterator[Domain]:
         return cast(Iterator[Domain], iter(self._domains))
@@ -104,15 +114,17 @@ class DomainTable(nn.Module):
         return len(self._domains)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.names
+        return name in self._by_name
 
     def __getitem__(self, name: str) -> Domain:
-        for domain in self:
-            if domain.name == name:
-                return domain
-        raise ValueError(f"no domain {name!r}; there are: {', '.join(self.names) or 'none'}")
+        if name not in self._by_name:
+            known = ", ".join(islice(self._by_name, SHOWN_NAMES)) or "none"
+            more = f", and {len(self) - SHOWN_NAMES} more" if len(self) > SHOWN_NAMES else ""
+            raise ValueError(f"no domain {name!r}; there are: {known}{more}")
+        return self._by_name[name]
 
     def add(self, domain: Domain) -> None:
         if domain.name in self:
             raise ValueError(f"a domain {domain.name!r} exists already; choose another name")
         self._domains.append(domain)
+        self._by_name[domain.name] = domain

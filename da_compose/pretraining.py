@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from da_compose.augmentation import AugmentationConfig, augment
+from da_compose.domain import Domain
 from da_compose.images import ImageSet, normalize, to_pixels
 from da_compose.network import CompositionalNetwork
+from da_compose.parallel import copy_from_process_0, rank, sum_figures, sum_gradients, world
 from da_compose.statistics import estimate_statistics
 
 POOLED = "pooled"  # name of the domain that is trained on all sources together
@@ -20,7 +22,7 @@ class PretrainConfig:
     """How long and how to pretrain. Defaults: recipe `paper`, about 5 minutes on one CPU core."""
 
     steps: int = 700
-    batch_size: int = 48  # images of each domain a step
+    batch_size: int = 48  # images of each domain a step, of all processes together
     learning_rate: float = 3e-3  # peak of the one-cycle schedule
     xi_rate: float = 3.0  # learning rate of xi, as a multiple
     weight_decay: float = 0.05  # of kernels only
@@ -70,7 +72,12 @@ def seeded(*numbers: int) -> torch.Generator:
 
 
 class Pretrainer:
-    """Trains a network on labelled sources; a step is a function of its number alone."""
+    """Trains a network on labelled sources; a step is a function of its number alone.
+
+    Where a process group is initialized, each of its W processes makes a trainer and calls the same
+    methods: each works on its share of every batch, and all get the network and the figures that
+    one process gets of the whole, within float tolerance.
+    """
 
     def __init__(
         self,
@@ -99,9 +106,11 @@ class Pretrainer:
             name: Sampler(data, config.batch_size, config.seed * 1000 + position)
             for position, (name, data) in enumerate(self.sources.items())
         }
+        self._check_shares()
         for name in self.domain_names():
             if name not in network.domains:
                 network.domains.add(network.new_domain(name))
+        copy_from_process_0(network)
         xi = [p for domain in network.domains for p in domain.parameters()]
         kernels = [p for p in network.shared_parameters() if p.ndim > 2]
         others = [p for p in network.shared_parameters() if p.ndim <= 2]
@@ -118,22 +127,50 @@ class Pretrainer:
     def domain_names(self) -> tuple[str, ...]:
         return (*self.sources, POOLED) if self.config.pooled else tuple(self.sources)
 
+    def members(self, name: str) -> tuple[list[str], int]:
+        """Sources in a domain's batch, and images of each: `pooled` has equal parts of all."""
+        names = list(self.samplers) if name == POOLED else [name]
+        return names, max(1, self.config.batch_size // len(names))
+
+    def batch_size(self, name: str) -> int:
+        """Images in a domain's batch, of all processes together."""
+        names, part = self.members(name)
+        return len(names) * part
+
+    def _check_shares(self) -> None:
+        batch_size, processes = self.config.batch_size, world()
+        if batch_size % processes:
+            raise ValueError(
+                f"batch_size {batch_size} cannot be divided equally among {processes} processes; "
+                f"take a multiple of {processes}, or start a number of processes that divides it"
+            )
+        names, part = self.members(POOLED)
+        if self.config.pooled and part < processes:
+            raise ValueError(
+                f"a batch of {POOLED!r} holds {part} of each source's images, too few for "
+                f"{processes} processes; start {part} at most, or take a batch_size of "
+                f"{len(names) * processes} or more"
+            )
+
     def domain_batch(self, name: str, step: int) -> tuple[Tensor, Tensor]:
         """Network input (B, 3, S, S) and labels (B,) of one domain, a function of the step alone.
 
-        A batch of `pooled` holds an equal share of every source's, augmented anew.
+        A batch of `pooled` holds an equal share of every source's, augmented anew. Of W processes,
+        process r gets images r, r + W, r + 2 W, ... of the whole batch.
         """
         generator = seeded(self.config.seed, step, self.domain_names().index(name))
-        members = list(self.samplers) if name == POOLED else [name]
-        share = max(1, self.config.batch_size // len(members))
+        names, part = self.members(name)
         inputs, labels = [], []
-        for member in members:
+        for position, member in enumerate(names):
+            rows = slice((rank() - position * part) % world(), part, world())
             pixels, all_labels = self.samplers[member].batch(step)
-            pixels = pixels[:share]
-            if self.config.augmentation is not None:
-                pixels = augment(pixels, self.config.augmentation, generator)
+            pixels = pixels[:part]
+            if self.config.augmentation is None:
+                pixels = pixels[rows]
+            else:
+                pixels = augment(pixels, self.config.augmentation, generator, rows)
             inputs.append(normalize(pixels, self.network.config.image_channels))
-            labels.append(all_labels[:share])
+            labels.append(all_labels[rows])
         device = self.network.device
         return torch.cat(inputs).to(device), torch.cat(labels).to(device)
 
@@ -147,26 +184,37 @@ class Pretrainer:
         total_loss, correct, seen = 0.0, 0, 0
         for name in names:
             inputs, labels = self.domain_batch(name, self.step_number)
-            logits = self.network(inputs, self.network.domains[name].train())  # (2, B, N)
+            logits = self.network(inputs, self._training(name))  # (2, B, N)
             loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+            loss = loss * (len(labels) / self.batch_size(name))  # parts of the whole batch's mean
             (loss / len(names)).backward()
             total_loss += loss.item() / len(names)
             correct += int((logits.detach().sum(0).argmax(-1) == labels).sum())
             seen += len(labels)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        sum_gradients(trained)
         torch.nn.utils.clip_grad_norm_(trained, self.config.clip)
         self.optimizer.step()
         self.step_number += 1
-        return {"loss": total_loss, "accuracy": 100 * correct / seen, "images": seen}
+        device = self.network.device
+        total_loss, correct, seen = sum_figures(total_loss, correct, seen, device=device)
+        return {"loss": total_loss, "accuracy": 100 * correct / seen, "images": int(seen)}
+
+    def _training(self, name: str) -> Domain:
+        """The domain in training mode, with batch norm over the batch of all processes."""
+        domain = self.network.domains[name].train()
+        domain.synchronized = world() > 1
+        return domain
 
     def finish(self) -> None:
         """Replace the running batch-norm statistics by estimates under the final weights."""
         steps = range(self.config.statistics_batches)
         for name in self.domain_names():
-            domain = self.network.domains[name]
+            domain = self._training(name)
             batches = (self.domain_batch(name, step)[0] for step in steps)
             domain.set_statistics(*estimate_statistics(self.network, domain, batches))
             domain.eval()
+            domain.synchronized = False
 
 
 def one_cycle(fraction: float, warm: float = 0.2) -> float:

@@ -21,6 +21,7 @@ def estimate_statistics(
     variances are means of the batches' (unbiased) ones, so batches should be drawn at random. A
     batch of one image is doubled: its pooled features have no variance of their own, and the
     caller leans on a prior (`shrunk_share`). Raises ValueError where there are no images.
+    Where the domain is `synchronized`, every process calls with its share of the same batches.
     """
     kept = domain.mean.clone(), domain.var.clone()
     momentum, was_training = domain.momentum, domain.training
@@ -32,7 +33,8 @@ def estimate_statistics(
                 continue
             seen += len(images)
             domain.momentum = len(images) / seen
-            network.features(images if len(images) > 1 else images.repeat(2, 1, 1, 1), domain)
+            alone = len(images) == 1 and not domain.synchronized
+            network.features(images.repeat(2, 1, 1, 1) if alone else images, domain)
         if not seen:
             raise ValueError("no images to estimate batch-norm statistics from")
         return domain.mean.clone(), domain.var.clone()

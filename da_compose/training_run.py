@@ -1,6 +1,7 @@
 """A pretraining run in a folder: log, progress, and a state to go on from after an interruption."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from da_compose.files import load_tensors, replacing, save_tensors
 from da_compose.images import ImageSet
 from da_compose.network import CompositionalNetwork
+from da_compose.parallel import as_process_0_says, rank
 from da_compose.pretraining import PretrainConfig, Pretrainer
 
 STATE = "training-state.safetensors"
@@ -32,18 +34,24 @@ def pretrain(
 
     Writes one JSON line a step to `folder/pretrain.jsonl`. The state file stays until
     `discard_state`: call it when the backbone is written. `say` gets a line at every save.
+
+    Several processes of one group call it together, in a folder that all of them see: process 0
+    alone writes and shows. A run may go on with another number of processes, up to rounding.
     """
     trainer = Pretrainer(network, sources, config)
     state, log = folder / STATE, folder / LOG
-    if state.exists():
+    resumed, writes = as_process_0_says(state.exists(), network.device), rank() == 0
+    if resumed:
         load_state(trainer, state)
-        _cut_log(log, trainer.step_number)
-    else:
+    if writes:
         folder.mkdir(parents=True, exist_ok=True)
-        log.write_text("")
+        _cut_log(log, trainer.step_number)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     started, images = time.perf_counter(), 0
-    with Progress(*columns, disable=not show_progress) as progress, log.open("a") as lines:
+    with (
+        Progress(*columns, disable=not (show_progress and writes)) as progress,
+        (log if writes else Path(os.devnull)).open("a") as lines,
+    ):
         bar = progress.add_task("pretraining", total=config.steps, completed=trainer.step_number)
         while trainer.step_number < config.steps:
             figures = trainer.step()
@@ -56,7 +64,8 @@ def pretrain(
                 f"{rate:.0f} images/s"
             )
             progress.update(bar, completed=trainer.step_number, description=description)
-            if trainer.step_number % save_every == 0 or trainer.step_number == config.steps:
+            save = trainer.step_number % save_every == 0 or trainer.step_number == config.steps
+            if save and writes:
                 lines.flush()
                 save_state(trainer, state)
                 if say is not None:

@@ -1,6 +1,10 @@
 """Tiny networks (3 layers, 2 templates, 8x8 images) and tiny image sets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 from da_compose import CompositionalNetwork, NetworkConfig
 from da_compose.images import ImageSet
 from da_compose.mixture import MixtureWeights
+from tests.da_compose.processes import PROCESSES, Together, call_together
 
 
 class MakeNetwork(Protocol):
@@ -82,3 +87,15 @@ def make_images() -> MakeImages:
         return ImageSet((noise + bright).astype(np.uint8), labels)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.fixture
+def together(pool: ProcessPoolExecutor, tmp_path: Path) -> Together:
+    """Calls a function in two processes of one group: what it returned in each."""
+    return partial(call_together, pool, tmp_path)

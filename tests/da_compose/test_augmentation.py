@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from da_compose.augmentation import (
+    ALL,
     AugmentationConfig,
+    Draws,
     augment,
     random_affine,
     random_blur,
@@ -90,13 +92,21 @@ def test_every_image_draws_its_own_change() -> None:
     assert (distances + torch.eye(6) > 1e-3).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [slice(0, None, 2), slice(1, None, 2), slice(2, 5)], ids=str)
+def test_image_is_changed_as_among_all_others(kind: str, rows: slice) -> None:
+    whole = augment(pixels(), only(kind), seeded())
+    share = augment(pixels(), only(kind), seeded(), rows)
+    torch.testing.assert_close(share, whole[rows], rtol=0, atol=1e-5)
+
+
 def test_shares_of_zero_blur_and_thicken_nothing() -> None:
-    assert random_blur(pixels(), 0.0, seeded()).equal(pixels())
-    assert random_thickness(pixels(), 0.0, seeded()).equal(pixels())
+    assert random_blur(pixels(), 0.0, Draws(seeded(), 6, ALL)).equal(pixels())
+    assert random_thickness(pixels(), 0.0, Draws(seeded(), 6, ALL)).equal(pixels())
 
 
 def test_thickness_stays_between_the_darkest_and_brightest_neighbour() -> None:
-    changed = random_thickness(pixels(), 1.0, seeded())
+    changed = random_thickness(pixels(), 1.0, Draws(seeded(), 6, ALL))
     for image, before in zip(changed[:, 0], pixels()[:, 0], strict=True):
         for row in range(8):
             for column in range(8):
@@ -112,7 +122,7 @@ def test_thickness_stays_between_the_darkest_and_brightest_neighbour() -> None:
 def test_blur_keeps_the_brightness_of_a_spot() -> None:
     spot = torch.zeros(4, 1, 16, 16)
     spot[:, :, 8, 8] = 1
-    blurred = random_blur(spot, 1.0, seeded())
+    blurred = random_blur(spot, 1.0, Draws(seeded(), 4, ALL))
     torch.testing.assert_close(blurred.sum(dim=(1, 2, 3)), torch.ones(4))
     assert (blurred[:, 0, 8, 8] < 1).all()
 
@@ -121,7 +131,7 @@ def test_shift_alone_moves_a_spot_by_at_most_its_range() -> None:
     spot = torch.zeros(20, 1, 33, 33)
     spot[:, :, 16, 16] = 1
     config = AugmentationConfig(**(STILL | {"shift": 0.25}))  # 0.25 x 16.5 pixels
-    moved = random_affine(spot, config, seeded())
+    moved = random_affine(spot, config, Draws(seeded(), 20, ALL))
     mass = moved.sum(dim=(1, 2, 3))
     positions = torch.arange(33.0) - 16
     for axis in (2, 3):

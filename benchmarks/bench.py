@@ -44,6 +44,8 @@ def bench_digits(
     results: Path,
     processes: int,
     device: str,
+    backend: str,
+    scheduler: str | None,
     say: Callable[[str], None],
 ) -> list[ResultRow]:
     """Run every unfinished cell of a profile, then make tables and plots; returns all rows."""
@@ -72,6 +74,8 @@ def bench_digits(
         strategies=strategies,
         oracles=oracles,
         device=device,
+        backend=backend,
+        scheduler=scheduler,
     )
     rows = write_report(results)
     for job in jobs:

@@ -1,18 +1,17 @@
 """Runs backbones and cells of a benchmark; finished ones are skipped."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
 
 from adapters import adapt
 from adapters.selection import predict_logits
 from benchmarks import measure
 from benchmarks.digits import TRAINED, BackboneJob, Cell
+from benchmarks.grid import run_grid
 from benchmarks.oracle import train_oracle
 from benchmarks.results import ResultRow, append_row, cell, read_rows
 from da_compose import (
@@ -52,18 +51,17 @@ def run_jobs(
     strategies: tuple[str, ...],
     oracles: bool,
     device: str,
+    backend: str = "loky",
+    scheduler: str | None = None,
 ) -> None:
-    """Pretrain and adapt in `processes` one-thread processes, a backbone each at a time.
+    """Pretrain and adapt in one-thread processes, a backbone each at a time; see `run_grid`.
 
     One thread a process: two processes of several threads each slow one another down (they spin
     while they wait), by 20 to 50 times on two cores.
     """
-    calls = [
-        delayed(run_backbone)(job, domains, runs, results, strategies, oracles, device)
-        for job in jobs
-    ]
-    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes
-    Parallel(n_jobs=min(processes, max(1, len(calls))), max_nbytes=None)(calls)
+    # absolute: the processes may be elsewhere
+    shared = (domains, runs.absolute(), results.absolute(), strategies, oracles, device)
+    run_grid(run_backbone, jobs, shared, processes=processes, backend=backend, scheduler=scheduler)
 
 
 def run_backbone(

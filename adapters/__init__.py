@@ -1,5 +1,6 @@
 """How a new domain's few numbers are found: strategies, losses, starts, label-free selection."""
 
 from adapters.adapt import STRATEGIES, Adaptation, AdaptConfig, adapt, load_adaptation
+from adapters.many import adapt_many
 
-__all__ = ["STRATEGIES", "AdaptConfig", "Adaptation", "adapt", "load_adaptation"]
+__all__ = ["STRATEGIES", "AdaptConfig", "Adaptation", "adapt", "adapt_many", "load_adaptation"]

@@ -1,6 +1,6 @@
 """`adapt`: from a backbone and unlabelled images of a new domain to a few learned numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import cos, pi
@@ -111,7 +111,110 @@ def adapt(
     options: fields of `AdaptConfig`, such as trains="input_adapter", steps=200, seed=1.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.
     """
-    config = AdaptConfig(strategy=strategy, **options)
+    run = prepare(backbone, images, name, AdaptConfig(strategy=strategy, **options))
+    method = STRATEGIES[strategy]
+    if method is not None:
+        learn(run, method)
+    return run.result()
+
+
+def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
+    """Take all steps; end at the checked iterate whose predictions carry the most information."""
+    strategy = method(run.task())
+    for step in range(run.config.steps):
+        run.before(step)
+        run.after(strategy.step(run.batch()))
+    run.keep_best()
+
+
+@dataclass
+class Run:
+    """One adaptation under way: what it has, the iterate kept so far, the figures of each step.
+
+    Batch norm uses stored statistics throughout, so a step's gradient is that of the predictions.
+    """
+
+    config: AdaptConfig
+    backbone: Backbone
+    target: Domain
+    trained: list[nn.Parameter]
+    rate: float
+    generator: torch.Generator
+    pixels: NDArray[np.uint8]
+    checked: NDArray[np.uint8]  # those of them that iterates are compared on, without labels
+    scores: dict[str, Scores]
+    notes: dict[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float = float("-inf")
+    kept: list[Tensor] = field(default_factory=list)
+    last: Domain | None = None
+    optimizer: torch.optim.Optimizer | None = None
+
+    def task(self) -> AdaptationTask:
+        """What a strategy is given, with a new optimizer."""
+        self.optimizer = torch.optim.Adam(self.trained, lr=self.rate)
+        return AdaptationTask(
+            self.backbone,
+            self.target,
+            self.trained,
+            self.optimizer,
+            self.config.batch_size,
+            self.generator,
+        )
+
+    def batch(self) -> Tensor:
+        """A random batch of the target's images (B, 3, S, S), on the backbone's device."""
+        network, size = self.backbone.network, (self.config.batch_size,)
+        chosen = torch.randint(len(self.pixels), size, generator=self.generator)
+        batch = to_input(self.pixels[chosen.numpy()], network.config.image_channels)
+        return batch.to(network.device)
+
+    def before(self, step: int) -> None:
+        """Check the iterate where it is due, and set the learning rate of this step."""
+        if step % self.config.check_every == 0:
+            self.check(step)
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] = self.rate * 0.5 * (1 + cos(pi * step / self.config.steps))
+
+    def after(self, figures: Mapping[str, float]) -> None:
+        """Note a step's figures."""
+        self.history.append({"step": len(self.history) + 1, **figures, "checked": self.best})
+
+    def check(self, step: int) -> None:
+        """Keep the iterate if its predictions carry more information than any before."""
+        found = score(predict_logits(self.backbone.network, self.target, self.checked))
+        if found.information > self.best:
+            self.best, self.notes["kept_step"] = found.information, step
+            self.kept = [parameter.detach().clone() for parameter in self.trained]
+
+    def keep_best(self) -> None:
+        """After the last step: check it too, and go back to the iterate that was kept."""
+        self.check(self.config.steps)
+        self.last = deepcopy(self.target)
+        with torch.no_grad():
+            for parameter, value in zip(self.trained, self.kept, strict=True):
+                parameter.copy_(value)
+
+    def result(self) -> Adaptation:
+        """The adaptation as it stands."""
+        last = self.last or self.target
+        logits = predict_logits(self.backbone.network, self.target, self.checked)
+        self.scores["adapted"] = score(logits)
+        for domain in (self.target, last):
+            domain.requires_grad_(False)
+        learned = sum(parameter.numel() for parameter in self.trained)
+        self.notes |= {
+            "learned_parameters": learned,
+            "trains": self.config.trains,
+            "seed": self.config.seed,
+        }
+        return Adaptation(
+            self.backbone, self.target, learned, self.scores, self.history, last, self.notes
+        )
+
+
+def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> Run:
+    """Read the images, choose the start, and make what the strategy needs."""
     check_start(backbone, config.start)
     network = backbone.network
     pixels = read_images(images, network.config.image_size)
@@ -129,24 +232,17 @@ def adapt(
         start = best_start(backbone, config.start, name, checked, config.start_images)
     elif config.strategy == "source_only":
         start.use_statistics(0.0)
-    target = start.target
-    scores["start"] = score(predict_logits(network, target, checked))
+    scores["start"] = score(predict_logits(network, start.target, checked))
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
-    history: list[dict[str, float]] = []
-    learned, last = 0, target
+
+    trained: list[nn.Parameter] = []
+    rate = config.learning_rate or LEARNING_RATES[config.trains]
     if method is not None:
-        trained = trainable_parameters(backbone, target, config.trains)
-        learned = sum(parameter.numel() for parameter in trained)
-        rate = config.learning_rate or method.RATE * LEARNING_RATES[config.trains]
-        optimizer = torch.optim.Adam(trained, lr=rate)
-        task = AdaptationTask(backbone, target, trained, optimizer, config.batch_size, generator)
-        history, kept_step, last = run(method(task), task, pixels, checked, rate, config)
-        notes["kept_step"] = kept_step
-    scores["adapted"] = score(predict_logits(network, target, checked))
-    target.requires_grad_(False)
-    last.requires_grad_(False)
-    notes |= {"learned_parameters": learned, "trains": config.trains, "seed": config.seed}
-    return Adaptation(backbone, target, learned, scores, history, last, notes)
+        trained = trainable_parameters(backbone, start.target, config.trains)
+        rate *= 1.0 if config.learning_rate else method.RATE
+    return Run(
+        config, backbone, start.target, trained, rate, generator, pixels, checked, scores, notes
+    )
 
 
 def trainable_parameters(backbone: Backbone, target: Domain, trains: str) -> list[nn.Parameter]:
@@ -164,42 +260,3 @@ def trainable_parameters(backbone: Backbone, target: Domain, trains: str) -> lis
     for parameter in trained:
         parameter.requires_grad_(True)
     return trained
-
-
-def run(
-    strategy: Strategy,
-    task: AdaptationTask,
-    pixels: NDArray[np.uint8],
-    checked: NDArray[np.uint8],
-    rate: float,
-    config: AdaptConfig,
-) -> tuple[list[dict[str, float]], int, Domain]:
-    """Take all steps; end at the checked iterate whose predictions carry the most information.
-
-    Batch norm uses stored statistics throughout, so a step's gradient is that of the predictions.
-    Returns the figures of every step, the number of steps whose result was kept, and the domain
-    as the last step left it.
-    """
-    network, target = task.backbone.network, task.target
-    history: list[dict[str, float]] = []
-    best = float("-inf")
-    kept_step, kept = 0, [parameter.detach().clone() for parameter in task.trained]
-    for step in range(config.steps + 1):
-        if step % config.check_every == 0 or step == config.steps:
-            found = score(predict_logits(network, target, checked)).information
-            if found > best:
-                best, kept_step = found, step
-                kept = [parameter.detach().clone() for parameter in task.trained]
-        if step == config.steps:
-            break
-        for group in task.optimizer.param_groups:
-            group["lr"] = rate * 0.5 * (1 + cos(pi * step / config.steps))
-        chosen = torch.randint(len(pixels), (config.batch_size,), generator=task.generator)
-        batch = to_input(pixels[chosen.numpy()], network.config.image_channels)
-        figures = strategy.step(batch.to(network.device))
-        history.append({"step": step + 1, **figures, "checked": best})
-    last = deepcopy(target)
-    with torch.no_grad():
-        for parameter, value in zip(task.trained, kept, strict=True):
-            parameter.copy_(value)
-    return history, kept_step, last

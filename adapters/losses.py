@@ -10,13 +10,14 @@ TINY = 1e-12
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """First and second raw moments over the batch: (B, F) -> (F,), (F,)."""
-    return features.mean(dim=0), features.square().mean(dim=0)
+    """First and second raw moments over the batch: (..., B, F) -> (..., F), (..., F)."""
+    return features.mean(dim=-2), features.square().mean(dim=-2)
 
 
 def distance(left: Tensor, right: Tensor) -> Tensor:
-    """Euclidean distance, unsquared, with a zero gradient (not NaN) where both coincide."""
-    squared = (left - right).square().sum()
+    """Euclidean distance (...) of vectors (..., F), unsquared; where both coincide, its gradient
+    is zero, not NaN."""
+    squared = (left - right).square().sum(dim=-1)
     return torch.where(squared > TINY, squared.clamp_min(TINY).sqrt(), 0.0 * squared)
 
 
@@ -28,7 +29,7 @@ def moment_distance(
     Sum over the raw moments k = 1, 2 of the mean over sources of ||E X_i^k - E X_T^k||_2. The
     source-source part of eq. 1 is left out: it is a constant of a frozen backbone.
     """
-    total = target[0].new_zeros(())
+    total = target[0].new_zeros(target[0].shape[:-1])
     for source in sources:
         for own, other in zip(target, source, strict=True):
             total = total + distance(own, other)
@@ -50,12 +51,12 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 
 def information(probabilities: Tensor) -> Tensor:
-    """Mutual information of image and prediction, in nats: probabilities (B, N) -> scalar.
+    """Mutual information of image and prediction, in nats: probabilities (..., B, N) -> (...).
 
     Entropy of the mean prediction (diverse) minus mean entropy (confident); Krause et al. 2010,
     SHOT (Liang et al. 2020, eq. 2 to 4). Between 0 and log N; larger is better.
     """
-    return entropy(probabilities.mean(dim=0)) - entropy(probabilities).mean()
+    return entropy(probabilities.mean(dim=-2)) - entropy(probabilities).mean(dim=-1)
 
 
 def domain_confusion(logits: Tensor, is_source: bool, smoothing: float = 0.0) -> Tensor:

@@ -17,7 +17,7 @@ from da_compose.templates import BlockWeights
 
 
 class FoldedWeights(NamedTuple):
-    """Weights of one block without batch norm, or of L of them with a leading L."""
+    """Weights of one block without batch norm, or of many of them with leading axes."""
 
     expand: Tensor  # (E, C)
     expand_bias: Tensor  # (E,)
@@ -30,29 +30,29 @@ class FoldedWeights(NamedTuple):
     project: Tensor  # (C, E)
     project_bias: Tensor  # (C,)
 
-    def layers(self) -> list["FoldedWeights"]:
-        """One block's weights each, from those with a leading L."""
-        columns = [value.unbind() for value in self]
+    def layers(self, axis: int = 0) -> list["FoldedWeights"]:
+        """One layer's weights each, from those with an axis L at `axis`."""
+        columns = [value.unbind(axis) for value in self]
         return [FoldedWeights(*layer) for layer in zip(*columns, strict=True)]
 
 
 def fold(weights: BlockWeights, mean: Tensor, var: Tensor) -> FoldedWeights:
-    """Weights (L, ...) and their batch norms' statistics (L, 2E + C) without the batch norms."""
-    expanded, channels = weights.expand.shape[1:3]
-    scale = weights.gamma * (var + EPSILON).rsqrt()  # (L, 2E + C)
+    """Weights (..., L, ...) and their batch norms' statistics (..., L, 2E + C), folded."""
+    expanded, channels = weights.expand.shape[-4:-2]
+    scale = weights.gamma * (var + EPSILON).rsqrt()  # (..., L, 2E + C)
     sizes = [expanded, expanded, channels]
-    scales = scale.split(sizes, dim=1)
-    shifts = (weights.beta - mean * scale).split(sizes, dim=1)
+    scales = scale.split(sizes, dim=-1)
+    shifts = (weights.beta - mean * scale).split(sizes, dim=-1)
     return FoldedWeights(
-        expand=weights.expand.flatten(2) * scales[0][:, :, None],
+        expand=weights.expand.flatten(-3) * scales[0][..., None],
         expand_bias=shifts[0],
-        depthwise=weights.depthwise * scales[1][:, :, None, None, None],
+        depthwise=weights.depthwise * scales[1][..., None, None, None],
         depthwise_bias=shifts[1],
         squeeze=weights.squeeze,
         squeeze_bias=weights.squeeze_bias,
         excite=weights.excite,
         excite_bias=weights.excite_bias,
-        project=weights.project.flatten(2) * scales[2][:, :, None],
+        project=weights.project.flatten(-3) * scales[2][..., None],
         project_bias=shifts[2],
     )
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from da_compose.domain import Domain, DomainTable, NormCursor
-from da_compose.folded import fold, folded_block
+from da_compose.folded import FoldedWeights, fold, folded_block
 from da_compose.mixture import FixedSignature, MixtureWeights, initial_xi
 from da_compose.templates import BlockWeights, TemplateBank
 
@@ -194,18 +194,22 @@ class CompositionalNetwork(nn.Module):
                 f"images must have shape (batch, {channels}, {size}, {size}), "
                 f"got {tuple(images.shape)}"
             )
-        weights = self.templates.mix(domain.mixture())
         adapter = domain.input_adapter or self.input_adapter
         features = adapter(images.contiguous(memory_format=torch.channels_last), norms)
         if domain.training:
-            for block in weights.layers():
+            for block in self.templates.mix(domain.mixture()).layers():
                 features = isometric_block(features, block, norms)
             return features
-        mean, var = norms.take(self.config.num_layers * self.config.block_statistics)
-        shape = (self.config.num_layers, self.config.block_statistics)
-        for block in fold(weights, mean.view(shape), var.view(shape)).layers():
+        for block in self.folded_blocks(domain, norms):
             features = folded_block(features, block)
         return features
+
+    def folded_blocks(self, domain: Domain, norms: NormCursor) -> list[FoldedWeights]:
+        """Every block's weights for a domain under its stored statistics, the next of `norms`."""
+        shape = (self.config.num_layers, self.config.block_statistics)
+        mean, var = norms.take(shape[0] * shape[1])
+        weights = self.templates.mix(domain.mixture())
+        return fold(weights, mean.view(shape), var.view(shape)).layers()
 
     def embed_block_features(self, features: Tensor, domain: Domain) -> Tensor:
         """Output adapter alone: (B, C, S, S) -> (B, F)."""

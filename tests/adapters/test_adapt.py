@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from adapters import STRATEGIES, Adaptation, adapt, load_adaptation
-from adapters.adapt import TRAINS, AdaptConfig, run
+from adapters.adapt import TRAINS, AdaptConfig, Run, learn
 from adapters.start import MEAN, PRIOR_IMAGES, make_start
 from adapters.strategy import AdaptationTask
 from da_compose import Backbone, save_adapter
@@ -132,7 +132,7 @@ class Scripted:
 def scripted_run(
     backbone: Backbone, images: np.ndarray, values: list[Tensor], monkeypatch, check_every: int
 ) -> tuple[Tensor, list[dict[str, float]], int]:
-    """`run` from xi = 0 with information mocked to be the first entry of xi; xi at the end."""
+    """`learn` from xi = 0 with information mocked to be the first entry of xi; xi at the end."""
     target = make_start(backbone, MEAN, "target", images).target
     assert isinstance(target.mixture, MixtureWeights)
     xi = target.mixture.xi
@@ -145,14 +145,19 @@ def scripted_run(
 
     monkeypatch.setattr(import_module("adapters.adapt"), "score", Found)
     generator = torch.Generator().manual_seed(0)
-    task = AdaptationTask(backbone, target, [xi], torch.optim.SGD([xi], lr=1.0), 4, generator)
-    strategy = Scripted(task)
-    strategy.values = iter(values)
     config = AdaptConfig(steps=len(values), batch_size=4, check_every=check_every)
-    history, kept, last = run(strategy, task, images, images, 1.0, config)
-    last_xi = last.mixture.get_parameter("xi").detach()
+    run = Run(config, backbone, target, [xi], 1.0, generator, images, images, {}, {})
+
+    def scripted(task: AdaptationTask) -> Scripted:
+        strategy = Scripted(task)
+        strategy.values = iter(values)
+        return strategy
+
+    learn(run, scripted)
+    assert run.last is not None
+    last_xi = run.last.mixture.get_parameter("xi").detach()
     torch.testing.assert_close(last_xi, values[-1], rtol=0, atol=0, equal_nan=True)
-    return xi.detach(), history, kept
+    return xi.detach(), run.history, run.notes["kept_step"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Many targets on one backbone: in one pass on a GPU, one after another on CPU."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters.adapt import Adaptation, AdaptConfig, Run, adapt, prepare
+from adapters.losses import information, moment_distance, moments
+from da_compose import Backbone, Domain, probabilities
+from da_compose.many import features_many, forward_many
+
+Objective = Callable[[Backbone, Sequence[Domain], Tensor], Tensor]  # images -> losses (D,)
+
+
+def uninformed(backbone: Backbone, targets: Sequence[Domain], images: Tensor) -> Tensor:
+    """Loss of information maximization, a value a target: (D,) of images (D, B, 3, S, S)."""
+    return -information(probabilities(forward_many(backbone.network, targets, images)))
+
+
+def moments_apart(backbone: Backbone, targets: Sequence[Domain], images: Tensor) -> Tensor:
+    """Loss of moment matching, a value a target: (D,) of images (D, B, 3, S, S)."""
+    device = images.device
+    known = backbone.knowledge.values()
+    sources = [(source.first.to(device), source.second.to(device)) for source in known]
+    return moment_distance(moments(features_many(backbone.network, targets, images)[1]), sources)
+
+
+TOGETHER: Mapping[str, Objective] = {  # strategies whose step is one descent of one loss
+    "information_maximization": uninformed,
+    "moment_matching": moments_apart,
+}
+
+
+def adapt_many(
+    backbone: Backbone,
+    targets: Mapping[str, Any],
+    strategy: str = "information_maximization",
+    *,
+    together: bool | None = None,
+    **options: Any,
+) -> dict[str, Adaptation]:
+    """Adapt to every target, by name; each result is that of `adapt`, within float tolerance.
+
+    together: take each step for all targets in one pass, which pays on a GPU; on CPU the grouped
+    convolutions are slower than one target after another. None: by the backbone's device. Only
+    strategies of `TOGETHER` that train mixture weights can; others raise ValueError if it is True.
+    options: fields of `AdaptConfig`.
+    """
+    config = AdaptConfig(strategy=strategy, **options)
+    able = strategy in TOGETHER and config.trains == "mixture_weights"
+    if together and not able:
+        raise ValueError(
+            f"{strategy} on {config.trains} cannot adapt targets together; "
+            f"choose from {', '.join(TOGETHER)} on mixture_weights, or leave `together` out"
+        )
+    if not able or not (together or (together is None and backbone.network.device.type == "cuda")):
+        return {
+            name: adapt(backbone, images, strategy, name=name, **options)
+            for name, images in targets.items()
+        }
+    runs = [prepare(backbone, images, name, config) for name, images in targets.items()]
+    if runs:
+        step_together(backbone, runs, TOGETHER[strategy], config)
+    return {run.target.name: run.result() for run in runs}
+
+
+def step_together(
+    backbone: Backbone, runs: Sequence[Run], objective: Objective, config: AdaptConfig
+) -> None:
+    """All steps of all runs: gradients of different targets' xi do not mix in a sum of losses."""
+    xi = [parameter for run in runs for parameter in run.trained]
+    optimizer = torch.optim.Adam(xi, lr=runs[0].rate)
+    for run in runs:
+        run.optimizer = optimizer
+    targets = [run.target for run in runs]
+    for step in range(config.steps):
+        for run in runs:
+            run.before(step)
+        losses = objective(backbone, targets, torch.stack([run.batch() for run in runs]))
+        gradients = torch.autograd.grad(losses.sum(), xi)
+        for parameter, gradient in zip(xi, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        for run, loss in zip(runs, losses.tolist(), strict=True):
+            run.after({"loss": loss})
+    for run in runs:
+        run.keep_best()

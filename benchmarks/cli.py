@@ -22,10 +22,15 @@ from benchmarks import commands
 from benchmarks.bench import bench_digits, load_benchmark_data
 from benchmarks.digits import NETWORKS, PROFILES, RECIPES
 from benchmarks.digits import STRATEGIES as BENCH_STRATEGIES
+from benchmarks.grid import BACKENDS
 from benchmarks.measure import ROOT
-from benchmarks.report import RESULTS, update_readme, write_report
+from benchmarks.report import RESULTS, insert_table, update_readme, write_report
+from benchmarks.speed.bench import SUITES, bench_speed, read_speed_rows
+from benchmarks.speed.bench import markdown as speed_table
+from benchmarks.speed.setting import Setting
 from benchmarks.tables import groups, terminal
 from da_compose import load_backbone
+from da_compose.parallel import process_group, rank
 from data_prep import load_digit_domain
 
 PATH = click.Path(path_type=Path)
@@ -122,13 +127,16 @@ def prepare(domains: tuple[str, ...], data_root: Path | None) -> None:
 def pretrain(out: Path, sources: tuple[str, ...], seed: int, device: str, **options: Any) -> None:
     """Pretrain a backbone on labelled digit domains and write it to OUT.
 
-    An interrupted run goes on when it is started again with the same options.
+    An interrupted run goes on when it is started again with the same options. On several cores or
+    GPUs, which share every batch: torchrun --nproc-per-node 2 -m benchmarks.cli pretrain OUT ...
 
     Example: da-compose pretrain runs/digits/backbone.safetensors --recipe strong
     """
     commands.check_output(out)
-    commands.pretrain_digits(out, sources=sources, seed=seed, device=_device(device), **options)
-    _say(f"wrote {out}")
+    with process_group(_device(device)) as own_device:
+        commands.pretrain_digits(out, sources=sources, seed=seed, device=own_device, **options)
+        if rank() == 0:
+            _say(f"wrote {out}")
 
 
 @main.command("adapt")
@@ -198,6 +206,21 @@ def evaluate(backbone: Path, adapter: Path | None, domain: str, data_root: Path 
         _say(line)
 
 
+@main.command("export")
+@backbone_option
+@click.option("--adapter", type=PATH, help="Adapter file. [default: the plain source-only model]")
+@click.option("--domain", help="A domain of the backbone, in place of --adapter.")
+@click.option("--out", required=True, type=PATH, help="File to write: .onnx, or .pt2 (torch).")
+def export_command(backbone: Path, adapter: Path | None, domain: str | None, out: Path) -> None:
+    """Export one domain as a file that runs without da-compose: pixels in, probabilities out.
+
+    Example: da-compose export --backbone backbone.safetensors --adapter site-7.safetensors
+    --out site-7.onnx
+    """
+    for line in commands.exported(backbone, adapter, domain, out):
+        _say(line)
+
+
 @main.command()
 @click.argument("file", type=PATH)
 def inspect(file: Path) -> None:
@@ -249,6 +272,15 @@ def bench() -> None:
     default=os.cpu_count() or 1,
     help="One-thread processes at a time.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="loky",
+    help="What runs the processes: loky, on this machine; dask or ray, also on a cluster.",
+)
+@click.option(
+    "--scheduler", help="Address of Dask's scheduler. [default: a cluster of --processes here]"
+)
 @click.option("--runs", type=PATH, default=ROOT / "runs" / "digits", help="Backbones and adapters.")
 @click.option("--results", type=PATH, default=RESULTS / "digits", help="Rows, tables and plots.")
 @data_option
@@ -282,6 +314,34 @@ def bench_digits_command(
     _say(f"tables and plots are in {results}")
 
 
+@bench.command("speed")
+@click.option(
+    "--suite", "suites", multiple=True, type=click.Choice(list(SUITES)), default=list(SUITES)
+)
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    default="quick",
+    help="Whose backbones of the digits benchmark; pretrained now where they are missing.",
+)
+@click.option("--runs", type=PATH, default=ROOT / "runs" / "digits", help="Backbones.")
+@click.option("--results", type=PATH, default=RESULTS / "speed", help="Rows and table.")
+@data_option
+def bench_speed_command(
+    suites: tuple[str, ...], profile: str, runs: Path, results: Path, data_root: Path | None
+) -> None:
+    """Speed as ratios measured in one run, one thread: steps, training, prediction, scale.
+
+    Example: da-compose bench speed --suite step
+    """
+    for folder in (runs, results):
+        commands.check_folder(folder)
+    chosen = replace(PROFILES[profile], seeds=(0,))
+    setting = Setting(load_benchmark_data(data_root), chosen, runs)
+    bench_speed(setting, suites, results, _say)
+    _say(f"table: {results / 'table.md'}")
+
+
 @main.command("report")
 @click.option("--results", type=PATH, default=RESULTS / "digits", help="Folder with results.jsonl.")
 @click.option("--readme", type=PATH, help="README whose tables are to be made anew.")
@@ -293,4 +353,10 @@ def report_command(results: Path, readme: Path | None) -> None:
     rows = write_report(results)
     if readme:
         update_readme(readme, rows)
+        if speed := read_speed_rows(results.parent / "speed"):
+            insert_table(readme, "speed", speed_table(speed))
     _say(f"tables and plots are in {results}")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,10 +17,12 @@ from adapters.start import make_start, plain_start_name
 from adapters.targets import list_pictures, read_images, read_pictures
 from benchmarks.bench import load_benchmark_data
 from benchmarks.digits import NETWORKS, RECIPES
-from da_compose import Backbone, CompositionalNetwork, load_backbone, probabilities
+from da_compose import Backbone, CompositionalNetwork, Domain, load_backbone, probabilities
+from da_compose.export import check_format, export
 from da_compose.files import load_tensors
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
+from da_compose.parallel import process_0_first, rank
 from da_compose.training_run import discard_state, pretrain
 from data_prep import DIGIT_DOMAINS, load_digit_domain
 
@@ -57,15 +59,21 @@ def pretrain_digits(
     seed: int,
     device: str,
 ) -> None:
-    """Pretrain on digit domains and write the backbone, with its knowledge of the sources."""
+    """Pretrain on digit domains and write the backbone, with its knowledge of the sources.
+
+    Several processes of one group (`process_group`) train together; process 0 alone writes.
+    """
     if target in sources:
         raise ValueError(f"{target} is a source and the target; leave one of the two out")
-    names = sources or load_benchmark_data(data_root, target).chosen.sources
-    domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
+    with process_0_first():  # it alone downloads and prepares
+        names = sources or load_benchmark_data(data_root, target).chosen.sources
+        domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
     train = {name: domain.train for name, domain in domains.items()}
     config = replace(RECIPES[recipe], steps=steps, seed=seed)
     model = CompositionalNetwork(NETWORKS[network], seed=seed).to(device)
     pretrain(model, train, config, out.parent)
+    if rank() > 0:
+        return
     notes = {
         "recipe": recipe,
         "seed": seed,
@@ -122,13 +130,7 @@ def evaluation(
             f"labels of {domain} must be in 0..{classes - 1}, the backbone's classes, "
             f"got {test.labels.min()}..{test.labels.max()}"
         )
-    if adapter is None:
-        start = make_start(backbone, plain_start_name(backbone), "target", test.images[:1])
-        start.use_statistics(0.0)
-        chosen = start.target
-    else:
-        chosen = load_adaptation(adapter, backbone).domain
-    logits = predict_logits(backbone.network, chosen, test.images)
+    logits = predict_logits(backbone.network, chosen_domain(backbone, adapter), test.images)
     right = probabilities(logits).argmax(dim=1).numpy() == test.labels
     yield f"accuracy {100 * right.mean():.2f} % of {len(test):,} test images"
     for label in np.unique(test.labels):
@@ -137,6 +139,35 @@ def evaluation(
             f"  class {backbone.class_names[label]}: {100 * right[of_class].mean():.2f} % "
             f"of {of_class.sum():,}"
         )
+
+
+def chosen_domain(backbone: Backbone, adapter: Path | None, name: str | None = None) -> Domain:
+    """The adapter's domain, the backbone's domain of this name, or the plain source-only one."""
+    if adapter is not None:
+        return load_adaptation(adapter, backbone).domain
+    if name is not None:
+        return backbone.network.domains[name]
+    size, plain = backbone.network.config.image_size, plain_start_name(backbone)
+    start = make_start(backbone, plain, plain, np.zeros((1, size, size), dtype=np.uint8))
+    start.use_statistics(0.0)  # none of that black image's
+    return start.target
+
+
+def exported(backbone: Path, adapter: Path | None, domain: str | None, out: Path) -> Iterator[str]:
+    """Export one domain of a backbone, or an adapter's, to `out`; lines that say what it is."""
+    if adapter is not None and domain is not None:
+        raise ValueError("--adapter and --domain both name a domain; leave one of the two out")
+    check_format(out)
+    check_output(out, backbone, *([] if adapter is None else [adapter]))
+    loaded = load_backbone(backbone)
+    chosen = chosen_domain(loaded, adapter, domain)
+    difference = export(loaded, chosen, out)
+    config = loaded.network.config
+    shape = f"{config.image_channels}, {config.image_size}, {config.image_size}"
+    yield f"wrote {out}: domain {chosen.name}, {out.stat().st_size:,} bytes"
+    yield f"input: float32 pixels in [0, 1], (batch, {shape})"
+    yield f"output: float32 class probabilities, (batch, {config.num_classes})"
+    yield f"largest difference from PyTorch on random images: {difference:.1e}"
 
 
 def labelled_test_split(domain: str, size: int, data_root: Path | None) -> ImageSet:

@@ -43,7 +43,12 @@ def update_readme(readme: Path, rows: Iterable[ResultRow], profile: str = "full"
     chosen = [row for row in rows if row.profile == profile]
     if not chosen:
         raise ValueError(f"no rows of profile {profile!r} to put into {readme}")
-    text = insert_between_markers(readme.read_text(encoding="utf-8"), "digits", markdown(chosen))
+    insert_table(readme, "digits", markdown(chosen))
+
+
+def insert_table(readme: Path, name: str, table: str) -> None:
+    """Replace the table between README's markers of this name; the file is replaced whole."""
+    text = insert_between_markers(readme.read_text(encoding="utf-8"), name, table)
     with replacing(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -9,12 +9,15 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 
+from adapters.start import make_start
 from benchmarks import commands
 from benchmarks.cli import main
 from benchmarks.results import read_rows
-from da_compose import load_backbone
+from da_compose import load_backbone, probabilities
+from da_compose.images import normalize
 from da_compose.training_run import STATE
 from tests.benchmarks.calls import refuse, succeed
 
@@ -169,6 +172,37 @@ def test_evaluate_takes_a_labelled_archive(user_files):
         succeed("evaluate", *options, archive).stdout
         == succeed("evaluate", *options, "usps").stdout
     )
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+def test_export_says_what_it_wrote(user_files, ending):
+    out = user_files.folder / "new" / f"site-7.{ending}"
+    options = ("--backbone", user_files.backbone, "--adapter", user_files.adapter)
+    written, taken, given, difference = succeed("export", *options, "--out", out).stdout.split(
+        "\n"
+    )[:-1]
+    assert written == f"wrote {out}: domain site-7, {out.stat().st_size:,} bytes"
+    assert taken.endswith("pixels in [0, 1], (batch, 3, 32, 32)")
+    assert given.endswith("class probabilities, (batch, 10)")
+    assert 0 <= float(difference.split()[-1]) <= 1e-4
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "name"), [((), "mean"), (("--domain", "meter"), "meter")], ids=["plain", "domain"]
+)
+def test_export_writes_a_domain_of_the_backbone(user_files, chosen, name):
+    out = user_files.folder / "plain.pt2"
+    options = ("--backbone", user_files.backbone, *chosen)
+    assert f"domain {name}," in succeed("export", *options, "--out", out).stdout
+    backbone = load_backbone(user_files.backbone)
+    plain = make_start(backbone, "mean", "mean", np.full((2, 32, 32), 9, dtype=np.uint8))
+    plain.use_statistics(0.0)
+    domain = plain.target if name == "mean" else backbone.network.domains[name]
+    pixels = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = probabilities(backbone.network(normalize(pixels), domain.eval()))
+    run = torch.export.load(out).module()
+    torch.testing.assert_close(run(pixels), expected, rtol=0, atol=1e-4)
 
 
 def test_inspect_shows_what_a_backbone_and_an_adapter_hold(user_files):

@@ -1,5 +1,6 @@
 """The commands, used carelessly."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,14 +24,18 @@ def commands_of(files) -> dict[str, tuple[object, ...]]:
         "predict": ("predict", *backbone, *adapter, files.pictures),
         "evaluate": ("evaluate", *backbone, *adapter, "--domain", "usps",
                      "--data", files.data_root),
+        "export": ("export", *backbone, *adapter, "--out", files.folder / "out.pt2"),
         "inspect backbone": ("inspect", files.backbone),
         "inspect adapter": ("inspect", files.adapter),
     }  # fmt: skip
 
 
 READ = [
-    *((name, "backbone") for name in ("adapt", "predict", "evaluate", "inspect backbone")),
-    *((name, "adapter") for name in ("predict", "evaluate", "inspect adapter")),
+    *(
+        (name, "backbone")
+        for name in ("adapt", "predict", "evaluate", "export", "inspect backbone")
+    ),
+    *((name, "adapter") for name in ("predict", "evaluate", "export", "inspect adapter")),
 ]
 
 
@@ -76,7 +81,7 @@ def test_backbone_and_adapter_are_not_mistaken_for_one_another(user_files, comma
     assert user_files.names == before
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
 def test_an_adapter_of_another_backbone_is_refused(user_files, command):
     user_files.backbone.write_bytes(user_files.other_backbone.read_bytes())
     assert "belongs to backbone" in refuse(*commands_of(user_files)[command])
@@ -172,6 +177,44 @@ def test_an_unknown_domain_is_refused_with_the_known_ones(user_files, bench_digi
     assert "usps" in refuse(*bench_digits("--target", "upsp"))
     evaluate = ("evaluate", "--backbone", user_files.backbone, *data)
     assert "usps" in refuse(*evaluate, "--domain", "upsp")
+    assert user_files.names == before
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--domain", "upsp", "--out", "out.pt2"), "there are: mnist, meter"),
+        (("--domain", "mnist", "--adapter", "a.safetensors", "--out", "out.pt2"), "leave one"),
+        (("--out", "out.pth"), "out.pth must end in .onnx or .pt2"),
+        (("--out", "out"), "out must end in .onnx or .pt2"),
+        (("--out", "pictures"), "pictures must end in .onnx or .pt2"),
+        (("--out", "folder.pt2"), "folder.pt2 is a folder"),
+        (("--out", "backbone.safetensors/out.pt2"), "backbone.safetensors is a file"),
+        ((), "Missing option '--out'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_careless_export_is_refused_before_any_work(user_files, monkeypatch, options, expected):
+    (user_files.folder / "folder.pt2").mkdir()
+    monkeypatch.setattr("benchmarks.commands.export", lambda *_: pytest.fail("worked for nothing"))
+    monkeypatch.chdir(user_files.folder)
+    before = user_files.names
+    assert expected in refuse("export", "--backbone", user_files.backbone, *options)
+    assert user_files.names == before
+
+
+def test_an_export_without_its_packages_names_the_remedy(user_files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    options = ("--backbone", user_files.backbone, "--out", user_files.folder / "out.onnx")
+    before = user_files.names
+    assert "pip install 'da-compose[export]'" in refuse("export", *options)
+    assert user_files.names == before
+
+
+def test_an_export_that_differs_from_pytorch_is_not_kept(user_files, monkeypatch):
+    monkeypatch.setattr("da_compose.export.TOLERANCE", -1.0)
+    before = user_files.names
+    assert "differ from PyTorch's" in refuse(*commands_of(user_files)["export"])
     assert user_files.names == before
 
 

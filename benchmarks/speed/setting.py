@@ -1,0 +1,102 @@
+"""What all speed comparisons share: backbones of recipe `paper`, real images, one batch size."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adapters.adapt import LEARNING_RATES, STRATEGIES, trainable_parameters
+from adapters.start import MEAN, make_start
+from adapters.strategy import AdaptationTask, Strategy
+from benchmarks.bench import BenchmarkData
+from benchmarks.digits import TRAINED, BackboneJob, Profile, plan
+from benchmarks.run import Splits, prepare_backbone
+from benchmarks.speed.plain import Batch, PlainLoop
+from da_compose import Backbone, Domain
+from da_compose.images import to_input
+
+BATCH = 128  # images of a domain, as `adapt` uses
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The backbones and images that are timed; `profile` says how long they were trained."""
+
+    data: BenchmarkData
+    profile: Profile
+    runs: Path
+
+    @cached_property
+    def domains(self) -> Mapping[str, Splits]:
+        return {name: Splits(d.train, d.test) for name, d in self.data.prepared.items()}
+
+    @cached_property
+    def target(self) -> Splits:
+        return self.domains[self.data.chosen.target]
+
+    def job(self, network: str) -> BackboneJob:
+        (job,) = plan(
+            self.profile,
+            recipes=("paper",),
+            networks=(network,),
+            sources=self.data.chosen.sources,
+            target=self.data.chosen.target,
+            data=self.data.chosen.origin,
+            data_fingerprint=self.data.fingerprint,
+        )
+        return job
+
+    def backbone(self, network: str) -> Backbone:
+        """A fresh copy: what is timed may train it."""
+        job = self.job(network)
+        return prepare_backbone(job, self.domains, job.folder(self.runs), "cpu")
+
+    def batch(self, name: str, seed: int = 0) -> Batch:
+        """Network input (B, 3, S, S) and labels (B,) of one domain, on CPU."""
+        train = self.domains[name].train
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randint(len(train), (BATCH,), generator=generator).numpy()
+        return to_input(train.images[chosen], 3), torch.from_numpy(train.labels[chosen])
+
+    def source_batches(self) -> list[Batch]:
+        return [self.batch(name) for name in self.data.chosen.sources]
+
+    def target_images(self) -> Tensor:
+        return self.batch(self.data.chosen.target)[0]
+
+    def our_strategy(self, network: str, name: str) -> Strategy:
+        """A strategy on a fresh backbone, past its warm-up, ready to step."""
+        backbone = self.backbone(network)
+        target = fresh_target(backbone, self.target)
+        trains = TRAINED[network]
+        learned = trainable_parameters(backbone, target, trains)
+        optimizer = torch.optim.Adam(learned, lr=LEARNING_RATES[trains])
+        generator = torch.Generator().manual_seed(0)
+        make = STRATEGIES[name]
+        assert make is not None
+        return make(AdaptationTask(backbone, target, learned, optimizer, BATCH, generator))
+
+    def plain_loop(self, kind: str, *, whole: bool) -> PlainLoop:
+        """The same by hand; `whole` trains every weight, else what ours trains."""
+        backbone = self.backbone(kind)
+        network = backbone.network
+        target = fresh_target(backbone, self.target)
+        sources = [network.domains[name] for name in self.data.chosen.sources]
+        if whole:
+            parts = (network.templates, network.input_adapter, network.output_adapter)
+            learned = [parameter for part in parts for parameter in part.parameters()]
+            rate = 1e-3
+        else:
+            learned = trainable_parameters(backbone, target, TRAINED[kind])
+            rate = LEARNING_RATES[TRAINED[kind]]
+        return PlainLoop(network, sources, target, learned, rate=rate, whole=whole)
+
+
+def fresh_target(backbone: Backbone, target: Splits) -> Domain:
+    """The mean of the sources with the target's own statistics."""
+    start = make_start(backbone, MEAN, "target", target.train.images[:1000])
+    start.use_statistics(1.0)
+    return start.target

@@ -1,0 +1,72 @@
+"""`step/...`: one adaptation step against loops by hand and against peers."""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from benchmarks.speed.compare import Comparison, SpeedRow
+from benchmarks.speed.peers import MISSING, pytorch_adapt_steps, skada_steps
+from benchmarks.speed.setting import Setting
+
+TARGETS = {"adversarial": 3.0, "moment_matching": 4.0, "classifier_discrepancy": 4.0}
+PEERS = {"pytorch-adapt": pytorch_adapt_steps, "skada": skada_steps}
+PEER_TARGET = 1.5
+WARM_UP = 21  # steps of ADDA's discriminator alone, and one more
+
+
+def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
+    """Ours trains 64 xi of the compositional network; see each row's `against`."""
+    count = len(setting.data.chosen.sources)
+    for strategy, least in TARGETS.items():
+        ours = our_step(setting, strategy)
+        for whole, words in (
+            (False, f"loop by hand on our network: {count} sources forward, 64 xi train"),
+            (
+                True,
+                f"loop by hand as published: {count} sources, the whole unshared network trains",
+            ),
+        ):
+            network = "unshared" if whole else "compositional"
+            loop = setting.plain_loop(network, whole=whole)
+            step = getattr(loop, strategy)
+            sources, images = setting.source_batches(), setting.target_images()
+            row = Comparison(
+                name=f"step/{strategy}/{'published' if whole else 'plain'}",
+                against=words,
+                target=least,
+            )
+            yield row.of_calls(ours, lambda: step(sources, images))  # noqa: B023
+    yield from compare_peers(setting)
+
+
+def compare_peers(setting: Setting) -> Iterator[SpeedRow]:
+    """One source, as the peers support; the whole unshared network trains, as they document."""
+    backbone = setting.backbone("unshared")
+    name = setting.data.chosen.sources[0]
+    images, labels = setting.batch(name)
+    domain = backbone.network.domains[name]
+    for peer, make in PEERS.items():
+        try:
+            found = version(peer)
+            steps = make(backbone.network, domain, images, labels, setting.target_images())
+        except (PackageNotFoundError, ImportError) as error:
+            click.echo(f"note: {peer} is left out ({error}); {MISSING}")
+            continue
+        for strategy, step in steps.items():
+            row = Comparison(
+                name=f"step/{strategy}/{peer}",
+                against=f"{peer} {found}, one source, the whole unshared network trains",
+                target=PEER_TARGET,
+            )
+            yield row.of_calls(our_step(setting, strategy), step, versions={peer: found})
+
+
+def our_step(setting: Setting, strategy: str) -> Callable[[], object]:
+    """A step on 64 xi, past the warm-up of its discriminator."""
+    made = setting.our_strategy("compositional", strategy)
+    images = setting.target_images()
+    if strategy == "adversarial":
+        for _ in range(WARM_UP):
+            made.step(images)
+    return lambda: made.step(images)

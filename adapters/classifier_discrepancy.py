@@ -25,7 +25,7 @@ class ClassifierDiscrepancy:
     that move in B are copies that end with the adaptation: predictions stay with the backbone's.
     """
 
-    RATE: ClassVar[float] = 1.0
+    RATE: ClassVar[float] = 0.2
 
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task

@@ -13,7 +13,7 @@ from adapters.strategy import AdaptationTask
 class MomentMatching:
     """Match first and second raw moments of the embedding (M3SDA, Peng et al. 2019, eq. 1)."""
 
-    RATE: ClassVar[float] = 1.0
+    RATE: ClassVar[float] = 0.2
 
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task

@@ -15,13 +15,13 @@ from typing import Any
 import click
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 
 from adapters import adapt
 from adapters.adapt import LEARNING_RATES
 from benchmarks import measure
 from benchmarks.bench import load_benchmark_data
 from benchmarks.digits import NETWORKS, PROFILES, RECIPES, TRAINED, BackboneJob, plan
+from benchmarks.grid import run_grid
 from benchmarks.oracle import RATE_OF_ALL, train_oracle
 from benchmarks.report import RESULTS
 from benchmarks.results import append_line, read_lines
@@ -117,6 +117,20 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return means
 
 
+def shared_choices(means: pd.DataFrame) -> str:
+    """Mean accuracy over both networks by multiple of the usual rate and by steps, as a table.
+
+    A strategy's rate, as a multiple, and the number of steps are one number for both networks.
+    """
+    usual = {**LEARNING_RATES, "all": RATE_OF_ALL}
+    rates = means.learning_rate / means.trains.map(usual)
+    both = means.assign(multiple=rates.round(3)).groupby(["strategy", "multiple", "steps"])
+    lines = [["strategy", "multiple of the rate", "steps", "mean of both networks"], ["---"] * 4]
+    for (strategy, multiple, steps), mean in both.accuracy.mean().items():
+        lines.append([strategy, f"{multiple:g}", str(steps), f"{mean:.2f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
 def markdown(means: pd.DataFrame) -> str:
     """The summary as a table; the best setting of each strategy and trained set is bold."""
     best = means.groupby(["network", "strategy", "trains"]).accuracy.idxmax()
@@ -160,14 +174,11 @@ def main(
         data_fingerprint=chosen.fingerprint,
     )
     file = results / "results.jsonl"
-    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes
-    Parallel(n_jobs=processes, max_nbytes=None)(
-        delayed(run_backbone)(job, sources, targets, runs, file)
-        for job in jobs
-        if job.seed in seeds
-    )
+    chosen_jobs = [job for job in jobs if job.seed in seeds]
+    run_grid(run_backbone, chosen_jobs, (sources, targets, runs, file), processes=processes)
     with replacing(results / "table.md") as temporary:
-        temporary.write_text(markdown(summary(read_lines(file))), encoding="utf-8")
+        means = summary(read_lines(file))
+        temporary.write_text(f"{markdown(means)}\n{shared_choices(means)}", encoding="utf-8")
     click.echo(f"wrote {results / 'table.md'}")
 
 

@@ -10,15 +10,18 @@ from torch.nn import functional
 from adapters.adversarial import build_discriminator
 from adapters.losses import discrepancy, distance, domain_confusion, moment_distance, moments
 from da_compose import CompositionalNetwork, Domain
+from da_compose.domain import NormCursor
+from da_compose.network import isometric_block
 
 Batch = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
 
 
 class PlainLoop:
-    """Steps on one target with a batch of every source at hand.
+    """Steps on one target with a batch of every source at hand, in plain PyTorch.
 
     whole: every weight trains and batch norm uses batch statistics, as in the published code of
-    ADDA and M3SDA; else only the target's own parameters train and sources need no gradient.
+    ADDA and M3SDA; else only the target's own parameters train, under stored statistics, and
+    sources need no gradient.
     """
 
     def __init__(
@@ -46,10 +49,10 @@ class PlainLoop:
         """ADDA: features of all sources, a step of the discriminator, a step of the target."""
         with torch.no_grad():
             of_sources = [
-                self.network.block_features(batch, domain)
+                self._block_features(batch, domain)
                 for (batch, _), domain in zip(sources, self.sources, strict=True)
             ]
-        of_target = self.network.block_features(images, self.target)
+        of_target = self._block_features(images, self.target)
         on_source = self.discriminator(torch.cat(of_sources)).squeeze(1)
         on_target = self.discriminator(of_target.detach()).squeeze(1)
         loss = domain_confusion(on_source, True, 0.1) + domain_confusion(on_target, False, 0.1)
@@ -60,7 +63,7 @@ class PlainLoop:
     def moment_matching(self, sources: Sequence[Batch], images: Tensor) -> None:
         """M3SDA, step A: the sources' cross-entropy and all pairs of moments."""
         embeddings = self._embeddings(sources)
-        _, of_target = self.network.features(images, self.target)
+        of_target = self._embed(images, self.target)
         known = [moments(embedding) for embedding in embeddings]
         pairs = list(combinations(known, 2))
         among = [distance(a, b) for one, two in pairs for a, b in zip(one, two, strict=True)]
@@ -73,17 +76,28 @@ class PlainLoop:
         self.moment_matching(sources, images)
         with torch.no_grad():
             embeddings = self._embeddings(sources)
-            _, of_target = self.network.features(images, self.target)
+            of_target = self._embed(images, self.target)
         loss = self._cross_entropy(embeddings, sources)
         self._descend(loss - discrepancy(self._classify(of_target)), self.head_optimizer)
         for _ in range(2):
-            _, of_target = self.network.features(images, self.target)
+            of_target = self._embed(images, self.target)
             self._descend(discrepancy(self._classify(of_target)), self.optimizer)
+
+    def _block_features(self, images: Tensor, domain: Domain) -> Tensor:
+        """Autograd and batch norm as PyTorch has them: no folded weights, no backward by hand."""
+        norms = NormCursor(domain)
+        features = (domain.input_adapter or self.network.input_adapter)(images, norms)
+        for weights in self.network.templates.mix(domain.mixture()).layers():
+            features = isometric_block(features, weights, norms)
+        return features
+
+    def _embed(self, images: Tensor, domain: Domain) -> Tensor:
+        return self.network.embed_block_features(self._block_features(images, domain), domain)
 
     def _embeddings(self, sources: Sequence[Batch]) -> list[Tensor]:
         with torch.set_grad_enabled(self.whole and torch.is_grad_enabled()):
             return [
-                self.network.features(batch, domain)[1]
+                self._embed(batch, domain)
                 for (batch, _), domain in zip(sources, self.sources, strict=True)
             ]
 

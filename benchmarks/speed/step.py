@@ -21,10 +21,10 @@ def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
     for strategy, least in TARGETS.items():
         ours = our_step(setting, strategy)
         for whole, words in (
-            (False, f"loop by hand on our network: {count} sources forward, 64 xi train"),
+            (False, f"plain PyTorch: {count} sources forward without gradient, 64 xi train"),
             (
                 True,
-                f"loop by hand as published: {count} sources, the whole unshared network trains",
+                f"plain PyTorch as published: {count} sources, the whole network trains",
             ),
         ):
             network = "unshared" if whole else "compositional"

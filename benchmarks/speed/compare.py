@@ -85,12 +85,14 @@ class Comparison:
 def alternate(
     ours: Callable[[], Any], other: Callable[[], Any], repeats: int
 ) -> tuple[float, float]:
-    """Median seconds of both, called in turn, so that what slows the machine slows both."""
+    """Median seconds of both, called in turn, so that what slows the machine slows both.
+
+    Each turn has a call that is not timed: the other way has just left the caches full of its own.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    for call in (ours, other):
-        call()  # first calls choose algorithms and fill caches
     for _ in range(repeats):
         for call, found in zip((ours, other), times, strict=True):
+            call()
             started = time.perf_counter()
             call()
             found.append(time.perf_counter() - started)

@@ -99,4 +99,4 @@ def fresh_target(backbone: Backbone, target: Splits) -> Domain:
     """The mean of the sources with the target's own statistics."""
     start = make_start(backbone, MEAN, "target", target.train.images[:1000])
     start.use_statistics(1.0)
-    return start.target
+    return start.target.eval()

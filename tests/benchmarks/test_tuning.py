@@ -1,0 +1,94 @@
+import json
+from typing import Any
+
+import pytest
+
+from adapters.adapt import LEARNING_RATES, STRATEGIES, AdaptConfig
+from benchmarks.digits import NETWORKS, TRAINED
+from benchmarks.results import read_lines
+from benchmarks.report import RESULTS
+from benchmarks.tuning import (
+    DEVELOPMENT_TARGETS,
+    identity,
+    markdown,
+    settings,
+    shared_choices,
+    summary,
+)
+from data_prep.digits import DIGIT_DOMAINS, MNIST_SOURCES
+
+
+def line(accuracy: float, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "recipe": "paper", "network": "compositional", "seed": 0, "target": "optdigits",
+        "strategy": "information_maximization", "trains": "mixture_weights",
+        "learning_rate": 0.1, "steps": 100, "last_accuracy": accuracy - 1,
+    }  # fmt: skip
+    return values | {"accuracy": accuracy} | changes
+
+
+def test_development_targets_are_neither_sources_nor_the_target_of_the_benchmark() -> None:
+    assert set(DEVELOPMENT_TARGETS) <= set(DIGIT_DOMAINS)
+    assert not set(DEVELOPMENT_TARGETS) & {*MNIST_SOURCES, "svhn", "meter", "usps"}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_grid_holds_the_defaults_and_every_strategy_that_learns(network: str) -> None:
+    grid = list(settings(network))
+    trains, default = TRAINED[network], AdaptConfig()
+    found = {(s.strategy, s.learning_rate, s.steps) for s in grid if s.trains == trains}
+    for name, method in STRATEGIES.items():
+        if method is not None:
+            rate = pytest.approx(LEARNING_RATES[trains] * method.RATE)
+            assert any(s == name and rate == r and n == default.steps for s, r, n in found), name
+    assert {s.trains for s in grid if s.strategy == "oracle"} == {"all"}
+
+
+def test_means_are_over_recipes_seeds_and_targets_and_the_best_is_bold() -> None:
+    lines = [
+        line(80.0), line(60.0, target="mnist_m"), line(90.0, recipe="strong"),
+        line(70.0, recipe="strong", target="mnist_m"),
+        line(50.0, learning_rate=0.3), line(40.0, learning_rate=0.3, target="mnist_m"),
+    ]  # fmt: skip
+    means = summary(lines)
+    assert means.accuracy.tolist() == [75.0, 45.0]
+    assert means.n.tolist() == [4, 2]
+    table = markdown(means)
+    assert "| 0.1 | 100 | **75.00** | 74.00 | 85.00 | 65.00 | 4 |" in table
+    assert "| 0.3 | 100 | 45.00 |" in table
+
+
+def test_what_is_one_number_for_both_networks_is_chosen_by_the_mean_of_both() -> None:
+    other = {"network": "unshared", "trains": "input_adapter", "learning_rate": 0.003}
+    table = shared_choices(summary([line(80.0), line(60.0, **other)]))
+    assert "| information_maximization | 1 | 100 | 70.00 |" in table
+
+
+def test_an_oracle_has_no_last_iterate() -> None:
+    found = line(90.0, strategy="oracle", trains="all", learning_rate=0.001)
+    del found["last_accuracy"]
+    assert "| **90.00** | - |" in markdown(summary([found, line(80.0)]))
+
+
+def test_a_line_is_known_by_its_setting_and_backbone_not_by_its_result() -> None:
+    assert identity(line(80.0)) == identity(line(10.0))
+    assert identity(line(80.0)) != identity(line(80.0, seed=1))
+    assert identity(line(80.0)) != identity(line(80.0, steps=50))
+
+
+def test_the_committed_table_is_made_from_the_committed_rows() -> None:
+    folder = RESULTS / "tuning"
+    means = summary(read_lines(folder / "results.jsonl"))
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    assert table == f"{markdown(means)}\n{shared_choices(means)}"
+    assert json.loads((folder / "results.jsonl").read_text().splitlines()[0])["commit"]
+
+
+def test_defaults_are_the_best_of_the_committed_table() -> None:
+    means = summary(read_lines(RESULTS / "tuning" / "results.jsonl"))
+    learned = means[means.strategy == AdaptConfig.strategy]
+    for trains, rate in LEARNING_RATES.items():
+        own = learned[(learned.trains == trains) & (learned.steps == AdaptConfig.steps)]
+        assert own.loc[own.accuracy.idxmax()].learning_rate == pytest.approx(rate)
+    at_default = learned[learned.learning_rate.isin(LEARNING_RATES.values())]
+    assert at_default.groupby("steps").accuracy.mean().idxmax() == AdaptConfig.steps

@@ -35,7 +35,7 @@ def compare_time_to_accuracy(setting: Setting) -> Iterator[SpeedRow]:
 
 def by_hand(setting: Setting, strategy: str) -> tuple[float, float]:
     """Seconds and final test accuracy (percent) of the loop by hand on 64 xi."""
-    loop = setting.plain_loop("compositional", whole=False)
+    loop = setting.plain_loop("compositional", strategy, whole=False)
     step = getattr(loop, strategy)
     train = setting.target.train
     generator = torch.Generator().manual_seed(0)

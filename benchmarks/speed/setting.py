@@ -73,14 +73,13 @@ class Setting:
         target = fresh_target(backbone, self.target)
         trains = TRAINED[network]
         learned = trainable_parameters(backbone, target, trains)
-        optimizer = torch.optim.Adam(learned, lr=LEARNING_RATES[trains])
+        optimizer = torch.optim.Adam(learned, lr=rate_of(name, trains))
         generator = torch.Generator().manual_seed(0)
-        make = STRATEGIES[name]
-        assert make is not None
-        return make(AdaptationTask(backbone, target, learned, optimizer, BATCH, generator))
+        task = AdaptationTask(backbone, target, learned, optimizer, BATCH, generator)
+        return method_of(name)(task)
 
-    def plain_loop(self, kind: str, *, whole: bool) -> PlainLoop:
-        """The same by hand; `whole` trains every weight, else what ours trains."""
+    def plain_loop(self, kind: str, strategy: str, *, whole: bool) -> PlainLoop:
+        """The same by hand; `whole` trains every weight, else what ours trains at its rate."""
         backbone = self.backbone(kind)
         network = backbone.network
         target = fresh_target(backbone, self.target)
@@ -91,8 +90,20 @@ class Setting:
             rate = 1e-3
         else:
             learned = trainable_parameters(backbone, target, TRAINED[kind])
-            rate = LEARNING_RATES[TRAINED[kind]]
+            rate = rate_of(strategy, TRAINED[kind])
         return PlainLoop(network, sources, target, learned, rate=rate, whole=whole)
+
+
+def method_of(strategy: str) -> type[Strategy]:
+    """The class of a strategy that learns."""
+    method = STRATEGIES[strategy]
+    assert method is not None, f"{strategy} takes no steps"
+    return method
+
+
+def rate_of(strategy: str, trains: str) -> float:
+    """The learning rate that `adapt` uses by default."""
+    return LEARNING_RATES[trains] * method_of(strategy).RATE
 
 
 def fresh_target(backbone: Backbone, target: Splits) -> Domain:

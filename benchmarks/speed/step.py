@@ -28,7 +28,7 @@ def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
             ),
         ):
             network = "unshared" if whole else "compositional"
-            loop = setting.plain_loop(network, whole=whole)
+            loop = setting.plain_loop(network, strategy, whole=whole)
             step = getattr(loop, strategy)
             sources, images = setting.source_batches(), setting.target_images()
             row = Comparison(

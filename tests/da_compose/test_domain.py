@@ -39,6 +39,14 @@ def test_unknown_domain_is_refused_with_the_names_there_are(make_network) -> Non
         DomainTable()["c"]
 
 
+def test_names_in_an_error_are_few_where_the_domains_are_many() -> None:
+    table = DomainTable()
+    for number in range(25):
+        table.add(make_domain(f"site-{number}"))
+    with pytest.raises(ValueError, match=r"there are: site-0, .*, site-19, and 5 more$"):
+        table["other"]
+
+
 def test_table_keeps_the_order_of_addition(make_network) -> None:
     network = make_network(domains=("z", "a", "m"))
     assert [domain.name for domain in network.domains] == ["z", "a", "m"]

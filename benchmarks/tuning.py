@@ -158,6 +158,17 @@ def main(
     runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int
 ) -> None:
     """Adapt the digits benchmark's backbones to the development targets; write the table."""
+    try:
+        tune(runs, results, data, seeds, processes)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"wrote {results / 'table.md'}")
+
+
+def tune(
+    runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int
+) -> None:
+    """Run what is unfinished of the grid on every backbone of these seeds, then make the table."""
     chosen = load_benchmark_data(data)
     sources = {name: Splits(d.train, d.test) for name, d in chosen.prepared.items()}
     targets = {}
@@ -179,7 +190,6 @@ def main(
     with replacing(results / "table.md") as temporary:
         means = summary(read_lines(file))
         temporary.write_text(f"{markdown(means)}\n{shared_choices(means)}", encoding="utf-8")
-    click.echo(f"wrote {results / 'table.md'}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.digits import NETWORKS
 from benchmarks.results import append_line, read_lines
 from benchmarks.speed.accuracy import compare_time_to_accuracy
 from benchmarks.speed.compare import SpeedRow
@@ -34,6 +35,8 @@ def bench_speed(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        for network in NETWORKS:
+            setting.backbone(network)  # pretrained now, where it is missing
         for suite in suites:
             for row in SUITES[suite](setting):
                 append_line(folder / "results.jsonl", asdict(row))

@@ -1,5 +1,7 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 from adapters.losses import moment_distance, moments
 from benchmarks.results import append_line
-from benchmarks.speed.bench import markdown, read_speed_rows, write_table
+from benchmarks.speed.bench import SUITES, bench_speed, markdown, read_speed_rows, write_table
 from benchmarks.speed.compare import Comparison, SpeedRow, alternate
 from benchmarks.speed.plain import PlainLoop
 from da_compose import CompositionalNetwork, NetworkConfig
@@ -119,3 +121,24 @@ def test_loop_by_hand_minimizes_the_moment_distance(network: CompositionalNetwor
     for _ in range(20):
         loop.moment_matching(BATCHES, images)
     assert apart() < first
+
+
+def test_missing_backbones_are_made_before_anything_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suites time predictions without gradients; pretraining within one could not learn."""
+    made: list[tuple[str, bool]] = []
+
+    class Setting:
+        def backbone(self, network: str) -> None:
+            made.append((network, torch.is_grad_enabled()))
+
+    @torch.no_grad()
+    def suite(setting: Setting) -> Iterator[SpeedRow]:
+        assert len(made) == 2
+        yield row()
+
+    monkeypatch.setitem(SUITES, "step", suite)
+    bench_speed(cast(Any, Setting()), ("step",), tmp_path, lambda line: None)
+    assert made == [("compositional", True), ("unshared", True)]
+    assert read_speed_rows(tmp_path)[0].ratio == 2.5

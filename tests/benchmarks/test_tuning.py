@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from adapters.adapt import LEARNING_RATES, STRATEGIES, AdaptConfig
 from benchmarks.digits import NETWORKS, TRAINED
@@ -10,6 +12,7 @@ from benchmarks.results import read_lines
 from benchmarks.tuning import (
     DEVELOPMENT_TARGETS,
     identity,
+    main,
     markdown,
     settings,
     shared_choices,
@@ -97,3 +100,9 @@ def test_defaults_are_the_best_of_the_committed_table() -> None:
             if row["learning_rate"] == pytest.approx(rate):
                 of_steps[row["steps"]] = of_steps.get(row["steps"], 0.0) + row["accuracy"]
     assert max(of_steps, key=lambda steps: of_steps[steps]) == AdaptConfig.steps
+
+
+def test_a_users_mistake_ends_in_one_line(tmp_path: Path) -> None:
+    found = CliRunner().invoke(main, ["--data", str(tmp_path / "missing")])
+    assert found.exit_code == 1
+    assert found.output.startswith("Error: expected a data root")

@@ -71,9 +71,11 @@ def test_a_run_goes_on_while_calls_return(monkeypatch):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_exception_of_a_call_comes_out_at_once(tmp_path, processes):
-    with pytest.raises(ZeroDivisionError, match=r"by [ab]"):
-        run_grid(fail, JOBS, (tmp_path,), processes=processes)
-    assert len((tmp_path / "runs").read_text()) <= processes
+    with pytest.raises(ZeroDivisionError, match=r"by [abcd]"):
+        run_grid(fail, "abcdefghijkl", (tmp_path,), processes=processes)
+    # joblib hands out two calls a process in advance: a free process may have begun one of those
+    most = 1 if processes == 1 else 2 * processes
+    assert len((tmp_path / "runs").read_text()) <= most
 
 
 def test_one_process_is_this_one(tmp_path):

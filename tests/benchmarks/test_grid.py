@@ -83,8 +83,9 @@ def test_one_process_is_this_one(tmp_path):
     assert processes_and_settings(tmp_path)[0] == {str(os.getpid())}
 
 
-def test_no_jobs_are_no_calls():
-    run_grid(fail, (), (), processes=2)
+def test_no_jobs_are_no_calls(tmp_path):
+    run_grid(fail, (), (tmp_path,), processes=2)
+    assert not list(tmp_path.iterdir())
 
 
 # Dask

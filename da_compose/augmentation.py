@@ -29,6 +29,10 @@ class AugmentationConfig:
             if not 0 <= value <= most:
                 raise ValueError(f"{name} must be between 0 and {most}, got {value}")
 
+    def apply(self, pixels: Tensor, generator: torch.Generator, rows: slice = ALL) -> Tensor:
+        """See `augment`."""
+        return augment(pixels, self, generator, rows)
+
 
 @dataclass(frozen=True)
 class Draws:

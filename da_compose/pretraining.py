@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from da_compose.augmentation import AugmentationConfig, augment
+from da_compose.augmentation import AugmentationConfig
 from da_compose.domain import Domain
 from da_compose.images import ImageSet, normalize, to_pixels
 from da_compose.network import CompositionalNetwork
 from da_compose.parallel import copy_from_process_0, rank, sum_figures, sum_gradients, world
+from da_compose.picture_augmentation import PictureAugmentation
 from da_compose.statistics import estimate_statistics
 
 POOLED = "pooled"  # name of the domain that is trained on all sources together
@@ -27,7 +28,8 @@ class PretrainConfig:
     xi_rate: float = 3.0  # learning rate of xi, as a multiple
     weight_decay: float = 0.05  # of kernels only
     clip: float = 5.0  # largest gradient norm
-    augmentation: AugmentationConfig | None = None
+    augmentation: AugmentationConfig | PictureAugmentation | None = None
+    balanced: bool = False  # every class of a source equally often, however few its images
     pooled: bool = False  # also train a domain `pooled` on all sources together
     statistics_batches: int = 60  # batches a domain for its final batch-norm statistics
     seed: int = 0
@@ -39,28 +41,53 @@ class PretrainConfig:
 
 
 class Sampler:
-    """Endless seeded permutations of one image set; a batch is a function of the step alone."""
+    """Endless seeded permutations of one image set; a batch is a function of the step alone.
 
-    def __init__(self, data: ImageSet, batch_size: int, seed: int) -> None:
+    balanced: in each permutation every class comes equally often, rare ones again and again.
+    """
+
+    def __init__(
+        self, data: ImageSet, batch_size: int, seed: int, *, balanced: bool = False
+    ) -> None:
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
+        self.balanced = balanced
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
 
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.data))
         if epoch != self._epoch:
-            generator = seeded(self.seed, epoch)
-            self._order = torch.randperm(len(self.data), generator=generator)
+            self._order = self._permutation(seeded(self.seed, epoch))
             self._epoch = epoch
         return int(self._order[offset])
+
+    def _permutation(self, generator: torch.Generator) -> Tensor:
+        """Indices of one epoch (M,)."""
+        order = torch.randperm(len(self.data), generator=generator)
+        if not self.balanced:
+            return order
+        labels = torch.from_numpy(self.data.labels)[order]
+        classes = labels.unique()
+        share = -(-len(order) // len(classes))  # of each class, rounded up
+        chosen = torch.cat(
+            [repeated(order[labels == label], share, generator) for label in classes]
+        )
+        return chosen[torch.randperm(len(chosen), generator=generator)[: len(order)]]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels in [0, 1] (B, 1 or 3, S, S) and labels (B,) of one step."""
         first = step * self.batch_size
         chosen = [self._index(first + offset) for offset in range(self.batch_size)]
         return to_pixels(self.data.images[chosen]), torch.from_numpy(self.data.labels[chosen])
+
+
+def repeated(values: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` of the values (M,), each as often as any other, or once more."""
+    rounds = -(-count // len(values))
+    orders = [torch.randperm(len(values), generator=generator) for _ in range(rounds)]
+    return values[torch.cat(orders)[:count]]
 
 
 def seeded(*numbers: int) -> torch.Generator:
@@ -103,7 +130,9 @@ class Pretrainer:
         self.config = config
         self.sources = dict(sources)
         self.samplers = {
-            name: Sampler(data, config.batch_size, config.seed * 1000 + position)
+            name: Sampler(
+                data, config.batch_size, config.seed * 1000 + position, balanced=config.balanced
+            )
             for position, (name, data) in enumerate(self.sources.items())
         }
         self._check_shares()
@@ -168,7 +197,7 @@ class Pretrainer:
             if self.config.augmentation is None:
                 pixels = pixels[rows]
             else:
-                pixels = augment(pixels, self.config.augmentation, generator, rows)
+                pixels = self.config.augmentation.apply(pixels, generator, rows)
             inputs.append(normalize(pixels, self.network.config.image_channels))
             labels.append(all_labels[rows])
         device = self.network.device

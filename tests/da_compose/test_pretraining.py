@@ -248,3 +248,24 @@ def test_labels_that_the_network_has_no_class_for_are_refused(make_network, wron
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be at least"):
         PretrainConfig(**wrong)
+
+
+def test_a_balanced_sampler_shows_every_class_equally_often():
+    labels = np.repeat(np.arange(3), [30, 6, 1])
+    images = np.zeros((len(labels), 4, 4), dtype=np.uint8)
+    data = ImageSet(images, labels.astype(np.int64))
+    sampler = Sampler(data, len(labels), seed=0, balanced=True)
+    for epoch in range(3):
+        counts = sampler.batch(epoch)[1].bincount(minlength=3)
+        assert counts.sum() == len(labels)
+        assert counts.max() - counts.min() <= 2
+    assert not torch.equal(sampler.batch(0)[1], sampler.batch(1)[1])
+    assert torch.equal(sampler.batch(0)[1], Sampler(data, 37, 0, balanced=True).batch(0)[1])
+
+
+def test_a_balanced_sampler_uses_every_image_of_a_large_class():
+    labels = np.repeat(np.arange(2), [8, 2]).astype(np.int64)
+    images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), dtype=np.uint8)
+    sampler = Sampler(ImageSet(images, labels), 10, seed=0, balanced=True)
+    seen = {int(value) for step in range(8) for value in (sampler.batch(step)[0] * 255).unique()}
+    assert seen == set(range(10))

@@ -39,7 +39,8 @@ class Backbone:
     @property
     def fingerprint(self) -> str:
         """Hash of every shared weight: an adapter fits the backbone it was made with, no other."""
-        digest = hashlib.sha256(repr(self.network.config).encode())
+        config = self.network.config
+        digest = hashlib.sha256((repr(config) + (config.trunk or "")).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             if not name.startswith("domains."):
                 digest.update(name.encode())

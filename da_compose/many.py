@@ -73,8 +73,8 @@ def features_many(
         means[0] - _stacked(convolutions, "bias"), variances[0],
     )  # fmt: skip
     patches = functional.unfold(
-        images.flatten(0, 1), config.patch_size, stride=config.patch_size
-    ).mT  # (D * B, S * S, 3 * patch * patch)
+        network.trunk(images.flatten(0, 1)), config.patch_size, stride=config.patch_size
+    ).mT  # (D * B, S * S, channels * patch * patch)
     features = _linear(patches.reshape(count, -1, patches.shape[2]), kernel, shift).relu_()
 
     mixture = torch.stack([domain.mixture() for domain in domains])  # (D, L, K)
@@ -92,7 +92,7 @@ def features_many(
     after = _folded(
         output.after.weight, output.after_gamma, output.after_beta, means[3], variances[3]
     )
-    size = config.image_size // config.patch_size
+    size = int(patches.shape[1] ** 0.5)  # S
     block_features = features.view(count, batch, size, size, -1).permute(0, 1, 4, 2, 3)
     return block_features, _linear(hidden, *after).relu_()
 

@@ -91,7 +91,7 @@ def materialize(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
         for layer in network.folded_blocks(domain, norms)
     ]
     plain = PlainNetwork(
-        input_adapter=first,
+        input_adapter=nn.Sequential(deepcopy(network.trunk), first) if config.trunk else first,
         blocks=blocks,
         before=folded(output.before.weight, output.before_gamma, output.before_beta),
         after=folded(output.after.weight, output.after_gamma, output.after_beta),

@@ -1,7 +1,7 @@
 """The compositional isometric network (paper, sections 3.1 and 3.2)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ class NetworkConfig:
     num_classes: int = 10  # N
     mixed_batch_norm: bool = True  # gamma, beta belong to templates; else one set a layer
     signature: tuple[int, ...] | None = None  # fixed template of each layer; None: xi is learned
+    # Frozen features in front (`da_compose.trunk`), such as "resnet18.layer3"; patches are then of
+    # its map. Not in the repr, which fingerprints of networks without a trunk have hashed always.
+    trunk: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "num_templates", "channels", "expansion", "squeeze",
@@ -41,10 +44,12 @@ class NetworkConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
-        if self.image_size % self.patch_size:
+        if self.trunk is None and self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
             )
+        if self.trunk is not None and self.image_channels != 3:
+            raise ValueError(f"a trunk takes images of 3 channels, got {self.image_channels}")
         if self.signature is not None and len(self.signature) != self.num_layers:
             raise ValueError(
                 f"signature has {len(self.signature)} entries for {self.num_layers} layers"
@@ -77,13 +82,14 @@ PRESETS = {
 
 
 class InputAdapter(nn.Module):
-    """Image (B, 3, H, W) -> (B, C, S, S): convolution with kernel = stride, batch norm, ReLU."""
+    """Image (B, 3, H, W), or a trunk's map of it (B, Ct, h, w) -> (B, C, S, S).
 
-    def __init__(self, config: NetworkConfig) -> None:
+    Convolution with kernel = stride, batch norm, ReLU.
+    """
+
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            config.image_channels, config.channels, config.patch_size, config.patch_size
-        )
+        self.conv = nn.Conv2d(channels, config.channels, config.patch_size, config.patch_size)
         self.gamma = nn.Parameter(torch.ones(config.channels))
         self.beta = nn.Parameter(torch.zeros(config.channels))
 
@@ -137,7 +143,13 @@ class CompositionalNetwork(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.input_adapter = InputAdapter(config)
+            self.trunk, channels = nn.Identity(), config.image_channels
+            if config.trunk is not None:
+                from da_compose.trunk import Trunk  # torchvision takes seconds to import
+
+                self.trunk = Trunk(config.trunk, config.image_size, config.patch_size)
+                channels = self.trunk.channels
+            self.input_adapter = InputAdapter(config, channels)
             self.output_adapter = OutputAdapter(config)
             self.heads = nn.ModuleList(
                 nn.Linear(config.embedding, config.num_classes) for _ in range(NUM_HEADS)
@@ -195,7 +207,8 @@ class CompositionalNetwork(nn.Module):
                 f"got {tuple(images.shape)}"
             )
         adapter = domain.input_adapter or self.input_adapter
-        features = adapter(images.contiguous(memory_format=torch.channels_last), norms)
+        images = images.contiguous(memory_format=torch.channels_last)
+        features = adapter(self.trunk(images), norms)
         if domain.training:
             for block in self.templates.mix(domain.mixture()).layers():
                 features = isometric_block(features, block, norms)
@@ -233,7 +246,7 @@ class CompositionalNetwork(nn.Module):
         return self.classify(self.features(images, domain)[1], domain)
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything that all domains share: templates, adapters, heads; no xi."""
+        """All that domains share and train: templates, adapters, heads; no xi, no trunk."""
         for part in (self.templates, self.input_adapter, self.output_adapter, self.heads):
             yield from part.parameters()
 

@@ -1,25 +1,24 @@
 """Unlabelled target images from whatever a user has: array, tensor, Dataset, file or folder."""
 
-import struct
+import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from da_compose.images import resize
+from da_compose.pictures import BrokenPicture, list_pictures, read_all, to_rgb
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 ACCEPTED = "an array, a tensor, a Dataset, a DataLoader, an .npz file or a folder of pictures"
-BROKEN_PICTURE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error,
-                  Image.DecompressionBombError)  # fmt: skip
+IN_MEMORY = 64 * 2**20  # bytes of pictures; more of them lie in a temporary file
 
 
 def read_images(source: Any, size: int) -> NDArray[np.uint8]:
@@ -30,6 +29,7 @@ def read_images(source: Any, size: int) -> NDArray[np.uint8]:
     of images or (image, label) pairs, whose labels are never looked at; a path to a `.npz` with
     `images` or `train_images`, to one picture or to a folder of pictures.
     A shuffling DataLoader comes in one fixed order, and leaves torch's global generator alone.
+    Many pictures come memory-mapped, from a temporary file that is gone with the array.
     """
     if isinstance(source, (str, Path)):
         path = Path(source)
@@ -77,62 +77,64 @@ def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
     return (array * 255).round().astype(np.uint8)
 
 
-def list_pictures(path: Path) -> list[Path]:
-    """All picture files below a folder, sorted; or the one file that `path` is."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f"no file or folder at {path}; check the path")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-    if not found:
-        raise ValueError(f"no pictures below {path}; looked for {', '.join(sorted(PICTURES))}")
-    return found
+def read_pictures(paths: Sequence[Path], size: int) -> tuple[NDArray[np.uint8], list[Path]]:
+    """Readable pictures as uint8 (M, S, S, 3), and their paths; see `picture_batches`."""
+    (batch,) = picture_batches(paths, size, max(len(paths), 1))
+    return batch
 
 
-def read_pictures(paths: Iterable[Path], size: int) -> tuple[NDArray[np.uint8], list[Path]]:
-    """Pictures as uint8 (M, S, S, 3), and their paths.
+def picture_batches(
+    paths: Sequence[Path], size: int, at_once: int
+) -> Iterator[tuple[NDArray[np.uint8], list[Path]]]:
+    """Readable pictures as uint8 (M, S, S, 3) with their paths, of `at_once` paths at a time.
 
-    Unreadable ones are left out, and named in one warning; ValueError where no other is left.
+    After the last one, one warning names every picture that was left out, and says why;
+    ValueError where none could be read.
     """
-    images, kept, broken = [], [], []
-    for path in paths:
-        try:
-            with Image.open(path) as picture:
-                small = to_rgb(picture).resize((size, size), Image.Resampling.BILINEAR)
-        except BROKEN_PICTURE as error:
-            broken.append(f"{path}: {error}")
-        else:
-            images.append(np.asarray(small))
-            kept.append(path)
-    if not images:
+    broken: list[str] = []
+    for start in range(0, len(paths), at_once):
+        images, kept = _read_some(paths[start : start + at_once], size, broken)
+        if kept:
+            yield images, kept
+    if len(broken) == len(paths):
         raise ValueError(
             f"none of {len(broken)} pictures could be read; give pictures or {ACCEPTED}; "
             f"the first: {broken[0] if broken else 'none given'}"
         )
     if broken:
-        warnings.warn(
-            f"{len(broken)} unreadable pictures left out:\n" + "\n".join(broken), stacklevel=2
-        )
-    return np.stack(images), kept
+        lines = "\n".join(broken)
+        warnings.warn(f"{len(broken):,} unreadable pictures left out:\n{lines}", stacklevel=2)
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """A picture as a viewer shows it, in 8-bit RGB.
+def _read_some(
+    paths: Sequence[Path], size: int, broken: list[str]
+) -> tuple[NDArray[np.uint8], list[Path]]:
+    """Pictures (M, S, S, 3) and their paths; what cannot be read is added to `broken`."""
+    kept = []
+    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
+        for path, found in zip(paths, read_all(paths, size), strict=True):
+            if isinstance(found, BrokenPicture):
+                broken.append(str(found))
+            else:
+                _write(file, found)
+                kept.append(path)
+        shape = (len(kept), size, size, 3)
+        if file.tell() > IN_MEMORY:
+            file.flush()
+            return np.memmap(file, np.uint8, "r+", shape=shape), kept
+        file.seek(0)
+        return np.frombuffer(bytearray(file.read()), np.uint8).reshape(shape), kept
 
-    Turned as its EXIF data say, transparency laid on white, deep grey scaled down to 8 bits.
-    """
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "F":  # float
-        picture = Image.fromarray(as_uint8(np.asarray(picture)[None])[0])
-    elif picture.mode.startswith("I"):  # 16 bits, in 16 or 32
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"grey values {values.min()} to {values.max()} exceed 16 bits")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return picture.convert("RGB")
+
+def _write(file: IO[bytes], image: NDArray[np.uint8]) -> None:
+    try:
+        file.write(image.data)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; pictures need more room than {tempfile.gettempdir()} has: "
+            "set TMPDIR to another folder",
+        ) from error
 
 
 def _read_npz(path: Path) -> NDArray[Any]:

@@ -1,3 +1,4 @@
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from adapters.targets import as_uint8, read_images, read_pictures
+from adapters import targets
+from adapters.targets import as_uint8, picture_batches, read_images, read_pictures
+from da_compose.pictures import list_pictures
+from tests.pictures import make_pictures
 
 SIZE = 8
 COLOUR = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
@@ -245,6 +249,53 @@ def test_broken_pictures_are_left_out_and_named_in_one_warning(tmp_path: Path):
     assert all(name in str(caught[0].message) for name in broken)
     np.testing.assert_array_equal(images, COLOUR[:1])
     assert kept == [good]
+
+
+@pytest.fixture
+def pictures_and_broken(tmp_path: Path) -> tuple[list[Path], list[Path]]:
+    broken = make_pictures(tmp_path / "pictures", good=40, broken_of_each_kind=3)
+    return list_pictures(tmp_path / "pictures"), broken
+
+
+@pytest.mark.parametrize("at_once", [70, 16, 1])
+def test_every_broken_picture_is_named_with_its_reason_a_line_each(pictures_and_broken, at_once):
+    paths, broken = pictures_and_broken
+    with pytest.warns(UserWarning) as caught:
+        batches = list(picture_batches(paths, SIZE, at_once))
+    assert len(caught) == 1
+    header, *lines = str(caught[0].message).split("\n")
+    assert header == "30 unreadable pictures left out:"
+    assert [line.split(": ")[0] for line in lines] == list(map(str, broken))
+    assert all(len(line.split(": ", 1)[1]) > 5 for line in lines)
+    assert [path for _, kept in batches for path in kept] == [p for p in paths if p not in broken]
+    assert all(len(images) == len(kept) <= at_once for images, kept in batches)
+
+
+@pytest.mark.filterwarnings("ignore:30 unreadable")
+def test_many_pictures_lie_in_a_file_that_is_gone_and_are_the_same(
+    pictures_and_broken, tmp_path: Path, monkeypatch
+):
+    folder = tmp_path / "pictures"
+    plain = read_images(folder, SIZE)
+    monkeypatch.setattr(targets, "IN_MEMORY", plain.nbytes - 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    mapped = read_images(folder, SIZE)
+    assert isinstance(mapped, np.memmap) and not isinstance(plain, np.memmap)
+    assert not list((tmp_path / "temporary").iterdir())
+    np.testing.assert_array_equal(mapped, plain)
+    assert (mapped.shape, mapped.dtype) == ((40, SIZE, SIZE, 3), np.uint8)
+    for images in (plain, mapped):
+        images[0] += 1  # theirs who asked for them
+
+
+def test_a_full_disk_is_named_with_what_helps(tmp_path: Path, monkeypatch):
+    make_pictures(tmp_path, good=4, broken_of_each_kind=0)
+    monkeypatch.setattr(targets, "IN_MEMORY", 1)
+    with Path("/dev/full").open("w+b", buffering=0) as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+        with pytest.raises(OSError, match=r"No space left on device.*set TMPDIR"):
+            read_images(tmp_path, SIZE)
 
 
 def test_a_folder_of_broken_pictures_is_refused(tmp_path: Path):

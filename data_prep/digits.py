@@ -13,6 +13,7 @@ from data_prep.corruptions import CORRUPTIONS
 from data_prep.locations import (
     DATA_VARIABLE,
     PUBLISHERS,
+    DomainUnavailable,
     Location,
     digit_folders,
     locate,
@@ -54,10 +55,6 @@ BUNDLED: Mapping[str, Bundled] = {
     "optdigits": Bundled("scikit-learn", bundled_optdigits),
 }
 MNIST_SOURCES = ("mnist", "mnist_shot_noise", "mnist_shear", "mnist_scale")
-
-
-class DomainUnavailable(FileNotFoundError):
-    """A known domain whose data is nowhere to be had."""
 
 
 @dataclass(frozen=True, kw_only=True)

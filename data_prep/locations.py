@@ -1,7 +1,8 @@
-"""Where the files of a digit data set are: the user's root, the project's `data/`, a download.
+"""Where the files of a data set are: the user's root, the project's `data/`, a download.
 
-A root holds `digits/`, with `<name>.npz` or the publisher's own files in `<name>/`. Downloads go
-through torchvision, which knows the checksums, into the project's `data/downloads/`.
+A root holds `digits/`, with `<name>.npz` or the publisher's own files in `<name>/`, and
+`pictures/`, with a folder a data set. Downloads of digits go through torchvision, which knows the
+checksums, into the project's `data/downloads/`.
 """
 
 import contextlib
@@ -21,6 +22,10 @@ DATA_VARIABLE = "DA_COMPOSE_DATA"
 OFFLINE_VARIABLE = "DA_COMPOSE_OFFLINE"
 NETWORK_TIMEOUT = 5.0  # seconds without an answer
 DOWNLOAD_ATTEMPTS = 3
+
+
+class DomainUnavailable(FileNotFoundError):
+    """Known data that is nowhere to be had."""
 
 
 class Location(NamedTuple):
@@ -53,17 +58,22 @@ def chosen_root(data_root: Path | None) -> Path | None:
     root = Path(named).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(
-            f"expected a data root with digits/ inside, found no folder {root}; "
+            f"expected a data root with digits/ or pictures/ inside, found no folder {root}; "
             f"correct the path, or leave it and {DATA_VARIABLE} out to use other data"
         )
     return root
 
 
-def digit_folders(data_root: Path | None) -> list[Path]:
-    """Folders searched for files, first to last."""
+def data_folders(kind: str, data_root: Path | None) -> list[Path]:
+    """Folders searched for files of a kind, such as `pictures/pacs`, first to last."""
     root = chosen_root(data_root)
     roots = [project_data()] if root is None else [root, project_data()]
-    return [root / "digits" for root in roots]
+    return [root / kind for root in roots]
+
+
+def digit_folders(data_root: Path | None) -> list[Path]:
+    """Folders searched for digits, first to last."""
+    return data_folders("digits", data_root)
 
 
 def locate(name: str, data_root: Path | None, allow_download: bool) -> Location | None:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 import sys
 import warnings
 from concurrent.futures import BrokenExecutor
@@ -18,6 +19,8 @@ from benchmarks import commands
 from benchmarks.bench import load_benchmark_data
 from benchmarks.bench_cli import bench, report_command
 from benchmarks.digits import NETWORKS, PROFILES, RECIPES
+from benchmarks.html import write_adaptation_report
+from benchmarks.named_images import read_named_images
 from benchmarks.options import (
     PATH,
     STEPS,
@@ -115,20 +118,32 @@ def pretrain(out: Path, sources: tuple[str, ...], seed: int, device: str, **opti
 @click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
 @click.option("--steps", type=STEPS, default=100)
 @click.option("--name", help="Name of the new domain. [default: from --out]")
+@click.option("--report", type=PATH, help="HTML report to write too: one file to look at and send.")
 @seed_option
 @device_option
 def adapt_command(
-    backbone: Path, images: Path, out: Path, name: str | None, device: str, **options: Any
+    backbone: Path,
+    images: Path,
+    out: Path,
+    name: str | None,
+    report: Path | None,
+    device: str,
+    **options: Any,
 ) -> None:
     """Adapt a backbone to a folder of unlabelled pictures.
 
     Example: da-compose adapt --backbone backbone.safetensors --images scans/site-7
-    --out site-7.safetensors
+    --out site-7.safetensors --report site-7.html
     """
     commands.check_output(out, backbone, images)
+    if report is not None:
+        commands.check_output(report, backbone, images)
+        if report.resolve() == out.resolve():
+            raise click.BadParameter(f"--report and --out are both {out}; name another file")
     loaded = load_backbone(backbone, device_of(device))
     name = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-_.") or "target"
-    adaptation = adapt(loaded, images, name=name, **options)
+    found = read_named_images(images, loaded.network.config.image_size)
+    adaptation = adapt(loaded, found.images, name=name, **options)
     adaptation.save(out)
     for model, scores in adaptation.scores.items():
         click.echo(
@@ -139,6 +154,27 @@ def adapt_command(
         f"wrote {out}: {adaptation.learned_parameters} learned numbers, "
         f"{out.stat().st_size:,} bytes; start {adaptation.notes['start']}"
     )
+    if report is not None:
+        write_adaptation_report(
+            report,
+            adaptation,
+            found.images,
+            title=f"Adaptation to {name}",
+            names=found.names,
+            left_out=found.left_out,
+            command=command_line(click.get_current_context()),
+            seed=options["seed"],
+        )
+        click.echo(f"wrote {report}")
+
+
+def command_line(context: click.Context) -> str:
+    """The command that runs, with every option spelled out, as a shell takes it."""
+    words = ["da-compose", str(context.info_name)]
+    for option in context.command.params:
+        value = context.params.get(str(option.name))
+        words += [] if value is None else [option.opts[0], str(value)]
+    return shlex.join(words)
 
 
 @main.command()

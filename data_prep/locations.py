@@ -100,7 +100,7 @@ def download(name: str, folder: Path) -> bool:
         return False
     publisher = PUBLISHERS[name]
     unfinished = folder.with_name(f".{name}-unfinished")
-    with _alone_in(unfinished):
+    with alone_in(unfinished):
         if folder.exists():  # another process was first
             return True
         before = _files_below(unfinished)
@@ -123,7 +123,7 @@ _network_missing = False  # one look at the network is enough for a process
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Make the folder, and hold it against other processes."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)

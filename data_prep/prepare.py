@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ Origin = Literal["files", "download", "bundled"]
 
 VERSION = 1  # of the preparation; raise it when the same source would give other bytes
 SUMMARY = "domain.json"
+PROBLEMS = "problems.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class PreparedDomain:
     fingerprint: str
     num_classes: int
     notes: tuple[str, ...] = ()  # what a reader of results should know, such as absent classes
+    problems: Path | None = None  # a CSV file of pictures left out, and of duplicates
 
 
 def prepare(
@@ -59,9 +61,8 @@ def prepare(
     if size < 1:
         raise ValueError(f"expected an image size of at least 1 pixel, got {size}; 32 is usual")
     parts = {"version": VERSION, "size": size, "num_classes": num_classes, "origin": origin}
-    key = hashlib.sha256(json.dumps([parts, identity], sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache / f"{name}-{key}"
-    prepared = _open(folder)
+    folder = cache / f"{name}-{key_of(parts, identity)}"
+    prepared = open_prepared(folder)
     if prepared is None:
         raw = read()
         splits = {"train": raw.train, "test": raw.test}
@@ -69,11 +70,13 @@ def prepare(
             split: _checked_resize(content, size, num_classes, f"{name}, {split}")
             for split, content in splits.items()
         }
-        _publish(folder, name, origin, resized, num_classes)
-        prepared = _open(folder)
-    if prepared is None:
-        raise OSError(f"{folder} cannot be read back after writing; is the disk full or shared?")
+        prepared = _write(folder, name, origin, resized, num_classes)
     return prepared
+
+
+def key_of(*parts: object) -> str:
+    """Short name for JSON values, the same for equal ones."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def file_identity(*files: Path) -> list[tuple[str, int, int]]:
@@ -92,38 +95,62 @@ def _checked_resize(raw: RawSplit, size: int, num_classes: int, where: str) -> I
     return ImageSet(images=resize(images, size), labels=labels.astype(np.int64))
 
 
-def _publish(
+def _write(
     folder: Path, name: str, origin: Origin, splits: Mapping[str, ImageSet], num_classes: int
-) -> None:
-    """Write all files beside the folder, then move each into place, the summary last."""
+) -> PreparedDomain:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for split, content in splits.items():
+            for kind, array in (("images", content.images), ("labels", content.labels)):
+                np.save(temporary / f"{split}_{kind}.npy", np.ascontiguousarray(array))
+        return publish(temporary, folder, splits, name=name, origin=origin, num_classes=num_classes)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish(
+    temporary: Path,
+    folder: Path,
+    splits: Mapping[str, ImageSet],
+    *,
+    name: str,
+    origin: Origin,
+    num_classes: int,
+    notes: Sequence[str] = (),
+) -> PreparedDomain:
+    """Move what lies in `temporary` into the folder, the summary last, and open it there.
+
+    That is the arrays of `splits`, already saved as `<split>_images.npy` and `<split>_labels.npy`,
+    and perhaps a list of problems.
+    """
     digest = hashlib.sha256()
     arrays = {}
     for split, content in splits.items():
         for kind, array in (("images", content.images), ("labels", content.labels)):
-            arrays[f"{split}_{kind}"] = array = np.ascontiguousarray(array)
+            arrays[f"{split}_{kind}"] = [array.dtype.str, *array.shape]
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(array.data)
+            digest.update(np.ascontiguousarray(array).data)
+    absent = [note for split in splits for note in _absent(split, splits[split], num_classes)]
     summary = {
         "name": name,
         "origin": origin,
         "num_classes": num_classes,
         "fingerprint": digest.hexdigest()[:16],
-        "notes": [note for split in splits for note in _absent(split, splits[split], num_classes)],
-        "arrays": {key: [array.dtype.str, *array.shape] for key, array in arrays.items()},
+        "notes": [*absent, *notes],
+        "arrays": arrays,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for key, array in arrays.items():
-            np.save(temporary / f"{key}.npy", array)
-        (temporary / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
-        for file in (*(f"{key}.npy" for key in arrays), SUMMARY):
-            (temporary / file).replace(folder / file)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+    problems = [PROBLEMS] if (temporary / PROBLEMS).is_file() else []
+    for file in (*(f"{key}.npy" for key in arrays), *problems, SUMMARY):
+        (temporary / file).replace(folder / file)
+    prepared = open_prepared(folder)
+    if prepared is None:
+        raise OSError(f"{folder} cannot be read back after writing; is the disk full or shared?")
+    return prepared
 
 
-def _open(folder: Path) -> PreparedDomain | None:
+def open_prepared(folder: Path) -> PreparedDomain | None:
     """The domain in the folder; None where there is none or its files are not as summarized."""
     try:
         summary = json.loads((folder / SUMMARY).read_text())
@@ -140,6 +167,7 @@ def _open(folder: Path) -> PreparedDomain | None:
             fingerprint=summary["fingerprint"],
             num_classes=summary["num_classes"],
             notes=tuple(summary["notes"]),
+            problems=folder / PROBLEMS if (folder / PROBLEMS).is_file() else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None

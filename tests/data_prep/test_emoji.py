@@ -18,9 +18,10 @@ def test_54_classes_of_at_least_ten_emoji() -> None:
     classes = emoji_classes()
     assert len(classes) == 54
     assert min(map(len, classes.values())) == 10
-    assert len(EVERY) == len(set(EVERY)) == 1_119
+    assert len(EVERY) == len(set(EVERY)) == 1_113
     assert list(classes) == sorted(classes)
     assert "1f98a" in classes["animal-mammal"]  # fox
+    assert {"1f385", "1f936"} & set(classes["person-fantasy"]) in ({"1f385"}, {"1f936"})
     assert "a9" in classes["other-symbol"]  # copyright, in files called a9 and 00A9
 
 
@@ -34,7 +35,7 @@ def test_neither_flags_nor_keycaps_nor_skin_tones() -> None:
 @every_style
 def test_no_drawing_is_blank_and_all_are_on_white(style: str) -> None:
     pictures = every_emoji(style)
-    assert pictures.shape == (1_119, 32, 32, 3)
+    assert pictures.shape == (1_113, 32, 32, 3)
     assert pictures.dtype == np.uint8
     contrast = 255 - pictures.min(axis=(1, 2, 3)).astype(int)
     assert (contrast >= 16).all()  # white hearts and clouds have a light grey edge
@@ -43,9 +44,8 @@ def test_no_drawing_is_blank_and_all_are_on_white(style: str) -> None:
 
 @every_style
 def test_no_two_emoji_are_drawn_alike(style: str) -> None:
-    """As boxes for missing characters would be. The flat style has a few twins of its own."""
     pictures = every_emoji(style)
-    assert len(np.unique(pictures.reshape(len(EVERY), -1), axis=0)) >= 1_119 - 10
+    assert len({picture.tobytes() for picture in pictures}) == len(EVERY)
 
 
 def test_line_art_is_grey_and_the_others_are_not() -> None:

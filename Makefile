@@ -1,17 +1,25 @@
-# On a fresh machine: `make digits` runs the benchmark, `make test` the checks. Both set up .venv.
+# On a fresh machine: `make digits` and `make domainnet` run the benchmarks, `make test` the checks.
+# Each sets up .venv.
 PYTHON ?= python3
 PROFILE ?= quick
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: digits digits-full report test lint setup clean
+.PHONY: digits digits-full domainnet domainnet-full report test lint setup clean
 
 digits: setup
 	$(BIN)/da-compose bench digits --profile $(PROFILE)
 
 digits-full: PROFILE = full
 digits-full: digits
+
+# Without DomainNet's files: the emoji benchmark, and it says so
+domainnet: setup
+	$(BIN)/da-compose bench domainnet --profile $(PROFILE)
+
+domainnet-full: PROFILE = full
+domainnet-full: domainnet
 
 report: setup
 	$(BIN)/da-compose report --readme README.md

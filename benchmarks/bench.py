@@ -1,39 +1,77 @@
-"""`da-compose bench digits`: from data to rows, tables and plots."""
+"""A benchmark from data to rows, tables and plots: what `da-compose bench` runs."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.digits import Profile, plan
+from benchmarks.plan import BackboneJob, Benchmark, Profile, plan
 from benchmarks.report import draw_backbone, write_report
 from benchmarks.results import ResultRow
 from benchmarks.run import Splits, run_jobs
-from data_prep import DigitBenchmark, PreparedDomain, choose_digit_benchmark, load_digit_domain
+from data_prep import PreparedDomain, choose_digit_benchmark, load_digit_domain
+from data_prep.digits import NUM_CLASSES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkData:
-    """The chosen sources and target, prepared, with one fingerprint for all of them."""
+    """Sources and target of one rotation, prepared, and where they came from."""
 
-    chosen: DigitBenchmark
+    sources: tuple[str, ...]
+    target: str
+    class_names: tuple[str, ...]
+    origin: str  # "files", "download", "bundled", or several joined by "+"
     prepared: dict[str, PreparedDomain]
+    notes: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
+        """Of all domains together."""
         parts = sorted(f"{name}:{domain.fingerprint}" for name, domain in self.prepared.items())
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
+    @property
+    def domains(self) -> dict[str, Splits]:
+        return {name: Splits(domain.train, domain.test) for name, domain in self.prepared.items()}
 
-def load_benchmark_data(data_root: Path | None, target: str | None = None) -> BenchmarkData:
+    def jobs(
+        self,
+        benchmark: Benchmark,
+        profile: Profile,
+        recipes: tuple[str, ...],
+        networks: tuple[str, ...],
+    ) -> Iterator[BackboneJob]:
+        """Every backbone of a profile on these domains."""
+        return plan(
+            benchmark,
+            profile,
+            recipes=recipes,
+            networks=networks,
+            sources=self.sources,
+            target=self.target,
+            class_names=self.class_names,
+            data=self.origin,
+            data_fingerprint=self.fingerprint,
+        )
+
+
+def load_digits(data_root: Path | None, target: str | None = None) -> BenchmarkData:
     """Choose and prepare the domains of the digits benchmark with the data at hand."""
     chosen = choose_digit_benchmark(data_root, target)
     names = (*chosen.sources, chosen.target)
-    return BenchmarkData(chosen, {n: load_digit_domain(n, data_root=data_root) for n in names})
+    return BenchmarkData(
+        sources=chosen.sources,
+        target=chosen.target,
+        class_names=tuple(map(str, range(NUM_CLASSES))),
+        origin=chosen.origin,
+        prepared={name: load_digit_domain(name, data_root=data_root) for name in names},
+        notes=chosen.notes,
+    )
 
 
-def bench_digits(
-    data: BenchmarkData,
+def run_benchmark(
+    benchmark: Benchmark,
+    rotations: list[BenchmarkData],
     profile: Profile,
     *,
     recipes: tuple[str, ...],
@@ -48,23 +86,18 @@ def bench_digits(
     scheduler: str | None,
     say: Callable[[str], None],
 ) -> list[ResultRow]:
-    """Run every unfinished cell of a profile, then make tables and plots; returns all rows."""
-    chosen = data.chosen
-    say(f"digits: {', '.join(chosen.sources)} -> {chosen.target}; data: {chosen.origin}")
-    for note in chosen.notes:
+    """Run every unfinished cell of a profile, then make tables and plots; returns all rows.
+
+    rotations: one for each target; of equal domains, in the same order.
+    """
+    jobs = []
+    for data in rotations:
+        say(f"{benchmark.name}: {', '.join(data.sources)} -> {data.target}; data: {data.origin}")
+        jobs += data.jobs(benchmark, profile, recipes, networks)
+    for note in dict.fromkeys(note for data in rotations for note in data.notes):
         say(f"note: {note}")
-    jobs = list(
-        plan(
-            profile,
-            recipes=recipes,
-            networks=networks,
-            sources=chosen.sources,
-            target=chosen.target,
-            data=chosen.origin,
-            data_fingerprint=data.fingerprint,
-        )
-    )
-    domains = {name: Splits(d.train, d.test) for name, d in data.prepared.items()}
+    jobs.sort(key=lambda job: profile.seeds.index(job.seed))  # a whole table first, then seeds
+    domains = {name: splits for data in rotations for name, splits in data.domains.items()}
     run_jobs(
         jobs,
         domains,

@@ -1,7 +1,9 @@
 """The commands `da-compose bench ...` and `da-compose report`."""
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,19 @@ import click
 from rich.console import Console
 
 from benchmarks import commands
-from benchmarks.bench import bench_digits, load_benchmark_data
-from benchmarks.digits import NETWORKS, PROFILES, RECIPES
-from benchmarks.digits import STRATEGIES as BENCH_STRATEGIES
+from benchmarks.bench import BenchmarkData, load_digits, run_benchmark
+from benchmarks.digits import DIGITS, PROFILES
 from benchmarks.grid import BACKENDS
 from benchmarks.measure import ROOT
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
-from benchmarks.report import RESULTS, insert_table, update_readme, write_report
-from benchmarks.speed.bench import SUITES, bench_speed, read_speed_rows
-from benchmarks.speed.bench import markdown as speed_table
+from benchmarks.pictures import PICTURES, load_pictures
+from benchmarks.plan import STRATEGIES, Benchmark
+from benchmarks.readme import update_readme
+from benchmarks.report import RESULTS, write_report
+from benchmarks.speed.bench import SUITES, bench_speed
 from benchmarks.speed.setting import Setting
 from benchmarks.tables import groups, terminal
+from data_prep import DomainUnavailable
 
 
 @click.group()
@@ -30,61 +34,75 @@ def bench() -> None:
     """
 
 
-@bench.command("digits")
-@click.option("--profile", type=click.Choice(list(PROFILES)), default="quick")
-@click.option(
-    "--recipe", "recipes", multiple=True, type=click.Choice(list(RECIPES)), default=list(RECIPES)
-)
-@click.option(
-    "--network",
-    "networks",
-    multiple=True,
-    type=click.Choice(list(NETWORKS)),
-    default=list(NETWORKS),
-)
-@click.option(
-    "--strategy",
-    "strategies",
-    multiple=True,
-    type=click.Choice(BENCH_STRATEGIES),
-    default=BENCH_STRATEGIES,
-)
-@click.option(
-    "--oracles/--no-oracles", default=True, help="Also train on target labels, as bounds."
-)
-@click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]")
-@click.option("--target", help="Target domain. [default: usps, else optdigits]")
-@click.option("--pretrain-steps", type=STEPS, help="[default: the profile's]")
-@click.option("--adapt-steps", type=STEPS, help="[default: the profile's]")
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    default=os.cpu_count() or 1,
-    help="One-thread processes at a time.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(BACKENDS),
-    default="loky",
-    help="What runs the processes: loky, on this machine; dask or ray, also on a cluster.",
-)
-@click.option(
-    "--scheduler", help="Address of Dask's scheduler. [default: a cluster of --processes here]"
-)
-@click.option("--runs", type=PATH, default=ROOT / "runs" / "digits", help="Backbones and adapters.")
-@click.option("--results", type=PATH, default=RESULTS / "digits", help="Rows, tables and plots.")
-@data_option
-@device_option
-def bench_digits_command(
-    profile: str, seeds: tuple[int, ...], target: str | None, data_root: Path | None,
-    pretrain_steps: int | None, adapt_steps: int | None, device: str, runs: Path, results: Path,
-    **options: Any,
-) -> None:  # fmt: skip
-    """Digits: mixture weights against the input adapter, every strategy, oracles.
+def several(*names: str, choices: Iterable[str]) -> Callable[..., Any]:
+    """An option that may be given several times; by default all choices."""
+    values = list(choices)
+    return click.option(*names, multiple=True, type=click.Choice(values), default=values)
 
-    Example: da-compose bench digits --profile quick
-    """
-    chosen = PROFILES[profile]
+
+def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
+    """The options of every benchmark of cells."""
+    folder = benchmark.name
+    options = (
+        click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
+        several("--recipe", "recipes", choices=benchmark.recipes),
+        several("--network", "networks", choices=benchmark.networks),
+        several("--strategy", "strategies", choices=STRATEGIES),
+        click.option(
+            "--oracles/--no-oracles", default=True, help="Also train on target labels, as bounds."
+        ),
+        click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]"),
+        click.option("--pretrain-steps", type=STEPS, help="[default: the profile's]"),
+        click.option("--adapt-steps", type=STEPS, help="[default: the profile's]"),
+        click.option(
+            "--processes",
+            type=click.IntRange(min=1),
+            default=os.cpu_count() or 1,
+            help="One-thread processes at a time.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(BACKENDS),
+            default="loky",
+            help="What runs the processes: loky, on this machine; dask or ray, also on a cluster.",
+        ),
+        click.option(
+            "--scheduler",
+            help="Address of Dask's scheduler. [default: a cluster of --processes here]",
+        ),
+        click.option(
+            "--runs", type=PATH, default=ROOT / "runs" / folder, help="Backbones and adapters."
+        ),
+        click.option(
+            "--results", type=PATH, default=RESULTS / folder, help="Rows, tables and plots."
+        ),
+        data_option,
+        device_option,
+    )
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def run(
+    benchmark: Benchmark,
+    load: Callable[[], list[BenchmarkData]],
+    *,
+    profile: str,
+    seeds: tuple[int, ...],
+    pretrain_steps: int | None,
+    adapt_steps: int | None,
+    device: str,
+    runs: Path,
+    results: Path,
+    **options: Any,
+) -> None:
+    """Run the benchmark on the rotations that `load` prepares, and print its tables."""
+    chosen = benchmark.profiles[profile]
     chosen = replace(
         chosen,
         seeds=seeds or chosen.seeds,
@@ -94,20 +112,94 @@ def bench_digits_command(
     device = device_of(device)
     for folder in (runs, results):
         commands.check_folder(folder)
-    data = load_benchmark_data(data_root, target)
-    rows = bench_digits(
-        data, chosen, runs=runs, results=results, device=device, say=click.echo, **options
-    )
-    own = (chosen.name, data.fingerprint)
-    for group in groups(row for row in rows if (row.profile, row.data_fingerprint) == own):
+    rotations = load()
+    rows = run_benchmark(
+        benchmark, rotations, chosen, runs=runs, results=results, device=device, say=click.echo,
+        **options,
+    )  # fmt: skip
+    own = {(chosen.name, data.fingerprint) for data in rotations}
+    for group in groups(row for row in rows if (row.profile, row.data_fingerprint) in own):
         Console().print(terminal(group))
     click.echo(f"tables and plots are in {results}")
 
 
+@bench.command("digits")
+@click.option("--target", help="Target domain. [default: usps, else optdigits]")
+@grid_options(DIGITS)
+def bench_digits_command(target: str | None, data_root: Path | None, **options: Any) -> None:
+    """Digits: mixture weights against the input adapter, every strategy, oracles.
+
+    Example: da-compose bench digits --profile quick
+    """
+    run(DIGITS, lambda: [load_digits(data_root, target)], **options)
+
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of benchmarks of pictures."""
+    for option in (
+        click.option("--target", help="Target domain, or all of them in turn: all."),
+        click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
+        click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
+    ):
+        command = option(command)
+    return command
+
+
+def run_pictures(
+    name: str,
+    *,
+    target: str | None,
+    classes: Path | None,
+    per_class: int | None,
+    data_root: Path | None,
+    **options: Any,
+) -> None:
+    """Run a benchmark of pictures."""
+    load = partial(load_pictures, name, data_root, target, classes, per_class)
+    run(PICTURES[name], load, **options)
+
+
+@bench.command("pacs")
+@picture_options
+@grid_options(PICTURES["pacs"])
+def bench_pacs_command(**options: Any) -> None:
+    """PACS: photographs, paintings, cartoons, sketches; one of them the target, by default each.
+
+    Example: da-compose bench pacs --target sketch
+    """
+    run_pictures("pacs", **options)
+
+
+@bench.command("emoji")
+@picture_options
+@grid_options(PICTURES["emoji"])
+def bench_emoji_command(**options: Any) -> None:
+    """Emoji in three drawing styles that pip packages carry: needs neither files nor network.
+
+    Example: da-compose bench emoji
+    """
+    run_pictures("emoji", **options)
+
+
+@bench.command("domainnet")
+@picture_options
+@grid_options(PICTURES["domainnet"])
+def bench_domainnet_command(**options: Any) -> None:
+    """DomainNet: five domains to sketch. Where its files are missing: the emoji benchmark.
+
+    Example: da-compose bench domainnet --data ~/data --per-class 50
+    """
+    try:
+        run_pictures("domainnet", **options)
+    except DomainUnavailable as error:
+        click.echo(f"{error}\nDomainNet is not at hand: this is the emoji benchmark instead")
+        if "domainnet" in str(options["runs"]):
+            options |= {key: options[key].with_name("emoji") for key in ("runs", "results")}
+        run_pictures("emoji", **options | {"target": None, "classes": None})
+
+
 @bench.command("speed")
-@click.option(
-    "--suite", "suites", multiple=True, type=click.Choice(list(SUITES)), default=list(SUITES)
-)
+@several("--suite", "suites", choices=SUITES)
 @click.option(
     "--profile",
     type=click.Choice(list(PROFILES)),
@@ -127,22 +219,20 @@ def bench_speed_command(
     for folder in (runs, results):
         commands.check_folder(folder)
     chosen = replace(PROFILES[profile], seeds=(0,))
-    setting = Setting(load_benchmark_data(data_root), chosen, runs)
+    setting = Setting(load_digits(data_root), chosen, runs)
     bench_speed(setting, suites, results, click.echo)
     click.echo(f"table: {results / 'table.md'}")
 
 
 @click.command("report")
 @click.option("--results", type=PATH, default=RESULTS / "digits", help="Folder with results.jsonl.")
-@click.option("--readme", type=PATH, help="README whose tables are to be made anew.")
+@click.option("--readme", type=PATH, help="README whose tables are to be made anew, all of them.")
 def report_command(results: Path, readme: Path | None) -> None:
     """Make tables and plots anew from result rows, and README's tables with --readme.
 
     Example: da-compose report --readme README.md
     """
-    rows = write_report(results)
+    write_report(results)
     if readme:
-        update_readme(readme, rows)
-        if speed := read_speed_rows(results.parent / "speed"):
-            insert_table(readme, "speed", speed_table(speed))
+        update_readme(readme, results.parent)
     click.echo(f"tables and plots are in {results}")

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from adapters import STRATEGIES, adapt, load_adaptation
 from adapters.adapt import TRAINS
 from benchmarks import commands
-from benchmarks.bench import load_benchmark_data
+from benchmarks.bench import load_digits
 from benchmarks.bench_cli import bench, report_command
 from benchmarks.digits import NETWORKS, PROFILES, RECIPES
 from benchmarks.html import write_adaptation_report
@@ -73,9 +73,9 @@ def prepare(domains: tuple[str, ...], data_root: Path | None) -> None:
     if domains:
         prepared = [load_digit_domain(name, data_root=data_root) for name in domains]
     else:
-        data = load_benchmark_data(data_root)
+        data = load_digits(data_root)
         prepared = list(data.prepared.values())
-        for note in data.chosen.notes:
+        for note in data.notes:
             click.echo(f"note: {note}")
     for domain in prepared:
         click.echo(

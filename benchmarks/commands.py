@@ -13,7 +13,7 @@ from adapters import Adaptation, load_adaptation
 from adapters.selection import predict_logits
 from adapters.start import make_start, plain_start_name
 from adapters.targets import picture_batches, read_images
-from benchmarks.bench import load_benchmark_data
+from benchmarks.bench import load_digits
 from benchmarks.digits import NETWORKS, RECIPES
 from da_compose import Backbone, CompositionalNetwork, Domain, load_backbone, probabilities
 from da_compose.export import check_format, export
@@ -65,7 +65,7 @@ def pretrain_digits(
     if target in sources:
         raise ValueError(f"{target} is a source and the target; leave one of the two out")
     with process_0_first():  # it alone downloads and prepares
-        names = sources or load_benchmark_data(data_root, target).chosen.sources
+        names = sources or load_digits(data_root, target).sources
         domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
     train = {name: domain.train for name, domain in domains.items()}
     config = replace(RECIPES[recipe], steps=steps, seed=seed)

@@ -1,21 +1,23 @@
-"""From committed result rows to tables, plots and README; and the pictures of one backbone."""
+"""From committed result rows to tables and plots; and the pictures of one backbone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adapters import load_adaptation
-from adapters.selection import batches
+from adapters.selection import batches, predict_logits
 from adapters.start import make_start, plain_start_name
-from benchmarks.digits import TRAINED, BackboneJob
 from benchmarks.measure import ROOT
+from benchmarks.picture_plots import plot_confusion, plot_contact_sheet
+from benchmarks.plan import TRAINED, BackboneJob
 from benchmarks.plots import plot_accuracy, plot_embeddings, plot_mixtures
 from benchmarks.results import ResultRow, read_rows
 from benchmarks.run import Splits
-from benchmarks.tables import groups, insert_between_markers, markdown, write_tables
+from benchmarks.tables import groups, write_tables
 from da_compose import Backbone, Domain, load_backbone
-from da_compose.files import replacing
 from da_compose.images import ImageSet
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -26,7 +28,7 @@ def write_report(folder: Path) -> list[ResultRow]:
     """Tables and accuracy plots of all rows in `folder/results.jsonl`; returns the rows."""
     rows = read_rows(folder / "results.jsonl")
     if not rows:
-        raise ValueError(f"no results in {folder}; run `da-compose bench digits` first")
+        raise ValueError(f"no results in {folder}; run `da-compose bench` first")
     write_tables(rows, folder)
     for group in groups(rows):
         plot_accuracy(group, folder / f"{group_name(group[0])}-accuracy.png")
@@ -38,25 +40,14 @@ def group_name(row: ResultRow) -> str:
     return f"{row.profile}-{row.target}-{row.data_fingerprint[:6]}"
 
 
-def update_readme(readme: Path, rows: Iterable[ResultRow], profile: str = "full") -> None:
-    """Put the profile's tables between README's markers."""
-    chosen = [row for row in rows if row.profile == profile]
-    if not chosen:
-        raise ValueError(f"no rows of profile {profile!r} to put into {readme}")
-    insert_table(readme, "digits", markdown(chosen))
-
-
-def insert_table(readme: Path, name: str, table: str) -> None:
-    """Replace the table between README's markers of this name; the file is replaced whole."""
-    text = insert_between_markers(readme.read_text(encoding="utf-8"), name, table)
-    with replacing(readme) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def draw_backbone(
     job: BackboneJob, domains: Mapping[str, Splits], runs: Path, folder: Path
 ) -> None:
-    """Mixture weights of every domain, and t-SNE of features before and after adaptation."""
+    """What adaptation by information maximization changed: features, mixtures, predictions.
+
+    t-SNE before and after adaptation; for a compositional network also every domain's mixture
+    weights, the confusion matrix, and pictures whose prediction changed.
+    """
     run = job.folder(runs)
     backbone_path = run / "backbone.safetensors"
     adapter_path = run / f"information_maximization-{TRAINED[job.network]}.safetensors"
@@ -65,35 +56,49 @@ def draw_backbone(
     backbone = load_backbone(backbone_path)
     adapted = load_adaptation(adapter_path, backbone).domain
     name = f"{job.profile.name}-{job.target}-{job.data_fingerprint[:6]}-{job.recipe}-{job.network}"
-    caption = f"digits, recipe {job.recipe}, {job.network}, seed {job.seed}, data: {job.data}"
+    start = folder / name
+    caption = (
+        f"{job.benchmark.name}, recipe {job.recipe}, {job.network}, seed {job.seed}, "
+        f"data: {job.data}"
+    )
+    target = domains[job.target]
+    few = target.train.images[:DRAWN_IMAGES]
+    plain = make_start(backbone, plain_start_name(backbone), job.target, few)
+    plain.use_statistics(0.0)
     if job.network == "compositional":
         shown = {domain.name: domain for domain in backbone.network.domains}
         shown[f"{job.target} (adapted)"] = adapted
         mixtures = {n: d.mixture().detach().numpy() for n, d in shown.items()}
-        plot_mixtures(mixtures, folder / f"{name}-mixtures.png", caption=caption)
-    target = domains[job.target]
-    plain = make_start(
-        backbone, plain_start_name(backbone), job.target, target.train.images[:DRAWN_IMAGES]
-    )
-    plain.use_statistics(0.0)
-    before, after, labels = {}, {}, {}
-    for source in job.sources:
-        test = domains[source].test
-        before[source] = after[source] = embeddings(
-            backbone, backbone.network.domains[source], test
+        plot_mixtures(mixtures, _path(start, "mixtures"), caption=caption)
+        before, after = (
+            predict_logits(backbone.network, domain, target.test.images).sum(dim=0).argmax(dim=1)
+            for domain in (plain.target, adapted)
         )
-        labels[source] = test.labels[:DRAWN_IMAGES]
-    before[job.target] = embeddings(backbone, plain.target, target.test)
-    after[job.target] = embeddings(backbone, adapted, target.test)
-    labels[job.target] = target.test.labels[:DRAWN_IMAGES]
+        names, labels = backbone.class_names, target.test.labels
+        caption_of_test = f"{caption}; test split of {job.target}"
+        plot_confusion(labels, after, names, _path(start, "confusion"), caption_of_test)
+        plot_contact_sheet(
+            target.test.images, labels, before, after, names, _path(start, "changed"),
+            caption_of_test,
+        )  # fmt: skip
+    features = {
+        source: embeddings(backbone, backbone.network.domains[source], domains[source].test)
+        for source in job.sources
+    }
     plot_embeddings(
-        before, after, labels, job.target, folder / f"{name}-embeddings.png", job.seed,
-        caption=caption,
+        features | {job.target: embeddings(backbone, plain.target, target.test)},
+        features | {job.target: embeddings(backbone, adapted, target.test)},
+        {n: domains[n].test.labels[:DRAWN_IMAGES] for n in (*job.sources, job.target)},
+        job.target, _path(start, "embeddings"), job.seed, caption=caption,
     )  # fmt: skip
 
 
+def _path(start: Path, kind: str) -> Path:
+    return start.with_name(f"{start.name}-{kind}.png")
+
+
 @torch.no_grad()
-def embeddings(backbone: Backbone, domain: Domain, data: ImageSet):
+def embeddings(backbone: Backbone, domain: Domain, data: ImageSet) -> NDArray[np.float32]:
     """Embeddings (M, F) of the first images of a split."""
     network = backbone.network
     parts = [

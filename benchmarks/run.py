@@ -10,9 +10,9 @@ import torch
 from adapters import adapt
 from adapters.selection import predict_logits
 from benchmarks import measure
-from benchmarks.digits import TRAINED, BackboneJob, Cell
 from benchmarks.grid import run_grid
 from benchmarks.oracle import train_oracle
+from benchmarks.plan import TRAINED, BackboneJob, Cell, without_what_is_off
 from benchmarks.results import ResultRow, append_row, cell, read_rows
 from da_compose import (
     Backbone,
@@ -75,7 +75,8 @@ def run_backbone(
 ) -> None:
     """One backbone and its cells, in this process; what is finished is not done again."""
     torch.set_num_threads(1)
-    finished = {cell(vars(row)): row.config.get("job") for row in read_rows(results)}
+    rows = read_rows(results)
+    finished = {cell(vars(row)): without_what_is_off(row.config.get("job")) for row in rows}
     cells = job.cells(strategies, oracles)
     name = f"{job.recipe} {job.network} seed {job.seed}"
     todo = [c for c in cells if finished.get(cell(naming(job, c))) != job.cell_config]
@@ -121,7 +122,7 @@ def prepare_backbone(
         network, sources, max_images=job.profile.knowledge_images, seed=job.seed
     )
     notes = job.identity | {"recipe": job.recipe, "seconds": round(spent.seconds, 1)}
-    backbone = Backbone(network, tuple(map(str, range(10))), knowledge, notes)
+    backbone = Backbone(network, job.class_names, knowledge, notes)
     backbone.save(path)
     discard_state(folder)
     test = [accuracy(backbone, network.domains[n], domains[n].test) for n in job.sources]
@@ -221,7 +222,7 @@ def accuracy(backbone: Backbone, domain: Domain, test: ImageSet) -> float:
 def naming(job: BackboneJob, planned: Cell) -> dict[str, Any]:
     """The fields of a result row that say which cell it is."""
     return {
-        "benchmark": "digits",
+        "benchmark": job.benchmark.name,
         "profile": job.profile.name,
         "data": job.data,
         "data_fingerprint": job.data_fingerprint,

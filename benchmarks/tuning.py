@@ -19,10 +19,11 @@ import torch
 from adapters import adapt
 from adapters.adapt import LEARNING_RATES
 from benchmarks import measure
-from benchmarks.bench import load_benchmark_data
-from benchmarks.digits import NETWORKS, PROFILES, RECIPES, TRAINED, BackboneJob, plan
+from benchmarks.bench import load_digits
+from benchmarks.digits import DIGITS, NETWORKS, PROFILES, RECIPES
 from benchmarks.grid import run_grid
 from benchmarks.oracle import RATE_OF_ALL, train_oracle
+from benchmarks.plan import TRAINED, BackboneJob
 from benchmarks.report import RESULTS
 from benchmarks.results import append_line, read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
@@ -169,24 +170,15 @@ def tune(
     runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int
 ) -> None:
     """Run what is unfinished of the grid on every backbone of these seeds, then make the table."""
-    chosen = load_benchmark_data(data)
-    sources = {name: Splits(d.train, d.test) for name, d in chosen.prepared.items()}
+    chosen = load_digits(data)
     targets = {}
     for name in DEVELOPMENT_TARGETS:
         domain = load_digit_domain(name, data_root=data)
         targets[name] = Splits(domain.train, domain.test)
-    jobs = plan(
-        PROFILES["full"],
-        recipes=tuple(RECIPES),
-        networks=tuple(NETWORKS),
-        sources=chosen.chosen.sources,
-        target=chosen.chosen.target,
-        data=chosen.chosen.origin,
-        data_fingerprint=chosen.fingerprint,
-    )
+    jobs = chosen.jobs(DIGITS, PROFILES["full"], tuple(RECIPES), tuple(NETWORKS))
     file = results / "results.jsonl"
     chosen_jobs = [job for job in jobs if job.seed in seeds]
-    run_grid(run_backbone, chosen_jobs, (sources, targets, runs, file), processes=processes)
+    run_grid(run_backbone, chosen_jobs, (chosen.domains, targets, runs, file), processes=processes)
     with replacing(results / "table.md") as temporary:
         means = summary(read_lines(file))
         temporary.write_text(f"{markdown(means)}\n{shared_choices(means)}", encoding="utf-8")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from adapters import adapt
-from benchmarks.digits import TRAINED
+from benchmarks.plan import TRAINED
 from benchmarks.run import accuracy
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.setting import BATCH, Setting
@@ -42,7 +42,7 @@ def by_hand(setting: Setting, strategy: str) -> tuple[float, float]:
     started = time.perf_counter()
     for number in range(BUDGET):
         chosen = torch.randint(len(train), (BATCH,), generator=generator).numpy()
-        sources = [setting.batch(name, number) for name in setting.data.chosen.sources]
+        sources = [setting.batch(name, number) for name in setting.data.sources]
         step(sources, to_input(train.images[chosen], 3))
     seconds = time.perf_counter() - started
     backbone = Backbone(loop.network, tuple(map(str, range(10))), {})

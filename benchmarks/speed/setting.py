@@ -12,7 +12,8 @@ from adapters.adapt import LEARNING_RATES, STRATEGIES, trainable_parameters
 from adapters.start import MEAN, make_start
 from adapters.strategy import AdaptationTask, Strategy
 from benchmarks.bench import BenchmarkData
-from benchmarks.digits import TRAINED, BackboneJob, Profile, plan
+from benchmarks.digits import DIGITS
+from benchmarks.plan import TRAINED, BackboneJob, Profile
 from benchmarks.run import Splits, prepare_backbone
 from benchmarks.speed.plain import Batch, PlainLoop
 from da_compose import Backbone, Domain
@@ -31,22 +32,14 @@ class Setting:
 
     @cached_property
     def domains(self) -> Mapping[str, Splits]:
-        return {name: Splits(d.train, d.test) for name, d in self.data.prepared.items()}
+        return self.data.domains
 
     @cached_property
     def target(self) -> Splits:
-        return self.domains[self.data.chosen.target]
+        return self.domains[self.data.target]
 
     def job(self, network: str) -> BackboneJob:
-        (job,) = plan(
-            self.profile,
-            recipes=("paper",),
-            networks=(network,),
-            sources=self.data.chosen.sources,
-            target=self.data.chosen.target,
-            data=self.data.chosen.origin,
-            data_fingerprint=self.data.fingerprint,
-        )
+        (job,) = self.data.jobs(DIGITS, self.profile, ("paper",), (network,))
         return job
 
     def backbone(self, network: str) -> Backbone:
@@ -62,10 +55,10 @@ class Setting:
         return to_input(train.images[chosen], 3), torch.from_numpy(train.labels[chosen])
 
     def source_batches(self) -> list[Batch]:
-        return [self.batch(name) for name in self.data.chosen.sources]
+        return [self.batch(name) for name in self.data.sources]
 
     def target_images(self) -> Tensor:
-        return self.batch(self.data.chosen.target)[0]
+        return self.batch(self.data.target)[0]
 
     def our_strategy(self, network: str, name: str) -> Strategy:
         """A strategy on a fresh backbone, past its warm-up, ready to step."""
@@ -83,7 +76,7 @@ class Setting:
         backbone = self.backbone(kind)
         network = backbone.network
         target = fresh_target(backbone, self.target)
-        sources = [network.domains[name] for name in self.data.chosen.sources]
+        sources = [network.domains[name] for name in self.data.sources]
         if whole:
             parts = (network.templates, network.input_adapter, network.output_adapter)
             learned = [parameter for part in parts for parameter in part.parameters()]

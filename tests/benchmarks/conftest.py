@@ -12,8 +12,8 @@ from PIL import Image
 
 from adapters import adapt
 from benchmarks import digits
-from benchmarks.bench import BenchmarkData, load_benchmark_data
-from benchmarks.digits import STRATEGIES, BackboneJob, Profile, plan
+from benchmarks.bench import BenchmarkData, load_digits
+from benchmarks.plan import STRATEGIES, BackboneJob, Profile, plan
 from benchmarks.results import ResultRow, read_rows
 from benchmarks.run import Splits, run_jobs
 from da_compose import Backbone, CompositionalNetwork, NetworkConfig
@@ -84,7 +84,7 @@ def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_data(shared_root: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchmarkData:
     with pytest.MonkeyPatch.context() as patch:
         forget_machine(patch, tmp_path_factory.mktemp("project"))
-        return load_benchmark_data(shared_root)
+        return load_digits(shared_root)
 
 
 @pytest.fixture
@@ -122,11 +122,13 @@ class Benchmark:
     ) -> list[BackboneJob]:
         return list(
             plan(
+                digits.DIGITS,
                 profile,
                 recipes=tuple(recipes),
                 networks=tuple(networks),
                 sources=self.sources,
                 target=TARGET,
+                class_names=tuple("0123456789"),
                 data="files",
                 data_fingerprint=self.fingerprint,
             )
@@ -164,9 +166,8 @@ class Benchmark:
 
 @pytest.fixture
 def benchmark_run(shared_data: BenchmarkData, tmp_path: Path) -> Benchmark:
-    domains = {name: Splits(d.train, d.test) for name, d in shared_data.prepared.items()}
-    sources = shared_data.chosen.sources
-    return Benchmark(domains, sources, shared_data.fingerprint, tmp_path / "benchmark")
+    folder = tmp_path / "benchmark"
+    return Benchmark(shared_data.domains, shared_data.sources, shared_data.fingerprint, folder)
 
 
 def build_backbone(config: NetworkConfig = TINY, seed: int = 0) -> Backbone:

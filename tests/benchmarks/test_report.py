@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import draw_backbone, update_readme, write_report
+from benchmarks.report import draw_backbone, write_report
 from benchmarks.results import ResultRow
 from tests.benchmarks.rows import ROW as BASE
 
@@ -17,7 +17,6 @@ ROW = replace(
     batch_norm=70.0,
     selection="information",
 )
-MARKED = "# Title ±\n<!-- table:digits -->\nstale\n<!-- /table:digits -->\nend\n"
 
 
 def write_rows(folder: Path, *rows: ResultRow) -> None:
@@ -43,37 +42,6 @@ def test_a_report_of_nothing_is_refused_and_writes_nothing(tmp_path, content):
     with pytest.raises(ValueError, match="no results in"):
         write_report(tmp_path)
     assert not (tmp_path / "table.md").exists()
-
-
-def test_readme_keeps_everything_but_what_stands_between_its_markers(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(MARKED, encoding="utf-8")
-    update_readme(readme, [ROW])
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("# Title ±\n<!-- table:digits -->\n")
-    assert text.endswith("<!-- /table:digits -->\nend\n")
-    assert "81.2" in text and "stale" not in text
-    update_readme(readme, [ROW])
-    assert readme.read_text(encoding="utf-8") == text
-
-
-@pytest.mark.parametrize(
-    "text", ["no markers", "<!-- table:digits -->", "<!-- /table:digits --><!-- table:digits -->"]
-)
-def test_a_readme_without_both_markers_is_left_as_it_is(tmp_path, text):
-    readme = tmp_path / "README.md"
-    readme.write_text(text)
-    with pytest.raises(ValueError, match="expected <!-- table:digits -->"):
-        update_readme(readme, [ROW])
-    assert readme.read_text() == text
-
-
-def test_readme_shows_no_other_profile(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(MARKED, encoding="utf-8")
-    with pytest.raises(ValueError, match="no rows of profile 'full'"):
-        update_readme(readme, [replace(ROW, profile="quick")])
-    assert readme.read_text(encoding="utf-8") == MARKED
 
 
 def test_nothing_is_drawn_without_a_backbone(benchmark_run, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import run
-from benchmarks.digits import STRATEGIES
+from benchmarks.plan import STRATEGIES
 from benchmarks.results import ResultRow, cell, read_rows
 from da_compose import load_backbone
 from da_compose.pretraining import Pretrainer

@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from adapters.adapt import LEARNING_RATES, STRATEGIES, AdaptConfig
-from benchmarks.digits import NETWORKS, TRAINED
+from benchmarks.digits import NETWORKS
+from benchmarks.plan import TRAINED
 from benchmarks.report import RESULTS
 from benchmarks.results import read_lines
 from benchmarks.tuning import (

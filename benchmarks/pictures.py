@@ -1,0 +1,62 @@
+"""The benchmarks of pictures: DomainNet, PACS and emoji, one domain after another the target."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.bench import BenchmarkData
+from benchmarks.plan import Benchmark, Profile
+from da_compose import PRESETS
+from da_compose.picture_augmentation import PictureAugmentation
+from da_compose.pretraining import PretrainConfig
+from data_prep import choose_picture_benchmark, load_picture_domain
+
+ALL = "all"
+TARGETS: Mapping[str, str] = {"domainnet": "sketch", "pacs": ALL, "emoji": "noto_line"}
+# 8 layers x 8 templates: as many mixture weights as 16 x 4, in 60 % of the time
+NETWORK = replace(PRESETS["large"], num_layers=8, num_templates=8, image_size=64, patch_size=8)
+NETWORKS = {"compositional": NETWORK, "unshared": NETWORK.unshared()}
+RECIPES = {
+    "strong": PretrainConfig(
+        batch_size=32, pooled=True, balanced=True, augmentation=PictureAugmentation()
+    )
+}
+PROFILES = {
+    "quick": Profile(name="quick", seeds=(0,), pretrain_steps=200, adapt_steps=30),
+    "full": Profile(name="full", seeds=(0, 1, 2), pretrain_steps=600, adapt_steps=60),
+}
+PICTURES = {
+    name: Benchmark(name=name, profiles=PROFILES, recipes=RECIPES, networks=NETWORKS)
+    for name in TARGETS
+}
+
+
+def load_pictures(
+    name: str,
+    data_root: Path | None,
+    target: str | None = None,
+    classes: Path | None = None,
+    per_class: int | None = None,
+) -> list[BenchmarkData]:
+    """The rotations of a benchmark of pictures: one for the target, or for all domains in turn."""
+    chosen = choose_picture_benchmark(name, data_root, classes=classes, per_class=per_class)
+    target = target or TARGETS[name]
+    if target not in (ALL, *chosen.domains):
+        choices = ", ".join((ALL, *chosen.domains))
+        raise ValueError(f"no target {target!r} in {name}; choose from {choices}")
+    prepared = {
+        domain: load_picture_domain(chosen, domain, size=NETWORK.image_size)
+        for domain in chosen.domains
+    }
+    notes = [f"{domain}: {note}" for domain, d in prepared.items() for note in d.notes]
+    return [
+        BenchmarkData(
+            sources=tuple(domain for domain in chosen.domains if domain != each),
+            target=each,
+            class_names=chosen.class_names,
+            origin=chosen.origin,
+            prepared=prepared,
+            notes=(*chosen.notes, *notes),
+        )
+        for each in (chosen.domains if target == ALL else (target,))
+    ]

@@ -1,0 +1,142 @@
+"""What a benchmark is made of: profiles, recipes, networks; backbones to train and their cells."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from da_compose import NetworkConfig
+from da_compose.pretraining import PretrainConfig
+
+STRATEGIES = (
+    "source_only",
+    "batch_norm",
+    "adversarial",
+    "moment_matching",
+    "classifier_discrepancy",
+    "information_maximization",
+)
+TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How much a run of a benchmark spends."""
+
+    name: str
+    seeds: tuple[int, ...]
+    pretrain_steps: int
+    adapt_steps: int
+    knowledge_images: int = 10_000  # of each source, for the moments kept with the backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark apart from its data: how long, how and what is trained, by name."""
+
+    name: str
+    profiles: Mapping[str, Profile]
+    recipes: Mapping[str, PretrainConfig]
+    networks: Mapping[str, NetworkConfig]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One row of the table on one backbone."""
+
+    strategy: str
+    trains: str
+    oracle: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneJob:
+    """One backbone to pretrain and all cells that stand on it."""
+
+    benchmark: Benchmark
+    profile: Profile
+    recipe: str
+    network: str
+    seed: int
+    sources: tuple[str, ...]
+    target: str
+    class_names: tuple[str, ...]
+    data: str  # files, download, bundled
+    data_fingerprint: str
+
+    @property
+    def network_config(self) -> NetworkConfig:
+        config = self.benchmark.networks[self.network]
+        return replace(config, num_classes=len(self.class_names))
+
+    @property
+    def pretrain_config(self) -> PretrainConfig:
+        recipe = self.benchmark.recipes[self.recipe]
+        return replace(recipe, steps=self.profile.pretrain_steps, seed=self.seed)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the backbone depends on, as JSON holds it."""
+        parts = {
+            "network": asdict(self.network_config),
+            "pretraining": asdict(self.pretrain_config),
+            "sources": self.sources,
+            "data_fingerprint": self.data_fingerprint,
+            "knowledge_images": self.profile.knowledge_images,
+        }
+        return without_what_is_off(json.loads(json.dumps(parts)))
+
+    @property
+    def cell_config(self) -> dict[str, Any]:
+        """All that a cell's result depends on, besides what its row names."""
+        return self.identity | {"adapt_steps": self.profile.adapt_steps}
+
+    def folder(self, runs: Path) -> Path:
+        """Where the backbone and its adapters lie; another identity gives another folder."""
+        key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
+        return runs / f"{self.recipe}-{self.network}-{self.seed}-{key}"
+
+    def cells(self, strategies: tuple[str, ...] = STRATEGIES, oracles: bool = True) -> list[Cell]:
+        trains = TRAINED[self.network]
+        cells = []
+        for strategy in strategies:
+            learns = strategy not in ("source_only", "batch_norm")
+            cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
+        if oracles:
+            cells += [Cell(strategy="oracle", trains=t, oracle=True) for t in (trains, "all")]
+        return cells
+
+
+def without_what_is_off(config: Any) -> Any:
+    """A configuration without options that are None or False.
+
+    So a result stays valid when an option is added that is off in it.
+    """
+    if not isinstance(config, dict):
+        return config
+    on = {key: value for key, value in config.items() if value is not None and value is not False}
+    return {key: without_what_is_off(value) for key, value in on.items()}
+
+
+def plan(
+    benchmark: Benchmark,
+    profile: Profile,
+    *,
+    recipes: tuple[str, ...],
+    networks: tuple[str, ...],
+    **domains: Any,
+) -> Iterator[BackboneJob]:
+    """Every backbone of a run once, seed by seed; `domains` are the other fields of its job."""
+    for seed in dict.fromkeys(profile.seeds):
+        for recipe in dict.fromkeys(recipes):
+            for network in dict.fromkeys(networks):
+                yield BackboneJob(
+                    benchmark=benchmark,
+                    profile=profile,
+                    recipe=recipe,
+                    network=network,
+                    seed=seed,
+                    **domains,
+                )

@@ -1,24 +1,25 @@
 """The `da-compose` command: each command parses, calls one function, prints."""
 
-import csv
-import re
-import shlex
 import sys
 import warnings
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from safetensors import SafetensorError
 
 from adapters import STRATEGIES, adapt, load_adaptation
 from adapters.adapt import TRAINS
 from benchmarks import commands
-from benchmarks.bench import load_digits
 from benchmarks.bench_cli import bench, report_command
-from benchmarks.digits import NETWORKS, PROFILES, RECIPES
+from benchmarks.digits import NETWORKS
+from benchmarks.digits import RECIPES as DIGIT_RECIPES
+from benchmarks.fetch_cli import fetch
 from benchmarks.html import write_adaptation_report
 from benchmarks.named_images import read_named_images
 from benchmarks.options import (
@@ -30,9 +31,16 @@ from benchmarks.options import (
     device_option,
     seed_option,
 )
+from benchmarks.pictures import RECIPES as PICTURE_RECIPES
+from benchmarks.pictures import TARGETS
+from benchmarks.training import RANDOM, domain_name, pretrain_digits, pretrain_pictures
 from da_compose import load_backbone
-from da_compose.parallel import process_group, rank
-from data_prep import load_digit_domain
+from da_compose.parallel import process_group
+from da_compose.trunk import DOWNLOAD
+
+RECIPES = list(DIGIT_RECIPES | PICTURE_RECIPES)
+# Options that digits do not heed
+OF_PICTURES = ("image_size", "patch_size", "classes", "per_class", "trunk", "trunk_weights")
 
 
 class Commands(click.Group):
@@ -59,54 +67,94 @@ def main() -> None:
 
     Example: da-compose bench digits
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of commands that read labelled pictures in the place of digits."""
+    for option in (
+        click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
+        click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
+        click.option("--image-size", type=click.IntRange(min=1), default=64, help="In pixels."),
+        click.option(
+            "--pictures",
+            help=f"Folder <domain>/<class>/<picture>, or {', '.join(TARGETS)}.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def without_pictures(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that digits heed; raises where one of the others was given."""
+    context = click.get_current_context()
+    for name in OF_PICTURES:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --pictures; add it")
+    return {name: value for name, value in options.items() if name not in OF_PICTURES}
 
 
 @main.command()
 @click.argument("domains", nargs=-1)
+@picture_options
 @data_option
-def prepare(domains: tuple[str, ...], data_root: Path | None) -> None:
-    """Prepare digit DOMAINS (default: the benchmark's) and say what and where from.
+def prepare(domains: tuple[str, ...], pictures: str | None, **options: Any) -> None:
+    """Prepare DOMAINS (default: the benchmark's) of digits, or of --pictures.
+
+    Says what and where from; pictures that are left out are listed.
 
     Example: da-compose prepare mnist usps
     """
-    if domains:
-        prepared = [load_digit_domain(name, data_root=data_root) for name in domains]
+    if pictures is None:
+        lines = commands.prepared_digits(domains, **without_pictures(options))
     else:
-        data = load_digits(data_root)
-        prepared = list(data.prepared.values())
-        for note in data.notes:
-            click.echo(f"note: {note}")
-    for domain in prepared:
-        click.echo(
-            f"{domain.name}: {len(domain.train):,} training and {len(domain.test):,} test images; "
-            f"from: {domain.origin}; fingerprint {domain.fingerprint}"
-        )
+        lines = commands.prepared_pictures(domains, pictures, **options)
+    for line in lines:
+        click.echo(line)
 
 
 @main.command()
 @click.argument("out", type=PATH)
-@click.option("--recipe", type=click.Choice(list(RECIPES)), default="strong")
+@click.option(
+    "--recipe", type=click.Choice(RECIPES), default="strong", help="paper: of digits only."
+)
 @click.option("--network", type=click.Choice(list(NETWORKS)), default="compositional")
 @click.option("--source", "sources", multiple=True, help="A source domain; repeat. [default: all]")
-@click.option("--target", help="Domain left out. [default: the benchmark's target]")
-@click.option("--steps", type=STEPS, default=PROFILES["quick"].pretrain_steps)
+@click.option("--target", help="Domain left out. [default: digits: the benchmark's; else none]")
+@click.option("--steps", type=STEPS, help="[default: the quick profile's]")
+@picture_options
+@click.option(
+    "--patch-size",
+    type=click.IntRange(min=1),
+    help="In pixels. [default: an eighth of the image; on a trunk's map: 1]",
+)
+@click.option("--trunk", help="Frozen torchvision network in front, such as resnet18.layer3.")
+@click.option(
+    "--trunk-weights", help=f"Its .safetensors file, {DOWNLOAD}, or, for a trial, {RANDOM}."
+)
 @data_option
 @seed_option
 @device_option
-def pretrain(out: Path, sources: tuple[str, ...], seed: int, device: str, **options: Any) -> None:
-    """Pretrain a backbone on labelled digit domains and write it to OUT.
+def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> None:
+    """Pretrain a backbone on labelled domains of digits, or of --pictures, and write it to OUT.
 
     An interrupted run goes on when it is started again with the same options. On several cores or
     GPUs, which share every batch: torchrun --nproc-per-node 2 -m benchmarks.cli pretrain OUT ...
 
-    Example: da-compose pretrain runs/digits/backbone.safetensors --recipe strong
+    Example: da-compose pretrain runs/my/backbone.safetensors --pictures scans --target site-7
     """
+    if pictures is None:
+        options = without_pictures(options)
     commands.check_output(out)
     with process_group(device_of(device)) as own_device:
-        commands.pretrain_digits(out, sources=sources, seed=seed, device=own_device, **options)
-        if rank() == 0:
-            click.echo(f"wrote {out}")
+        if pictures is None:
+            lines = pretrain_digits(out, device=own_device, **options)
+        else:
+            lines = pretrain_pictures(out, pictures, device=own_device, **options)
+        for line in lines:
+            click.echo(line)
 
 
 @main.command("adapt")
@@ -141,7 +189,7 @@ def adapt_command(
         if report.resolve() == out.resolve():
             raise click.BadParameter(f"--report and --out are both {out}; name another file")
     loaded = load_backbone(backbone, device_of(device))
-    name = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-_.") or "target"
+    name = name or domain_name(out.stem, "target")
     found = read_named_images(images, loaded.network.config.image_size)
     adaptation = adapt(loaded, found.images, name=name, **options)
     adaptation.save(out)
@@ -162,19 +210,10 @@ def adapt_command(
             title=f"Adaptation to {name}",
             names=found.names,
             left_out=found.left_out,
-            command=command_line(click.get_current_context()),
+            command=commands.command_line(click.get_current_context()),
             seed=options["seed"],
         )
         click.echo(f"wrote {report}")
-
-
-def command_line(context: click.Context) -> str:
-    """The command that runs, with every option spelled out, as a shell takes it."""
-    words = ["da-compose", str(context.info_name)]
-    for option in context.command.params:
-        value = context.params.get(str(option.name))
-        words += [] if value is None else [option.opts[0], str(value)]
-    return shlex.join(words)
 
 
 @main.command()
@@ -190,17 +229,21 @@ def predict(backbone: Path, adapter: Path, images: Path) -> None:
     adaptation = load_adaptation(adapter, load_backbone(backbone))
     rows = commands.predictions(adaptation, images)
     first = next(rows)  # before anything is printed: nothing is, where no image can be read
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerows(chain([("path", "class", "confidence"), first], rows))
+    for row in chain([("path", "class", "confidence"), first], rows):
+        sys.stdout.write(commands.csv_line(*row))
 
 
 @main.command()
 @backbone_option
 @click.option("--adapter", type=PATH, help="Adapter file. [default: the plain source-only model]")
-@click.option("--domain", required=True, help="A digit domain, or a labelled .npz file.")
+@click.option(
+    "--domain",
+    required=True,
+    help="A digit domain, or a labelled .npz file or folder <class>/<picture>.",
+)
 @data_option
 def evaluate(backbone: Path, adapter: Path | None, domain: str, data_root: Path | None) -> None:
-    """Accuracy on the test split of a labelled domain, in all and by class.
+    """Accuracy on the test split of a labelled domain, or on a whole folder, in all and by class.
 
     Example: da-compose evaluate --backbone backbone.safetensors --adapter usps.safetensors
     --domain usps
@@ -236,6 +279,7 @@ def inspect(file: Path) -> None:
 
 
 main.add_command(bench)
+main.add_command(fetch)
 main.add_command(report_command)
 
 if __name__ == "__main__":

@@ -1,29 +1,31 @@
 """What the commands do, apart from parsing and printing."""
 
+import csv
+import io
 import os
+import shlex
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 
 from adapters import Adaptation, load_adaptation
 from adapters.selection import predict_logits
 from adapters.start import make_start, plain_start_name
-from adapters.targets import picture_batches, read_images
+from adapters.targets import picture_batches, read_images, read_pictures
 from benchmarks.bench import load_digits
-from benchmarks.digits import NETWORKS, RECIPES
-from da_compose import Backbone, CompositionalNetwork, Domain, load_backbone, probabilities
+from benchmarks.training import choose_pictures, domain_notes
+from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.export import check_format, export
 from da_compose.files import load_tensors
 from da_compose.images import ImageSet
-from da_compose.knowledge import collect_knowledge
-from da_compose.parallel import process_0_first, rank
 from da_compose.pictures import list_pictures
-from da_compose.training_run import discard_state, pretrain
-from data_prep import DIGIT_DOMAINS, load_digit_domain
+from data_prep import DIGIT_DOMAINS, PreparedDomain, load_digit_domain, load_picture_domain
+from data_prep.trees import read_tree
 
 PICTURES_AT_ONCE = 512
 
@@ -46,42 +48,52 @@ def check_folder(path: Path) -> None:
         raise PermissionError(f"{place} cannot be written to; choose another path")
 
 
-def pretrain_digits(
-    out: Path,
-    *,
-    recipe: str,
-    network: str,
-    sources: tuple[str, ...],
-    target: str | None,
-    steps: int,
-    data_root: Path | None,
-    seed: int,
-    device: str,
-) -> None:
-    """Pretrain on digit domains and write the backbone, with its knowledge of the sources.
+def prepared_digits(domains: tuple[str, ...], data_root: Path | None) -> Iterator[str]:
+    """Prepare digit domains, by default the benchmark's; lines that say what and where from."""
+    if domains:
+        found = (load_digit_domain(name, data_root=data_root) for name in domains)
+    else:
+        data = load_digits(data_root)
+        yield from (f"note: {note}" for note in data.notes)
+        found = data.prepared.values()
+    for domain in found:
+        yield from _described(domain)
 
-    Several processes of one group (`process_group`) train together; process 0 alone writes.
-    """
-    if target in sources:
-        raise ValueError(f"{target} is a source and the target; leave one of the two out")
-    with process_0_first():  # it alone downloads and prepares
-        names = sources or load_digits(data_root, target).sources
-        domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
-    train = {name: domain.train for name, domain in domains.items()}
-    config = replace(RECIPES[recipe], steps=steps, seed=seed)
-    model = CompositionalNetwork(NETWORKS[network], seed=seed).to(device)
-    pretrain(model, train, config, out.parent)
-    if rank() > 0:
-        return
-    notes = {
-        "recipe": recipe,
-        "seed": seed,
-        "steps": steps,
-        "data": {name: domain.fingerprint for name, domain in domains.items()},
-    }
-    knowledge = collect_knowledge(model, train, seed=seed)
-    Backbone(model, tuple(map(str, range(10))), knowledge, notes).save(out)
-    discard_state(out.parent)
+
+def prepared_pictures(
+    domains: tuple[str, ...],
+    pictures: str,
+    *,
+    image_size: int,
+    classes: Path | None,
+    per_class: int | None,
+    data_root: Path | None,
+) -> Iterator[str]:
+    """The same of pictures, by default all domains; a warning lists each one that is left out."""
+    chosen = choose_pictures(pictures, data_root, classes, per_class)
+    yield from (f"note: {note}" for note in chosen.notes)
+    for name in domains or chosen.domains:
+        domain = load_picture_domain(chosen, name, size=image_size)
+        yield from _described(domain)
+        if left_out := [*_left_out(domain)]:
+            warnings.warn("\n".join([f"{domain.name}: left out:", *left_out]), stacklevel=2)
+
+
+def _described(domain: PreparedDomain) -> Iterator[str]:
+    yield (
+        f"{domain.name}: {len(domain.train):,} training and {len(domain.test):,} test images; "
+        f"from: {domain.origin}; fingerprint {domain.fingerprint}"
+    )
+    yield from (f"note: {note}" for note in domain_notes(domain))
+
+
+def _left_out(domain: PreparedDomain) -> Iterator[str]:
+    """Path and reason of every picture that the domain lacks; duplicates are kept."""
+    if domain.problems is not None:
+        with domain.problems.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            for row in csv.DictReader(file):
+                if not row["reason"].startswith("duplicate of "):
+                    yield f"{row['path']}: {row['reason']}"
 
 
 def predictions(adaptation: Adaptation, images: Path) -> Iterator[tuple[str, str, str]]:
@@ -99,11 +111,18 @@ def predictions(adaptation: Adaptation, images: Path) -> Iterator[tuple[str, str
             yield str(path), names[int(label)], f"{float(confidence):.4f}"
 
 
+def csv_line(*fields: str) -> str:
+    """One line of CSV; a field with a comma, a quote or any sort of line end is quoted."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(fields)  # it quotes what its line ends hold
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
 def evaluation(
     backbone: Backbone, adapter: Path | None, domain: str, data_root: Path | None
 ) -> Iterator[str]:
     """Lines with the accuracy on a test split: in all, then class by class."""
-    test = labelled_test_split(domain, backbone.network.config.image_size, data_root)
+    test = labelled_test_split(domain, backbone, data_root)
     classes = len(backbone.class_names)
     if not 0 <= test.labels.min() <= test.labels.max() < classes:
         raise ValueError(
@@ -150,14 +169,24 @@ def exported(backbone: Path, adapter: Path | None, domain: str | None, out: Path
     yield f"largest difference from PyTorch on random images: {difference:.1e}"
 
 
-def labelled_test_split(domain: str, size: int, data_root: Path | None) -> ImageSet:
-    """Test split of a digit domain by name, or of an `.npz` with test_images and test_labels."""
+def labelled_test_split(domain: str, backbone: Backbone, data_root: Path | None) -> ImageSet:
+    """Test split of a digit domain by name, or of an `.npz` with test_images and test_labels.
+
+    Or all readable pictures of a folder <class>/<picture>, its classes the backbone's by name.
+    """
+    size = backbone.network.config.image_size
     if domain in DIGIT_DOMAINS:
         return load_digit_domain(domain, data_root=data_root, size=size).test
     path = Path(domain)
+    if path.is_dir():
+        pictures, _ = read_tree(path, backbone.class_names)
+        images, kept = read_pictures(pictures.paths, size)
+        label = dict(zip(pictures.paths, pictures.labels, strict=True))
+        return ImageSet(images, np.array([label[file] for file in kept], dtype=np.int64))
     if path.suffix != ".npz" or not path.is_file():
         raise ValueError(
-            f"{domain!r} is neither a digit domain ({', '.join(DIGIT_DOMAINS)}) nor an .npz file"
+            f"{domain!r} is neither a digit domain ({', '.join(DIGIT_DOMAINS)}) nor an .npz file "
+            "nor a folder <class>/<picture>"
         )
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -193,3 +222,12 @@ def description(path: Path) -> Iterator[str]:
             yield f"{name}: mixture weights, a line a layer"
             for row in weights.tolist():
                 yield "  " + " ".join(f"{value:.2f}" for value in row)
+
+
+def command_line(context: click.Context) -> str:
+    """The command that runs, with every option spelled out, as a shell takes it."""
+    words = ["da-compose", str(context.info_name)]
+    for option in context.command.params:
+        value = context.params.get(str(option.name))
+        words += [] if value is None else [option.opts[0], str(value)]
+    return shlex.join(words)

@@ -228,7 +228,7 @@ def test_bench_digits_runs_from_data_to_tables_and_plots(bench_digits, tmp_path)
     assert {row.target for row in rows} == {"usps"}
     endings = sorted(path.name.rsplit("-", 1)[-1] for path in results.iterdir())
     assert endings == [
-        "accuracy.png", "embeddings.png", "mixtures.png",
+        "accuracy.png", "changed.png", "confusion.png", "embeddings.png", "mixtures.png",
         "results.jsonl", "table.csv", "table.md", "table.tex",
     ]  # fmt: skip
     assert not list(tmp_path.joinpath("runs").rglob(STATE))
@@ -237,6 +237,7 @@ def test_bench_digits_runs_from_data_to_tables_and_plots(bench_digits, tmp_path)
     assert again.count("finished earlier") == 1
     assert read_rows(results / "results.jsonl") == rows
 
+    results = results.rename(tmp_path / "digits")  # README's tables go by the folder's name
     readme = tmp_path / "README.md"
     readme.write_text("<!-- table:digits -->\n<!-- /table:digits -->\n")
     assert "no rows of profile 'full'" in refuse("report", "--results", results, "--readme", readme)

@@ -103,7 +103,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
 ):
     (user_files.folder / "file").write_text("kept")
     (user_files.folder / "folder").mkdir()
-    for work in ("benchmarks.cli.adapt", "benchmarks.commands.pretrain"):
+    for work in ("benchmarks.cli.adapt", "benchmarks.training.pretrain"):
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("worked for nothing"))
     before = user_files.names
     out = user_files.folder / place
@@ -346,7 +346,7 @@ def test_ctrl_c_ends_in_one_word_and_the_state_goes_on(user_files, monkeypatch):
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        interrupted.setattr("benchmarks.commands.collect_knowledge", interrupt)
+        interrupted.setattr("benchmarks.training.collect_knowledge", interrupt)
         result = call(*arguments)
     assert result.exit_code == 1 and result.stderr.splitlines()[-1] == "Aborted!"
     assert "Traceback" not in result.output

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import cos, pi
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from adapters.adversarial import Adversarial
 from adapters.classifier_discrepancy import ClassifierDiscrepancy
+from adapters.guard import judge
 from adapters.information_maximization import InformationMaximization
 from adapters.moment_matching import MomentMatching
 from adapters.selection import Scores, predict_logits, score
@@ -33,6 +34,7 @@ STRATEGIES: Mapping[str, type[Strategy] | None] = {
     "information_maximization": InformationMaximization,
 }
 TRAINS = ("mixture_weights", "input_adapter")
+BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
 LEARNING_RATES = {"mixture_weights": 0.1, "input_adapter": 0.003}
 
 
@@ -49,6 +51,7 @@ class AdaptConfig:
     check_every: int = 20  # steps between label-free checks; the best iterate is kept
     check_images: int = 1000
     start_images: int = 400  # of them, to choose the start with
+    guard: bool = True  # go back to the plain model where the outcome is not to be trusted
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -119,7 +122,10 @@ def adapt(
 
 
 def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
-    """Take all steps; end at the checked iterate whose predictions carry the most information."""
+    """Take all steps; end at the checked iterate whose predictions carry the most information.
+
+    Or at the plain model, where the guard does not trust that one.
+    """
     strategy = method(run.task())
     for step in range(run.config.steps):
         run.before(step)
@@ -139,6 +145,8 @@ class Run:
     target: Domain
     trained: list[nn.Parameter]
     rate: float
+    start: Tensor  # logits of both heads on the checked images, before anything is learned
+    plain: Domain  # source only or AdaBN, whichever carries more information: the way back
     generator: torch.Generator
     pixels: NDArray[np.uint8]
     checked: NDArray[np.uint8]  # those of them that iterates are compared on, without labels
@@ -188,12 +196,21 @@ class Run:
             self.kept = [parameter.detach().clone() for parameter in self.trained]
 
     def keep_best(self) -> None:
-        """After the last step: check it too, and go back to the iterate that was kept."""
+        """After the last step: check it too, and go back to the best iterate.
+
+        Or, where the guard does not trust that one, to the plain model without adaptation.
+        """
         self.check(self.config.steps)
         self.last = deepcopy(self.target)
         with torch.no_grad():
             for parameter, value in zip(self.trained, self.kept, strict=True):
                 parameter.copy_(value)
+        if self.config.guard:
+            kept = predict_logits(self.backbone.network, self.target, self.checked)
+            verdict = judge(self.start, kept)
+            self.notes["guard"] = asdict(verdict)
+            if not verdict.trusted:
+                self.target = self.plain
 
     def result(self) -> Adaptation:
         """The adaptation as it stands."""
@@ -222,17 +239,19 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     order = torch.randperm(len(pixels), generator=generator).numpy()
     checked = pixels[order[: config.check_images]]
 
-    start = make_start(backbone, plain_start_name(backbone), name, checked)
+    plain = make_start(backbone, plain_start_name(backbone), name, checked)
     scores = {}
-    for baseline, share in (("source_only", 0.0), ("batch_norm", 1.0)):
-        start.use_statistics(share)
-        scores[baseline] = score(predict_logits(network, start.target, checked))
+    for baseline, share in BASELINES.items():
+        plain.use_statistics(share)
+        scores[baseline] = score(predict_logits(network, plain.target, checked))
+    better = max(BASELINES, key=lambda baseline: scores[baseline].information)
+    plain.use_statistics(BASELINES.get(config.strategy, BASELINES[better]))
+    start = plain
     method = STRATEGIES[config.strategy]
     if method is not None:
         start = best_start(backbone, config.start, name, checked, config.start_images)
-    elif config.strategy == "source_only":
-        start.use_statistics(0.0)
-    scores["start"] = score(predict_logits(network, start.target, checked))
+    logits = predict_logits(network, start.target, checked)
+    scores["start"] = score(logits)
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
 
     trained: list[nn.Parameter] = []
@@ -241,7 +260,18 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         trained = trainable_parameters(backbone, start.target, config.trains)
         rate *= 1.0 if config.learning_rate else method.RATE
     return Run(
-        config, backbone, start.target, trained, rate, generator, pixels, checked, scores, notes
+        config=config,
+        backbone=backbone,
+        target=start.target,
+        trained=trained,
+        rate=rate,
+        start=logits,
+        plain=plain.target,
+        generator=generator,
+        pixels=pixels,
+        checked=checked,
+        scores=scores,
+        notes=notes,
     )
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from adapters import STRATEGIES, Adaptation, adapt, load_adaptation
 from adapters.adapt import TRAINS, AdaptConfig, Run, learn
+from adapters.selection import predict_logits
 from adapters.start import MEAN, PRIOR_IMAGES, make_start
 from adapters.strategy import AdaptationTask
 from da_compose import Backbone, save_adapter
@@ -145,8 +146,22 @@ def scripted_run(
 
     monkeypatch.setattr(import_module("adapters.adapt"), "score", Found)
     generator = torch.Generator().manual_seed(0)
-    config = AdaptConfig(steps=len(values), batch_size=4, check_every=check_every)
-    run = Run(config, backbone, target, [xi], 1.0, generator, images, images, {}, {})
+    steps = len(values)
+    config = AdaptConfig(steps=steps, batch_size=4, check_every=check_every, guard=False)
+    run = Run(
+        config=config,
+        backbone=backbone,
+        target=target,
+        trained=[xi],
+        rate=1.0,
+        start=predict_logits(backbone.network, target, images),
+        plain=target,
+        generator=generator,
+        pixels=images,
+        checked=images,
+        scores={},
+        notes={},
+    )
 
     def scripted(task: AdaptationTask) -> Scripted:
         strategy = Scripted(task)

@@ -1,10 +1,15 @@
 """Label-preserving changes of photographs and drawings, for sources while pretraining."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 ALL = slice(None)
 
@@ -44,6 +49,8 @@ class PictureAugmentation:
         return torch.stack(changed).clamp(0, 1) if changed else pixels[rows]
 
     def _transform(self, size: int, colour: bool) -> v2.Transform:
+        from torchvision.transforms import v2  # takes seconds to import
+
         saturation, hue = (self.jitter, self.hue) if colour else (0, 0)
         return v2.Compose(
             [

@@ -1,7 +1,7 @@
 """Runs backbones and cells of a benchmark; finished ones are skipped."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def prepare_backbone(
         pretrain(
             network,
             sources,
-            job.pretrain_config,
+            replace(job.pretrain_config, bfloat16=network.device.type == "cuda"),
             folder,
             show_progress=False,
             say=lambda line: print(f"{folder.name}: {line}", flush=True),

@@ -79,6 +79,7 @@ class NormCursor:
     def norm(self, features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Batch-normalize features (B, C, ...) with the next statistics and gamma, beta (C,)."""
         mean, var = self.take(features.shape[1])
+        gamma, beta = gamma.to(mean.dtype), beta.to(mean.dtype)  # autocast mixes in bfloat16
         if self.domain.training and self.domain.synchronized:
             return synchronized_batch_norm(
                 features, mean, var, gamma, beta, momentum=self.domain.momentum, eps=EPSILON

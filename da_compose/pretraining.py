@@ -29,6 +29,7 @@ class PretrainConfig:
     weight_decay: float = 0.05  # of kernels only
     clip: float = 5.0  # largest gradient norm
     augmentation: AugmentationConfig | PictureAugmentation | None = None
+    bfloat16: bool = False  # matrix products in bfloat16: faster on GPUs, weights stay float32
     balanced: bool = False  # every class of a source equally often, however few its images
     pooled: bool = False  # also train a domain `pooled` on all sources together
     statistics_batches: int = 60  # batches a domain for its final batch-norm statistics
@@ -213,8 +214,10 @@ class Pretrainer:
         total_loss, correct, seen = 0.0, 0, 0
         for name in names:
             inputs, labels = self.domain_batch(name, self.step_number)
-            logits = self.network(inputs, self._training(name))  # (2, B, N)
-            loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+                logits = self.network(inputs, self._training(name))  # (2, B, N)
+            flat = logits.float().flatten(0, 1)
+            loss = functional.cross_entropy(flat, labels.repeat(len(logits)))
             loss = loss * (len(labels) / self.batch_size(name))  # parts of the whole batch's mean
             (loss / len(names)).backward()
             total_loss += loss.item() / len(names)

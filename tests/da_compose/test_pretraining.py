@@ -250,6 +250,21 @@ def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
         PretrainConfig(**wrong)
 
 
+def test_bfloat16_learns_about_the_same_and_leaves_weights_in_float32(make_network, make_images):
+    losses = {}
+    for bfloat16 in (False, True):
+        network = make_network(domains=())
+        config = PretrainConfig(steps=3, batch_size=8, bfloat16=bfloat16)
+        trainer = Pretrainer(network, {"one": make_images(24)}, config)
+        losses[bfloat16] = [trainer.step()["loss"] for _ in range(3)]
+        trainer.finish()
+        assert {
+            value.dtype for value in network.state_dict().values() if value.is_floating_point()
+        } == {torch.float32}
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+
+
 def test_a_balanced_sampler_shows_every_class_equally_often():
     labels = np.repeat(np.arange(3), [30, 6, 1])
     images = np.zeros((len(labels), 4, 4), dtype=np.uint8)

@@ -15,9 +15,11 @@ from benchmarks.picture_plots import plot_confusion, plot_contact_sheet
 from benchmarks.plan import TRAINED, BackboneJob
 from benchmarks.plots import plot_accuracy, plot_embeddings, plot_mixtures
 from benchmarks.results import ResultRow, read_rows
+from benchmarks.rotation_table import rotation_markdown
 from benchmarks.run import Splits
 from benchmarks.tables import groups, write_tables
 from da_compose import Backbone, Domain, load_backbone
+from da_compose.files import replacing
 from da_compose.images import ImageSet
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -25,11 +27,17 @@ DRAWN_IMAGES = 150  # of each domain in a t-SNE
 
 
 def write_report(folder: Path) -> list[ResultRow]:
-    """Tables and accuracy plots of all rows in `folder/results.jsonl`; returns the rows."""
+    """Tables and accuracy plots of all rows in `folder/results.jsonl`; returns the rows.
+
+    Where there are several targets, `rotation.md` has them side by side.
+    """
     rows = read_rows(folder / "results.jsonl")
     if not rows:
         raise ValueError(f"no results in {folder}; run `da-compose bench` first")
     write_tables(rows, folder)
+    if len({row.target for row in rows}) > 1:
+        with replacing(folder / "rotation.md") as temporary:
+            temporary.write_text(rotation_markdown(rows), encoding="utf-8")
     for group in groups(rows):
         plot_accuracy(group, folder / f"{group_name(group[0])}-accuracy.png")
     return rows

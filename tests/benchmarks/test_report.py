@@ -35,6 +35,12 @@ def test_a_report_has_tables_and_one_plot_a_group(tmp_path):
     }  # fmt: skip
 
 
+def test_targets_in_turn_have_a_table_side_by_side(tmp_path):
+    write_rows(tmp_path, ROW, replace(ROW, target="meter"))
+    write_report(tmp_path)
+    assert "| Strategy | meter | usps | mean |" in (tmp_path / "rotation.md").read_text()
+
+
 @pytest.mark.parametrize("content", [None, "", "\n"])
 def test_a_report_of_nothing_is_refused_and_writes_nothing(tmp_path, content):
     if content is not None:
@@ -53,9 +59,12 @@ def test_nothing_is_drawn_without_a_backbone(benchmark_run, tmp_path):
 
 @pytest.mark.parametrize(
     ("network", "plots"),
-    [("compositional", ["embeddings", "mixtures"]), ("unshared", ["embeddings"])],
+    [
+        ("compositional", ["changed", "confusion", "embeddings", "mixtures"]),
+        ("unshared", ["embeddings"]),
+    ],
 )
-def test_mixtures_are_drawn_where_they_are_learned(benchmark_run, tmp_path, network, plots):
+def test_mixtures_and_predictions_are_drawn_where_mixtures_are_learned(benchmark_run, tmp_path, network, plots):
     (job,) = benchmark_run.jobs((network,))
     benchmark_run.run([job], ("information_maximization",), oracles=False)
     folder = tmp_path / "plots"

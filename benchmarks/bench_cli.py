@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from benchmarks import commands
@@ -193,8 +194,10 @@ def bench_domainnet_command(**options: Any) -> None:
         run_pictures("domainnet", **options)
     except DomainUnavailable as error:
         click.echo(f"{error}\nDomainNet is not at hand: this is the emoji benchmark instead")
-        if "domainnet" in str(options["runs"]):
-            options |= {key: options[key].with_name("emoji") for key in ("runs", "results")}
+        for folder in ("runs", "results"):
+            source = click.get_current_context().get_parameter_source(folder)
+            if source is ParameterSource.DEFAULT:
+                options[folder] = options[folder].with_name("emoji")
         run_pictures("emoji", **options | {"target": None, "classes": None})
 
 

@@ -64,7 +64,9 @@ def test_nothing_is_drawn_without_a_backbone(benchmark_run, tmp_path):
         ("unshared", ["embeddings"]),
     ],
 )
-def test_mixtures_and_predictions_are_drawn_where_mixtures_are_learned(benchmark_run, tmp_path, network, plots):
+def test_mixtures_and_predictions_are_drawn_where_mixtures_are_learned(
+    benchmark_run, tmp_path, network, plots
+):
     (job,) = benchmark_run.jobs((network,))
     benchmark_run.run([job], ("information_maximization",), oracles=False)
     folder = tmp_path / "plots"

@@ -1,0 +1,137 @@
+"""The benchmarks of pictures, on a few random ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import bench_cli, pictures
+from benchmarks.pictures import ALL, PICTURES, TARGETS, load_pictures
+from benchmarks.results import read_rows
+from da_compose.picture_augmentation import PictureAugmentation
+from da_compose.pretraining import PretrainConfig
+from data_prep import DomainUnavailable
+from tests.benchmarks.calls import refuse, succeed
+from tests.benchmarks.conftest import TINY
+
+DOMAINS = ("art_painting", "photo", "sketch")
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch, tmp_path):
+    """Networks and recipes that take no time, and a project without prepared data."""
+    for name, network in (("compositional", TINY), ("unshared", TINY.unshared())):
+        monkeypatch.setitem(pictures.NETWORKS, name, network)
+    short = PretrainConfig(
+        batch_size=4, statistics_batches=2, pooled=True, balanced=True,
+        augmentation=PictureAugmentation(),
+    )  # fmt: skip
+    monkeypatch.setitem(pictures.RECIPES, "strong", short)
+    monkeypatch.setattr(pictures, "NETWORK", TINY)
+    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with three domains of PACS, two classes, ten pictures each."""
+    generator = np.random.default_rng(0)
+    for domain in DOMAINS:
+        for label in ("dog", "house"):
+            folder = tmp_path / "data" / "pictures" / "pacs" / domain / label
+            folder.mkdir(parents=True)
+            for number in range(10):
+                pixels = generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "data"
+
+
+def bench(name: str, root: Path, folder: Path, *more: str) -> tuple[str, ...]:
+    return (
+        "bench", name, "--data", str(root), "--processes", "1", "--runs", str(folder / "runs"),
+        "--results", str(folder / "results"), "--pretrain-steps", "2", "--adapt-steps", "1",
+        "--no-oracles", "--strategy", "batch_norm", "--strategy", "information_maximization", *more,
+    )  # fmt: skip
+
+
+def test_every_domain_is_the_target_in_turn(root):
+    rotations = load_pictures("pacs", root)
+    assert [data.target for data in rotations] == list(DOMAINS)
+    for data in rotations:
+        assert {*data.sources, data.target} == set(DOMAINS)
+        assert data.target not in data.sources
+        assert data.class_names == ("dog", "house")
+        assert (len(data.domains[data.target].train), len(data.domains[data.target].test)) == (
+            16,
+            4,
+        )
+    assert len({data.fingerprint for data in rotations}) == 1
+
+
+def test_one_target_can_be_named_and_others_are_refused(root):
+    (data,) = load_pictures("pacs", root, "photo")
+    assert data.target == "photo"
+    with pytest.raises(ValueError, match="no target 'cartoon' in pacs; choose from all, art"):
+        load_pictures("pacs", root, "cartoon")
+
+
+def test_fewer_pictures_are_other_data(root, tmp_path):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("house\ndog\n")
+    few, all_of_them = (
+        load_pictures("pacs", root, "photo", classes, per_class)[0] for per_class in (3, None)
+    )
+    assert len(few.domains["photo"].train) == 6
+    assert few.fingerprint != all_of_them.fingerprint
+
+
+def test_defaults_are_the_papers_target_and_pacs_in_turn():
+    assert TARGETS == {"domainnet": "sketch", "pacs": ALL, "emoji": "noto_line"}
+    assert {benchmark.name for benchmark in PICTURES.values()} == set(TARGETS)
+
+
+def test_the_networks_of_the_benchmark_have_64_mixture_weights():
+    networks = {"compositional": REAL, "unshared": REAL.unshared()}
+    assert REAL.num_layers * REAL.num_templates == 64
+    assert networks["unshared"].num_templates == REAL.num_layers
+    assert REAL.image_size % REAL.patch_size == 0
+
+
+REAL = pictures.NETWORK  # before a fixture makes it tiny
+
+
+def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path):
+    said = succeed(*bench("pacs", root, tmp_path, "--network", "compositional")).output
+    assert "pacs: photo, sketch -> art_painting; data: files" in said
+    rows = read_rows(tmp_path / "results" / "results.jsonl")
+    assert {(row.benchmark, row.target) for row in rows} == {("pacs", name) for name in DOMAINS}
+    assert {row.config["job"]["network"]["num_classes"] for row in rows} == {2}
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert {"rotation.md", "table.md"} <= made
+    assert {name.split("-")[-1] for name in made if name.endswith(".png")} == {
+        "accuracy.png", "changed.png", "confusion.png", "embeddings.png", "mixtures.png",
+    }  # fmt: skip
+
+
+def test_without_domainnet_the_emoji_benchmark_runs_and_says_so(monkeypatch, tmp_path):
+    called = []
+
+    def run_pictures(name: str, **options: object) -> None:
+        called.append((name, options))
+        if name == "domainnet":
+            raise DomainUnavailable("domainnet is not available")
+
+    monkeypatch.setattr(bench_cli, "run_pictures", run_pictures)
+    said = succeed(
+        "bench", "domainnet", "--target", "clipart", "--runs", str(tmp_path / "own")
+    ).output
+    assert "domainnet is not available" in said and "this is the emoji benchmark instead" in said
+    (_, (name, options)) = called
+    assert name == "emoji" and options["target"] is None
+    assert options["runs"] == tmp_path / "own"
+    assert Path(str(options["results"])).name == "emoji"
+
+
+def test_missing_pacs_ends_in_one_line(tmp_path):
+    (tmp_path / "data").mkdir()
+    assert "pacs is not available" in refuse(*bench("pacs", tmp_path / "data", tmp_path))

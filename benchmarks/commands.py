@@ -229,5 +229,8 @@ def command_line(context: click.Context) -> str:
     words = ["da-compose", str(context.info_name)]
     for option in context.command.params:
         value = context.params.get(str(option.name))
-        words += [] if value is None else [option.opts[0], str(value)]
+        if isinstance(value, bool):
+            words += (option.opts if value else option.secondary_opts)[:1]
+        elif value is not None:
+            words += [option.opts[0], str(value)]
     return shlex.join(words)

@@ -104,6 +104,18 @@ def test_adapt_makes_a_domain_name_of_any_file_name(user_files):
     assert "domain: site-7-new" in succeed("inspect", out).stdout
 
 
+def test_adapt_says_the_verdict_of_the_guard_unless_it_is_off(user_files):
+    out = user_files.folder / "new.safetensors"
+    options = ("--backbone", user_files.backbone, "--images", user_files.pictures)
+    report = user_files.folder / "new.html"
+    adapt = ("adapt", *options, "--out", out, "--steps", 1, "--report", report)
+    (said,) = [li for li in succeed(*adapt).stdout.splitlines() if li.startswith("guard: ")]
+    assert "of the images changed" in said or "collapsed" in said
+    assert "--steps 1 --guard --" in report.read_text()
+    assert "guard: " not in succeed(*adapt, "--no-guard").stdout
+    assert "--steps 1 --no-guard --" in report.read_text()
+
+
 def predict(files, images: Path) -> Result:
     return succeed("predict", "--backbone", files.backbone, "--adapter", files.adapter, images)
 

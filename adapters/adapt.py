@@ -1,6 +1,6 @@
 """`adapt`: from a backbone and unlabelled images of a new domain to a few learned numbers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from math import cos, pi
@@ -51,7 +51,7 @@ class AdaptConfig:
     check_every: int = 20  # steps between label-free checks; the best iterate is kept
     check_images: int = 1000
     start_images: int = 400  # of them, to choose the start with
-    guard: bool = True  # go back to the plain model where the outcome is not to be trusted
+    guard: bool = True  # go back to the start where the outcome is not to be trusted
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ def adapt(
 def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
     """Take all steps; end at the checked iterate whose predictions carry the most information.
 
-    Or at the plain model, where the guard does not trust that one.
+    Or at the start, where the guard does not trust that one.
     """
     strategy = method(run.task())
     for step in range(run.config.steps):
@@ -146,17 +146,20 @@ class Run:
     trained: list[nn.Parameter]
     rate: float
     start: Tensor  # logits of both heads on the checked images, before anything is learned
-    plain: Domain  # source only or AdaBN, whichever carries more information: the way back
     generator: torch.Generator
     pixels: NDArray[np.uint8]
     checked: NDArray[np.uint8]  # those of them that iterates are compared on, without labels
     scores: dict[str, Scores]
     notes: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
+    started: list[Tensor] = field(init=False)  # what is trained, at the start
     best: float = float("-inf")
     kept: list[Tensor] = field(default_factory=list)
     last: Domain | None = None
     optimizer: torch.optim.Optimizer | None = None
+
+    def __post_init__(self) -> None:
+        self.started = self.values()
 
     def task(self) -> AdaptationTask:
         """What a strategy is given, with a new optimizer."""
@@ -193,24 +196,33 @@ class Run:
         found = score(predict_logits(self.backbone.network, self.target, self.checked))
         if found.information > self.best:
             self.best, self.notes["kept_step"] = found.information, step
-            self.kept = [parameter.detach().clone() for parameter in self.trained]
+            self.kept = self.values()
 
     def keep_best(self) -> None:
         """After the last step: check it too, and go back to the best iterate.
 
-        Or, where the guard does not trust that one, to the plain model without adaptation.
+        Or to the start, where the guard does not trust that one.
         """
         self.check(self.config.steps)
         self.last = deepcopy(self.target)
-        with torch.no_grad():
-            for parameter, value in zip(self.trained, self.kept, strict=True):
-                parameter.copy_(value)
+        self.go_back(self.kept)
         if self.config.guard:
             kept = predict_logits(self.backbone.network, self.target, self.checked)
             verdict = judge(self.start, kept)
             self.notes["guard"] = asdict(verdict)
             if not verdict.trusted:
-                self.target = self.plain
+                self.go_back(self.started)
+                self.notes["kept_step"] = 0
+
+    def values(self) -> list[Tensor]:
+        """A copy of what is trained, as it stands."""
+        return [parameter.detach().clone() for parameter in self.trained]
+
+    @torch.no_grad()
+    def go_back(self, values: Sequence[Tensor]) -> None:
+        """Give what is trained the values it had."""
+        for parameter, value in zip(self.trained, values, strict=True):
+            parameter.copy_(value)
 
     def result(self) -> Adaptation:
         """The adaptation as it stands."""
@@ -244,11 +256,11 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     for baseline, share in BASELINES.items():
         plain.use_statistics(share)
         scores[baseline] = score(predict_logits(network, plain.target, checked))
-    better = max(BASELINES, key=lambda baseline: scores[baseline].information)
-    plain.use_statistics(BASELINES.get(config.strategy, BASELINES[better]))
-    start = plain
     method = STRATEGIES[config.strategy]
-    if method is not None:
+    if method is None:
+        start = plain
+        start.use_statistics(BASELINES[config.strategy])
+    else:
         start = best_start(backbone, config.start, name, checked, config.start_images)
     logits = predict_logits(network, start.target, checked)
     scores["start"] = score(logits)
@@ -266,7 +278,6 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         trained=trained,
         rate=rate,
         start=logits,
-        plain=plain.target,
         generator=generator,
         pixels=pixels,
         checked=checked,

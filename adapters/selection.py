@@ -48,6 +48,17 @@ def predict_logits(
     return torch.cat(logits, dim=1)
 
 
+def trust(prediction: Tensor, consensus: Tensor) -> float:
+    """How far to trust a model's prediction (M, N), 0 to 2, given the mean one of several models.
+
+    Information over log N, and the share of images whose class is the consensus's. Information
+    alone is misled by models that are sure of what no other sees.
+    """
+    certain = information(prediction) / torch.tensor(float(prediction.shape[1])).log()
+    agreed = (prediction.argmax(dim=1) == consensus.argmax(dim=1)).float().mean()
+    return (certain + agreed).item()
+
+
 def score(logits: Tensor) -> Scores:
     """Scores of logits of both heads (2, M, N)."""
     mean = probabilities(logits)  # (M, N)

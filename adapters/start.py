@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adapters.selection import batches, predict_logits, score
-from da_compose import Backbone, Domain
+from adapters.selection import batches, predict_logits, trust
+from da_compose import Backbone, Domain, probabilities
 from da_compose.mixture import MixtureWeights
 from da_compose.pretraining import POOLED
 from da_compose.statistics import (
@@ -80,21 +80,22 @@ def make_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uin
 def best_start(
     backbone: Backbone, start: str, name: str, images: NDArray[np.uint8], searched: int
 ) -> Start:
-    """The start and the blend of statistics whose predictions carry the most information.
+    """The start and the blend of statistics whose predictions are trusted most: `trust`.
 
     start: a name as in `make_start`, or `nearest` to try the mean and every domain.
     searched: images the choice is made on; the statistics are then those of all images.
     """
     names = [MEAN, *backbone.network.domains.names] if start == NEAREST else [start]
     few = images[:searched]
-    best, best_share, most = names[0], 0.0, float("-inf")
+    predictions = {}
     for candidate in names:
         made = make_start(backbone, candidate, name, few)
         for share in SHARES:
             made.use_statistics(share)
-            found = score(predict_logits(backbone.network, made.target, few)).information
-            if found > most:
-                best, best_share, most = candidate, share, found
+            logits = predict_logits(backbone.network, made.target, few)
+            predictions[candidate, share] = probabilities(logits)
+    consensus = torch.stack(list(predictions.values())).mean(dim=0)
+    best, share = max(predictions, key=lambda tried: trust(predictions[tried], consensus))
     chosen = make_start(backbone, best, name, images)
-    chosen.use_statistics(best_share)
+    chosen.use_statistics(share)
     return chosen

@@ -155,7 +155,6 @@ def scripted_run(
         trained=[xi],
         rate=1.0,
         start=predict_logits(backbone.network, target, images),
-        plain=target,
         generator=generator,
         pixels=images,
         checked=images,

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.selection import Scores, predict_logits, score
+from adapters.losses import information
+from adapters.selection import Scores, predict_logits, score, trust
 from da_compose import Backbone
 
 
@@ -98,3 +99,22 @@ def test_read_only_images_are_read_without_a_warning(backbone: Backbone, make_im
     images.flags.writeable = False
     logits = predict_logits(backbone.network, backbone.network.domains["left"], images)
     assert logits.shape[1] == len(images)
+
+
+def test_trust_is_two_where_all_agree_on_certain_and_diverse_classes():
+    prediction = torch.eye(4).repeat(3, 1)
+    assert trust(prediction, prediction) == pytest.approx(2.0, abs=1e-3)
+
+
+def test_trust_is_not_misled_by_a_model_that_is_sure_of_what_no_other_sees():
+    right = torch.eye(4).repeat(3, 1)
+    unsure = 0.7 * right + 0.3 / 4
+    alone = right.roll(1, dims=1)  # as certain and as diverse as can be
+    consensus = torch.stack([unsure, unsure, unsure, alone]).mean(dim=0)
+    assert information(alone) > information(unsure)
+    assert trust(alone, consensus) < trust(unsure, consensus)
+
+
+def test_trust_prefers_information_among_models_that_agree():
+    sure, unsure = torch.eye(4), 0.7 * torch.eye(4) + 0.3 / 4
+    assert trust(sure, unsure) > trust(unsure, unsure)

@@ -22,8 +22,8 @@ RECIPES = {
     )
 }
 PROFILES = {
-    "quick": Profile(name="quick", seeds=(0,), pretrain_steps=200, adapt_steps=30),
-    "full": Profile(name="full", seeds=(0, 1, 2), pretrain_steps=600, adapt_steps=60),
+    "quick": Profile(name="quick", seeds=(0,), pretrain_steps=200, adapt_steps=20),
+    "full": Profile(name="full", seeds=(0, 1, 2), pretrain_steps=600, adapt_steps=40),
 }
 PICTURES = {
     name: Benchmark(name=name, profiles=PROFILES, recipes=RECIPES, networks=NETWORKS)

@@ -70,7 +70,7 @@ def draw_backbone(
         f"data: {job.data}"
     )
     target = domains[job.target]
-    few = target.train.images[:DRAWN_IMAGES]
+    few = target.train.images[drawn(target.train)]
     plain = make_start(backbone, plain_start_name(backbone), job.target, few)
     plain.use_statistics(0.0)
     if job.network == "compositional":
@@ -96,7 +96,7 @@ def draw_backbone(
     plot_embeddings(
         features | {job.target: embeddings(backbone, plain.target, target.test)},
         features | {job.target: embeddings(backbone, adapted, target.test)},
-        {n: domains[n].test.labels[:DRAWN_IMAGES] for n in (*job.sources, job.target)},
+        {n: domains[n].test.labels[drawn(domains[n].test)] for n in (*job.sources, job.target)},
         job.target, _path(start, "embeddings"), job.seed, caption=caption,
     )  # fmt: skip
 
@@ -105,12 +105,17 @@ def _path(start: Path, kind: str) -> Path:
     return start.with_name(f"{start.name}-{kind}.png")
 
 
+def drawn(data: ImageSet) -> NDArray[np.int64]:
+    """Which images of a split are drawn: spread over it, as some are sorted by class."""
+    return np.unique(np.linspace(0, len(data) - 1, DRAWN_IMAGES).astype(np.int64))
+
+
 @torch.no_grad()
 def embeddings(backbone: Backbone, domain: Domain, data: ImageSet) -> NDArray[np.float32]:
-    """Embeddings (M, F) of the first images of a split."""
+    """Embeddings (M, F) of the drawn images of a split."""
     network = backbone.network
     parts = [
         network.features(batch, domain.eval())[1].cpu()
-        for batch in batches(network, data.images[:DRAWN_IMAGES])
+        for batch in batches(network, data.images[drawn(data)])
     ]
     return torch.cat(parts).numpy()

@@ -23,13 +23,13 @@ def rotation_frame(rows: Iterable[ResultRow]) -> pd.DataFrame:
     frame["gain"] = frame.accuracy - frame.batch_norm
     frame["over_start"] = frame.accuracy - frame[["source_only", "batch_norm"]].max(axis=1)
     lines = []
-    for key, own in frame.groupby(KEY, sort=False):
+    for _, own in frame.groupby(KEY, sort=False):
         of_target = own.groupby("target")
         means = of_target.accuracy.mean()
         of_seed = own.pivot_table(index="seed", columns="target", values="accuracy")
         over_targets = of_seed.dropna().mean(axis=1)  # of the seeds that have every target
         lines.append(
-            dict(zip(KEY, key, strict=True))
+            own[KEY].iloc[0].to_dict()
             | means.to_dict()
             | {
                 "std": of_target.accuracy.std().to_dict(),

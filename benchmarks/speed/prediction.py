@@ -26,7 +26,7 @@ def compare_prediction(setting: Setting) -> Iterator[SpeedRow]:
     backbone = setting.backbone("compositional")
     network, ordinary = backbone.network, setting.backbone("unshared").network
     images = setting.target_images()
-    name = setting.data.chosen.sources[0]
+    name = setting.data.sources[0]
     plain = materialize(network, network.domains[name])
     plain_ordinary = materialize(ordinary, ordinary.domains[name])
     yield Comparison(

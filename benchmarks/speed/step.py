@@ -17,7 +17,7 @@ WARM_UP = 21  # steps of ADDA's discriminator alone, and one more
 
 def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
     """Ours trains 64 xi of the compositional network; see each row's `against`."""
-    count = len(setting.data.chosen.sources)
+    count = len(setting.data.sources)
     for strategy, least in TARGETS.items():
         ours = our_step(setting, strategy)
         for whole, words in (
@@ -43,7 +43,7 @@ def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
 def compare_peers(setting: Setting) -> Iterator[SpeedRow]:
     """One source, as the peers support; the whole unshared network trains, as they document."""
     backbone = setting.backbone("unshared")
-    name = setting.data.chosen.sources[0]
+    name = setting.data.sources[0]
     images, labels = setting.batch(name)
     domain = backbone.network.domains[name]
     for peer, make in PEERS.items():

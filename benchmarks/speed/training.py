@@ -19,7 +19,7 @@ STEPS = 6  # of a process, after one to warm up
 def compare_pretraining(setting: Setting) -> Iterator[SpeedRow]:
     """Mixing against the unshared network; two one-thread processes against two threads."""
     mixed, unshared = (pretrainer(setting, network) for network in ("compositional", "unshared"))
-    images = mixed.config.batch_size * len(setting.data.chosen.sources)
+    images = mixed.config.batch_size * len(setting.data.sources)
     yield Comparison(
         name="pretrain/mixed", against="the unshared network of the same shape", target=0.95
     ).of_calls(mixed.step, unshared.step, work=images)
@@ -33,7 +33,7 @@ def compare_pretraining(setting: Setting) -> Iterator[SpeedRow]:
 
 def pretrainer(setting: Setting, network: str) -> Pretrainer:
     """Recipe `paper` on the benchmark's sources, from new weights."""
-    sources = {name: setting.domains[name].train for name in setting.data.chosen.sources}
+    sources = {name: setting.domains[name].train for name in setting.data.sources}
     return Pretrainer(CompositionalNetwork(NETWORKS[network]), sources, RECIPES["paper"])
 
 

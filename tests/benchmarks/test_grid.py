@@ -2,6 +2,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_a_run_ends_after_so_many_kills_in_a_row(monkeypatch):
     started: list[Killed] = []
     monkeypatch.setattr(grid, "Parallel", Killed)
     with pytest.raises(BrokenExecutor, match=f"killed {ATTEMPTS} times in a row"):
-        run_grid(refuse, JOBS, (), processes=2)
+        run_grid(fail, JOBS, (Path("never"),), processes=2)
     assert len(started) == ATTEMPTS
 
 

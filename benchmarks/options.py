@@ -13,7 +13,7 @@ data_option = click.option(
     "data_root",
     type=PATH,
     envvar="DA_COMPOSE_DATA",
-    help="Folder with digits/ inside. Else ./data, then a download, then the bundled set.",
+    help="Folder with digits/ and pictures/ inside. Else ./data, a download, the bundled set.",
 )
 seed_option = click.option("--seed", type=SEED, default=0, help="Seed of everything random.")
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")

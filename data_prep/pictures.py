@@ -212,7 +212,7 @@ def _report(
     if not left_out and not duplicates:
         return []
     with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
+        writer = csv.writer(lines)  # lines end as RFC 4180 says, so that "\r" in a name is quoted
         writer.writerow(("path", "split", "reason"))
         writer.writerows(left_out)
         writer.writerows(

@@ -268,6 +268,15 @@ def test_what_is_no_picture_by_its_suffix_is_listed(tmp_path: Path):
     assert len(domain.train) + len(domain.test) == 8
 
 
+def test_any_name_can_be_listed(tmp_path: Path):
+    make_pictures(tmp_path / "pictures", good=8, broken_of_each_kind=0)
+    names = {'a,"b".jpg', "a\rb.jpg", "a\nb.jpg"}
+    for name in names:
+        (tmp_path / "pictures" / "a" / name).touch()
+    domain = prepare_here(tmp_path / "pictures", tmp_path / "cache")
+    assert {Path(path).name for path, _, _ in rows(domain)} == names
+
+
 def test_no_problems_need_no_list(tmp_path: Path):
     make_pictures(tmp_path / "pictures", good=8, broken_of_each_kind=0)
     domain = prepare_here(tmp_path / "pictures", tmp_path / "cache")

@@ -166,7 +166,7 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
 @click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
 @click.option("--steps", type=STEPS, default=100)
 @click.option(
-    "--guard/--no-guard", default=True, help="Back to the plain model where it is the safer one."
+    "--guard/--no-guard", default=True, help="Back to the start where it is the safer one."
 )
 @click.option("--name", help="Name of the new domain. [default: from --out]")
 @click.option("--report", type=PATH, help="HTML report to write too: one file to look at and send.")
@@ -202,7 +202,7 @@ def adapt_command(
             f"confidence {scores.confidence:.3f}, heads agree on {100 * scores.agreement:.1f} %"
         )
     if verdict := adaptation.notes.get("guard"):
-        kept = "trusted" if verdict["trusted"] else "not trusted, the plain model is kept"
+        kept = "trusted" if verdict["trusted"] else "not trusted, the start is kept"
         click.echo(f"guard: {kept}: {verdict['reason']}")
     click.echo(
         f"wrote {out}: {adaptation.learned_parameters} learned numbers, "

@@ -135,7 +135,7 @@ def test_every_part_is_there_in_order(make, report):
 
 
 def test_parts_without_content_are_left_out(make, report):
-    text = report(make()).text
+    text = report(make(guard=False)).text
     assert "Pictures left out" not in text and "Verdict of the guard" not in text
     assert "Command" not in text["How it was made"]
 
@@ -378,7 +378,7 @@ def test_adapt_writes_a_report_that_names_its_pictures(user_files):
     }
     left_out = page.text["Pictures left out"]
     assert f"{user_files.pictures / 'broken.png'}|" in left_out and "1 could not" in left_out
-    assert f"--steps 2 --report '{path}' --seed 3" in page.text["How it was made"]
+    assert f"--steps 2 --guard --report '{path}' --seed 3" in page.text["How it was made"]
     assert "Seed|3|" in page.text["What was adapted"]
 
 

@@ -216,8 +216,9 @@ class Pretrainer:
             inputs, labels = self.domain_batch(name, self.step_number)
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.config.bfloat16):
                 logits = self.network(inputs, self._training(name))  # (2, B, N)
-            flat = logits.float().flatten(0, 1)
-            loss = functional.cross_entropy(flat, labels.repeat(len(logits)))
+            if self.config.bfloat16:
+                logits = logits.float()
+            loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
             loss = loss * (len(labels) / self.batch_size(name))  # parts of the whole batch's mean
             (loss / len(names)).backward()
             total_loss += loss.item() / len(names)

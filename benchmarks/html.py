@@ -33,7 +33,7 @@ THUMBNAIL = 128  # pixels at most, a side
 CURVE_NAMES = {"checked": "best checked information so far"}
 SCORE_MEANINGS = {
     "Information": "mutual information of image and prediction in nats: confident and diverse at "
-    "once; 0 to {limit:.2f} here. Start, statistics and step are chosen by it, without labels.",
+    "once; 0 to {limit:.2f} here. The step is chosen by it, start and statistics partly.",
     "Confidence": "mean probability of the predicted class.",
     "Agreement": "share of images on which both classifiers of the network choose the same class.",
     "Diversity": "how evenly predictions spread over classes: 0 is one class only, 1 all alike.",
@@ -184,11 +184,15 @@ def _training(adaptation: Adaptation) -> str:
         )
         for name in dict.fromkeys(key for row in history for key in row if key != "step")
     ]
-    return (
-        f"<p>Kept: the iterate after step {kept:,} of {len(history):,} (dashed), the one whose "
-        "predictions carry the most information.</p>\n"
-        f'<div class="plots">{"".join(curves)}</div>'
-    )
+    verdict = adaptation.notes.get("guard")
+    if isinstance(verdict, Mapping) and verdict.get("trusted") is False:
+        said = f"Kept: the start (dashed); the guard trusts none of the {len(history):,} steps."
+    else:
+        said = (
+            f"Kept: the iterate after step {kept:,} of {len(history):,} (dashed), the one whose "
+            "predictions carry the most information."
+        )
+    return f'<p>{said}</p>\n<div class="plots">{"".join(curves)}</div>'
 
 
 def _mixtures(adaptation: Adaptation) -> str:

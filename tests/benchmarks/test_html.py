@@ -134,6 +134,13 @@ def test_every_part_is_there_in_order(make, report):
     assert "da-compose adapt --x" in made and "torch " in made and "abc1234" in made
 
 
+def test_a_refusal_of_the_guard_is_not_called_the_best_iterate(make, report, monkeypatch):
+    assert "the most information" in report(make()).text["Training"]
+    monkeypatch.setattr("adapters.guard.MOST_CHANGED", -1.0)
+    said = report(make()).text["Training"]
+    assert "Kept: the start" in said and "the most information" not in said
+
+
 def test_parts_without_content_are_left_out(make, report):
     text = report(make(guard=False)).text
     assert "Pictures left out" not in text and "Verdict of the guard" not in text

@@ -1,6 +1,8 @@
 """How a new domain's few numbers are found: strategies, losses, starts, label-free selection."""
 
-from adapters.adapt import STRATEGIES, Adaptation, AdaptConfig, adapt, load_adaptation
+from adapters.adapt import adapt
+from adapters.adaptation import Adaptation, load_adaptation
+from adapters.config import STRATEGIES, AdaptConfig
 from adapters.many import adapt_many
 
 __all__ = ["STRATEGIES", "AdaptConfig", "Adaptation", "adapt", "adapt_many", "load_adaptation"]

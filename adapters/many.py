@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.adapt import Adaptation, AdaptConfig, Run, adapt, prepare
+from adapters.adapt import adapt
+from adapters.adaptation import Adaptation
+from adapters.config import AdaptConfig
 from adapters.losses import information, moment_distance, moments
+from adapters.run import Run, prepare
 from da_compose import Backbone, Domain, probabilities
 from da_compose.many import features_many, forward_many
 

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from safetensors import SafetensorError
 
 from adapters import STRATEGIES, adapt, load_adaptation
-from adapters.adapt import TRAINS
+from adapters.config import TRAINS
 from benchmarks import commands
 from benchmarks.bench_cli import bench, report_command
 from benchmarks.digits import NETWORKS

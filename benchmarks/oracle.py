@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from adapters.adapt import LEARNING_RATES, trainable_parameters
+from adapters.config import LEARNING_RATES
+from adapters.run import trainable_parameters
 from adapters.start import NEAREST, best_start
 from da_compose import Backbone, Domain
 from da_compose.images import ImageSet, to_input

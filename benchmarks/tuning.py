@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from adapters import adapt
-from adapters.adapt import LEARNING_RATES
+from adapters.config import LEARNING_RATES
 from benchmarks import measure
 from benchmarks.bench import load_digits
 from benchmarks.digits import DIGITS, NETWORKS, PROFILES, RECIPES

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapters.adapt import LEARNING_RATES, STRATEGIES, trainable_parameters
+from adapters.config import LEARNING_RATES, STRATEGIES
+from adapters.run import trainable_parameters
 from adapters.start import MEAN, make_start
 from adapters.strategy import AdaptationTask, Strategy
 from benchmarks.bench import BenchmarkData

@@ -7,7 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from adapters.adapt import LEARNING_RATES, STRATEGIES, trainable_parameters
+from adapters.config import LEARNING_RATES, STRATEGIES
+from adapters.run import trainable_parameters
 from adapters.start import MEAN, make_start
 from adapters.strategy import AdaptationTask, Strategy
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig

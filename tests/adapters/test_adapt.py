@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from adapters import STRATEGIES, Adaptation, adapt, load_adaptation
-from adapters.adapt import TRAINS, AdaptConfig, Run, learn
+from adapters.config import TRAINS, AdaptConfig
+from adapters.run import Run, learn
 from adapters.selection import predict_logits
 from adapters.start import MEAN, PRIOR_IMAGES, make_start
 from adapters.strategy import AdaptationTask
@@ -144,7 +145,7 @@ def scripted_run(
         def __init__(self, logits: Tensor) -> None:
             self.information = float(xi.detach()[0, 0])
 
-    monkeypatch.setattr(import_module("adapters.adapt"), "score", Found)
+    monkeypatch.setattr(import_module("adapters.run"), "score", Found)
     generator = torch.Generator().manual_seed(0)
     steps = len(values)
     config = AdaptConfig(steps=steps, batch_size=4, check_every=check_every, guard=False)

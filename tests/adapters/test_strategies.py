@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.adapt import STRATEGIES, TRAINS, trainable_parameters
+from adapters.config import STRATEGIES, TRAINS
 from adapters.losses import discrepancy, information, moment_distance, moments
+from adapters.run import trainable_parameters
 from adapters.start import MEAN, make_start
 from adapters.strategy import AdaptationTask
 from da_compose import PRESETS, Backbone, Domain, NetworkConfig, probabilities

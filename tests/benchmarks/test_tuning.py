@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from adapters.adapt import LEARNING_RATES, STRATEGIES, AdaptConfig
+from adapters.config import LEARNING_RATES, STRATEGIES, AdaptConfig
 from benchmarks.digits import NETWORKS
 from benchmarks.plan import TRAINED
 from benchmarks.report import RESULTS

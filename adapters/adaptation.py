@@ -1,0 +1,45 @@
+"""What `adapt` returns: a domain on a backbone, how it came about, and its predictions."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from adapters.selection import Scores, predict_logits
+from adapters.targets import read_images
+from da_compose import Backbone, Domain, load_adapter, probabilities, save_adapter
+
+
+@dataclass
+class Adaptation:
+    """The result: one domain on a backbone, what was learned, and how it went."""
+
+    backbone: Backbone
+    domain: Domain
+    learned_parameters: int
+    scores: dict[str, Scores]  # label-free: source_only, batch_norm, start, adapted
+    history: list[dict[str, float]] = field(default_factory=list)
+    last: Domain | None = None  # the domain after the last step, whether kept or not
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def predict(self, images: Any) -> tuple[Tensor, Tensor]:
+        """Classes (M,) and confidences in [0, 1] (M,) of images of any kind `adapt` takes."""
+        prediction = self.predict_probabilities(images)
+        confidence, labels = prediction.max(dim=1)
+        return labels, confidence
+
+    def predict_probabilities(self, images: Any) -> Tensor:
+        """Class probabilities (M, N) of images of any kind `adapt` takes."""
+        pixels = read_images(images, self.backbone.network.config.image_size)
+        return probabilities(predict_logits(self.backbone.network, self.domain, pixels))
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapter file: xi, statistics and any part of the domain's own."""
+        save_adapter(path, self.backbone, self.domain, self.notes)
+
+
+def load_adaptation(path: str | Path, backbone: Backbone) -> Adaptation:
+    """An adapter file as an `Adaptation`, ready to predict; refused on another backbone."""
+    domain, notes = load_adapter(path, backbone)
+    return Adaptation(backbone, domain, notes.get("learned_parameters", 0), {}, notes=notes)

@@ -1,0 +1,51 @@
+"""How an adaptation goes: strategies by name, what may be trained, and all options."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapters.adversarial import Adversarial
+from adapters.classifier_discrepancy import ClassifierDiscrepancy
+from adapters.information_maximization import InformationMaximization
+from adapters.moment_matching import MomentMatching
+from adapters.start import NEAREST
+from adapters.strategy import Strategy
+
+STRATEGIES: Mapping[str, type[Strategy] | None] = {
+    "source_only": None,  # the start as it is: a source's statistics, nothing learned
+    "batch_norm": None,  # AdaBN (Li et al. 2017): the target's statistics, nothing learned
+    "adversarial": Adversarial,
+    "moment_matching": MomentMatching,
+    "classifier_discrepancy": ClassifierDiscrepancy,
+    "information_maximization": InformationMaximization,
+}
+TRAINS = ("mixture_weights", "input_adapter")
+BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
+LEARNING_RATES = {"mixture_weights": 0.1, "input_adapter": 0.003}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """How long and how to adapt; the defaults are what the digits benchmark measured best."""
+
+    strategy: str = "information_maximization"
+    trains: str = "mixture_weights"
+    start: str = NEAREST  # or "mean", or a domain of the backbone
+    steps: int = 100
+    batch_size: int = 128
+    learning_rate: float | None = None  # None: the strategy's own for what it trains
+    check_every: int = 20  # steps between label-free checks; the best iterate is kept
+    check_images: int = 1000
+    start_images: int = 400  # of them, to choose the start with
+    guard: bool = True  # go back to the start where the outcome is not to be trusted
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"no strategy {self.strategy!r}; choose from {', '.join(STRATEGIES)}")
+        if self.trains not in TRAINS:
+            raise ValueError(f"cannot train {self.trains!r}; choose from {', '.join(TRAINS)}")
+        for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")

@@ -1,0 +1,205 @@
+"""One adaptation from its start over all steps to what is kept."""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from math import cos, pi
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from adapters.adaptation import Adaptation
+from adapters.config import BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
+from adapters.guard import judge
+from adapters.selection import Scores, predict_logits, score
+from adapters.start import best_start, check_start, make_start, plain_start_name
+from adapters.strategy import AdaptationTask, Strategy
+from adapters.targets import read_images
+from da_compose import Backbone, Domain
+from da_compose.images import to_input
+from da_compose.mixture import MixtureWeights
+
+
+def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
+    """Take all steps; end at the checked iterate whose predictions carry the most information.
+
+    Or at the start, where the guard does not trust that one.
+    """
+    strategy = method(run.task())
+    for step in range(run.config.steps):
+        run.before(step)
+        run.after(strategy.step(run.batch()))
+    run.keep_best()
+
+
+@dataclass
+class Run:
+    """One adaptation under way: what it has, the iterate kept so far, the figures of each step.
+
+    Batch norm uses stored statistics throughout, so a step's gradient is that of the predictions.
+    """
+
+    config: AdaptConfig
+    backbone: Backbone
+    target: Domain
+    trained: list[nn.Parameter]
+    rate: float
+    start: Tensor  # logits of both heads on the checked images, before anything is learned
+    generator: torch.Generator
+    pixels: NDArray[np.uint8]
+    checked: NDArray[np.uint8]  # those of them that iterates are compared on, without labels
+    scores: dict[str, Scores]
+    notes: dict[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+    started: list[Tensor] = field(init=False)  # what is trained, at the start
+    best: float = float("-inf")
+    kept: list[Tensor] = field(default_factory=list)
+    last: Domain | None = None
+    optimizer: torch.optim.Optimizer | None = None
+
+    def __post_init__(self) -> None:
+        self.started = self.values()
+
+    def task(self) -> AdaptationTask:
+        """What a strategy is given, with a new optimizer."""
+        self.optimizer = torch.optim.Adam(self.trained, lr=self.rate)
+        return AdaptationTask(
+            self.backbone,
+            self.target,
+            self.trained,
+            self.optimizer,
+            self.config.batch_size,
+            self.generator,
+        )
+
+    def batch(self) -> Tensor:
+        """A random batch of the target's images (B, 3, S, S), on the backbone's device."""
+        network, size = self.backbone.network, (self.config.batch_size,)
+        chosen = torch.randint(len(self.pixels), size, generator=self.generator)
+        batch = to_input(self.pixels[chosen.numpy()], network.config.image_channels)
+        return batch.to(network.device)
+
+    def before(self, step: int) -> None:
+        """Check the iterate where it is due, and set the learning rate of this step."""
+        if step % self.config.check_every == 0:
+            self.check(step)
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] = self.rate * 0.5 * (1 + cos(pi * step / self.config.steps))
+
+    def after(self, figures: Mapping[str, float]) -> None:
+        """Note a step's figures."""
+        self.history.append({"step": len(self.history) + 1, **figures, "checked": self.best})
+
+    def check(self, step: int) -> None:
+        """Keep the iterate if its predictions carry more information than any before."""
+        found = score(predict_logits(self.backbone.network, self.target, self.checked))
+        if found.information > self.best:
+            self.best, self.notes["kept_step"] = found.information, step
+            self.kept = self.values()
+
+    def keep_best(self) -> None:
+        """After the last step: check it too, and go back to the best iterate.
+
+        Or to the start, where the guard does not trust that one.
+        """
+        self.check(self.config.steps)
+        self.last = deepcopy(self.target)
+        self.go_back(self.kept)
+        if self.config.guard:
+            kept = predict_logits(self.backbone.network, self.target, self.checked)
+            verdict = judge(self.start, kept)
+            self.notes["guard"] = asdict(verdict)
+            if not verdict.trusted:
+                self.go_back(self.started)
+                self.notes["kept_step"] = 0
+
+    def values(self) -> list[Tensor]:
+        """A copy of what is trained, as it stands."""
+        return [parameter.detach().clone() for parameter in self.trained]
+
+    @torch.no_grad()
+    def go_back(self, values: Sequence[Tensor]) -> None:
+        """Give what is trained the values it had."""
+        for parameter, value in zip(self.trained, values, strict=True):
+            parameter.copy_(value)
+
+    def result(self) -> Adaptation:
+        """The adaptation as it stands."""
+        last = self.last or self.target
+        logits = predict_logits(self.backbone.network, self.target, self.checked)
+        self.scores["adapted"] = score(logits)
+        for domain in (self.target, last):
+            domain.requires_grad_(False)
+        learned = sum(parameter.numel() for parameter in self.trained)
+        self.notes |= {
+            "learned_parameters": learned,
+            "trains": self.config.trains,
+            "seed": self.config.seed,
+        }
+        return Adaptation(
+            self.backbone, self.target, learned, self.scores, self.history, last, self.notes
+        )
+
+
+def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> Run:
+    """Read the images, choose the start, and make what the strategy needs."""
+    check_start(backbone, config.start)
+    network = backbone.network
+    pixels = read_images(images, network.config.image_size)
+    generator = torch.Generator().manual_seed(config.seed)
+    order = torch.randperm(len(pixels), generator=generator).numpy()
+    checked = pixels[order[: config.check_images]]
+
+    plain = make_start(backbone, plain_start_name(backbone), name, checked)
+    scores = {}
+    for baseline, share in BASELINES.items():
+        plain.use_statistics(share)
+        scores[baseline] = score(predict_logits(network, plain.target, checked))
+    method = STRATEGIES[config.strategy]
+    if method is None:
+        start = plain
+        start.use_statistics(BASELINES[config.strategy])
+    else:
+        start = best_start(backbone, config.start, name, checked, config.start_images)
+    logits = predict_logits(network, start.target, checked)
+    scores["start"] = score(logits)
+    notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
+
+    trained: list[nn.Parameter] = []
+    rate = config.learning_rate or LEARNING_RATES[config.trains]
+    if method is not None:
+        trained = trainable_parameters(backbone, start.target, config.trains)
+        rate *= 1.0 if config.learning_rate else method.RATE
+    return Run(
+        config=config,
+        backbone=backbone,
+        target=start.target,
+        trained=trained,
+        rate=rate,
+        start=logits,
+        generator=generator,
+        pixels=pixels,
+        checked=checked,
+        scores=scores,
+        notes=notes,
+    )
+
+
+def trainable_parameters(backbone: Backbone, target: Domain, trains: str) -> list[nn.Parameter]:
+    """Parameters of the target that may move; an input adapter becomes the target's own copy."""
+    if trains == "input_adapter":
+        target.input_adapter = deepcopy(backbone.network.input_adapter)
+        trained = list(target.input_adapter.parameters())
+    elif isinstance(target.mixture, MixtureWeights):
+        trained = [target.mixture.xi]
+    else:
+        raise ValueError(
+            "this backbone is an unshared network: it has no mixture weights to train; "
+            'use trains="input_adapter", or a compositional backbone'
+        )
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return trained

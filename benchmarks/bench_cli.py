@@ -18,7 +18,7 @@ from benchmarks.grid import BACKENDS
 from benchmarks.measure import ROOT
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.pictures import PICTURES, load_pictures
-from benchmarks.plan import STRATEGIES, Benchmark
+from benchmarks.plan import NETWORKS, STRATEGIES, Benchmark
 from benchmarks.readme import update_readme
 from benchmarks.report import RESULTS, write_report
 from benchmarks.speed.bench import SUITES, bench_speed
@@ -35,19 +35,23 @@ def bench() -> None:
     """
 
 
-def several(*names: str, choices: Iterable[str]) -> Callable[..., Any]:
-    """An option that may be given several times; by default all choices."""
+def several(
+    *names: str, choices: Iterable[str], usual: Iterable[str] | None = None
+) -> Callable[..., Any]:
+    """An option that may be given several times; by default the usual choices, else all."""
     values = list(choices)
-    return click.option(*names, multiple=True, type=click.Choice(values), default=values)
+    default = values if usual is None else list(usual)
+    return click.option(*names, multiple=True, type=click.Choice(values), default=default)
 
 
 def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
     """The options of every benchmark of cells."""
-    folder = benchmark.name
+    folder, recipes = benchmark.name, benchmark.recipes
+    usual = [name for name, recipe in recipes.items() if recipe.usual]
     options = (
         click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
-        several("--recipe", "recipes", choices=benchmark.recipes),
-        several("--network", "networks", choices=benchmark.networks),
+        several("--recipe", "recipes", choices=recipes, usual=usual),
+        several("--network", "networks", choices=NETWORKS),
         several("--strategy", "strategies", choices=STRATEGIES),
         click.option(
             "--oracles/--no-oracles", default=True, help="Also train on target labels, as bounds."

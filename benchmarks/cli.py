@@ -17,7 +17,6 @@ from adapters import STRATEGIES, adapt, load_adaptation
 from adapters.config import TRAINS
 from benchmarks import commands
 from benchmarks.bench_cli import bench, report_command
-from benchmarks.digits import NETWORKS
 from benchmarks.digits import RECIPES as DIGIT_RECIPES
 from benchmarks.fetch_cli import fetch
 from benchmarks.html import write_adaptation_report
@@ -33,6 +32,7 @@ from benchmarks.options import (
 )
 from benchmarks.pictures import RECIPES as PICTURE_RECIPES
 from benchmarks.pictures import TARGETS
+from benchmarks.plan import NETWORKS
 from benchmarks.training import RANDOM, domain_name, pretrain_digits, pretrain_pictures
 from da_compose import load_backbone
 from da_compose.parallel import process_group
@@ -120,7 +120,7 @@ def prepare(domains: tuple[str, ...], pictures: str | None, **options: Any) -> N
 @click.option(
     "--recipe", type=click.Choice(RECIPES), default="strong", help="paper: of digits only."
 )
-@click.option("--network", type=click.Choice(list(NETWORKS)), default="compositional")
+@click.option("--network", type=click.Choice(NETWORKS), default="compositional")
 @click.option("--source", "sources", multiple=True, help="A source domain; repeat. [default: all]")
 @click.option("--target", help="Domain left out. [default: digits: the benchmark's; else none]")
 @click.option("--steps", type=STEPS, help="[default: the quick profile's]")

@@ -1,6 +1,6 @@
-"""The digits benchmark: its profiles, recipes and networks."""
+"""The digits benchmark: its profiles and recipes."""
 
-from benchmarks.plan import Benchmark, Profile
+from benchmarks.plan import Benchmark, Profile, Recipe
 from da_compose import PRESETS
 from da_compose.augmentation import AugmentationConfig
 from da_compose.pretraining import PretrainConfig
@@ -14,12 +14,14 @@ PROFILES = {
 # paper: one xi a source and no augmentation; strong: varied images, and a domain `pooled` that is
 # trained on all sources together
 RECIPES = {
-    "paper": PretrainConfig(batch_size=48),
-    "strong": PretrainConfig(
-        batch_size=40,
-        pooled=True,
-        augmentation=AugmentationConfig(blur=0.3, thickness=0.5, contrast=0.3, noise=0.1),
+    "paper": Recipe(pretraining=PretrainConfig(batch_size=48), network=PRESETS["small"]),
+    "strong": Recipe(
+        pretraining=PretrainConfig(
+            batch_size=40,
+            pooled=True,
+            augmentation=AugmentationConfig(blur=0.3, thickness=0.5, contrast=0.3, noise=0.1),
+        ),
+        network=PRESETS["small"],
     ),
 }
-NETWORKS = {"compositional": PRESETS["small"], "unshared": PRESETS["small"].unshared()}
-DIGITS = Benchmark(name="digits", profiles=PROFILES, recipes=RECIPES, networks=NETWORKS)
+DIGITS = Benchmark(name="digits", profiles=PROFILES, recipes=RECIPES)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.bench import BenchmarkData
-from benchmarks.plan import Benchmark, Profile
+from benchmarks.plan import Benchmark, Profile, Recipe
 from da_compose import PRESETS
 from da_compose.picture_augmentation import PictureAugmentation
 from da_compose.pretraining import PretrainConfig
@@ -15,20 +15,22 @@ ALL = "all"
 TARGETS: Mapping[str, str] = {"domainnet": "sketch", "pacs": ALL, "emoji": "noto_line"}
 # 8 layers x 8 templates: as many mixture weights as 16 x 4, in 60 % of the time
 NETWORK = replace(PRESETS["large"], num_layers=8, num_templates=8, image_size=64, patch_size=8)
-NETWORKS = {"compositional": NETWORK, "unshared": NETWORK.unshared()}
-RECIPES = {
-    "strong": PretrainConfig(
+STRONG = Recipe(
+    pretraining=PretrainConfig(
         batch_size=32, pooled=True, balanced=True, augmentation=PictureAugmentation()
-    )
+    ),
+    network=NETWORK,
+)
+RECIPES = {
+    "strong": STRONG,
+    # twice the templates, so twice the mixture weights and the bank, at the same time a step
+    "strong-128": replace(STRONG, network=replace(NETWORK, num_templates=16), usual=False),
 }
 PROFILES = {
     "quick": Profile(name="quick", seeds=(0,), pretrain_steps=200, adapt_steps=20),
     "full": Profile(name="full", seeds=(0, 1, 2), pretrain_steps=600, adapt_steps=40),
 }
-PICTURES = {
-    name: Benchmark(name=name, profiles=PROFILES, recipes=RECIPES, networks=NETWORKS)
-    for name in TARGETS
-}
+PICTURES = {name: Benchmark(name=name, profiles=PROFILES, recipes=RECIPES) for name in TARGETS}
 
 
 def load_pictures(

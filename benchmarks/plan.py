@@ -18,6 +18,7 @@ STRATEGIES = (
     "classifier_discrepancy",
     "information_maximization",
 )
+NETWORKS = ("compositional", "unshared")
 TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper
 
 
@@ -33,13 +34,25 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a backbone is pretrained, and the compositional network's shape."""
+
+    pretraining: PretrainConfig
+    network: NetworkConfig
+    usual: bool = True  # else only run where it is asked for
+
+    def network_of(self, kind: str) -> NetworkConfig:
+        """The compositional network, or the unshared one of the same shape."""
+        return self.network.unshared() if kind == "unshared" else self.network
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A benchmark apart from its data: how long, how and what is trained, by name."""
 
     name: str
     profiles: Mapping[str, Profile]
-    recipes: Mapping[str, PretrainConfig]
-    networks: Mapping[str, NetworkConfig]
+    recipes: Mapping[str, Recipe]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +81,12 @@ class BackboneJob:
 
     @property
     def network_config(self) -> NetworkConfig:
-        config = self.benchmark.networks[self.network]
+        config = self.benchmark.recipes[self.recipe].network_of(self.network)
         return replace(config, num_classes=len(self.class_names))
 
     @property
     def pretrain_config(self) -> PretrainConfig:
-        recipe = self.benchmark.recipes[self.recipe]
+        recipe = self.benchmark.recipes[self.recipe].pretraining
         return replace(recipe, steps=self.profile.pretrain_steps, seed=self.seed)
 
     @property

@@ -15,7 +15,7 @@ ALLOWED = {
     "data": ("files", "download", "bundled"),
     "trains": ("nothing", "mixture_weights", "input_adapter", "all"),
     "network": ("compositional", "unshared"),
-    "recipe": ("paper", "strong"),
+    "recipe": ("paper", "strong", "strong-128"),
 }
 PERCENTS = ("accuracy", "last_accuracy", "source_only", "batch_norm")
 AMOUNTS = (
@@ -44,7 +44,7 @@ class ResultRow:
     strategy: str
     trains: str  # nothing, mixture_weights, input_adapter, all
     network: str  # compositional, unshared
-    recipe: str  # paper, strong
+    recipe: str  # paper, strong, strong-128
     oracle: bool  # whether target labels were used
     accuracy: float  # percent on the target's test split, as the next three
     last_accuracy: float  # of the last step's iterate, where another was kept without labels

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import digits, pictures
 from benchmarks.bench import load_digits
-from benchmarks.plan import Profile
+from benchmarks.plan import Profile, Recipe
 from benchmarks.run import accuracy
 from da_compose import Backbone, CompositionalNetwork
 from da_compose.knowledge import collect_knowledge
@@ -45,12 +45,13 @@ def pretrain_digits(
 ) -> Iterator[str]:
     """Pretrain on digit domains and write the backbone; lines with each source's test accuracy."""
     _check_target(target, sources)
-    config = _config(digits.RECIPES, digits.PROFILES, recipe, steps, seed)
+    made = _recipe(digits.RECIPES, recipe)
     with process_0_first():  # it alone downloads and prepares
         names = sources or load_digits(data_root, target).sources
         domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
-    model = CompositionalNetwork(digits.NETWORKS[network], seed=seed).to(device)
+    model = CompositionalNetwork(made.network_of(network), seed=seed).to(device)
     class_names = tuple(map(str, range(NUM_CLASSES)))
+    config = _config(made, digits.PROFILES, steps, seed)
     yield from _pretrain(out, model, domains, class_names, config, {"recipe": recipe})
 
 
@@ -83,7 +84,7 @@ def pretrain_pictures(
             "a trunk and its weights are given together: --trunk resnet18.layer3 --trunk-weights "
             f"FILE or download; for a trial with a useless trunk: {RANDOM}"
         )
-    config = _config(pictures.RECIPES, pictures.PROFILES, recipe, steps, seed)
+    made = _recipe(pictures.RECIPES, recipe)
     chosen = choose_pictures(name, data_root, classes, per_class)
     asked = {*sources, *([] if target is None else [target])}
     if unknown := sorted(asked - set(chosen.domains)):
@@ -91,7 +92,7 @@ def pretrain_pictures(
             f"no domain {', '.join(unknown)} in {name}; there are: {', '.join(chosen.domains)}"
         )
     shape = replace(
-        pictures.NETWORKS[network],
+        made.network_of(network),
         num_classes=len(chosen.class_names),
         image_size=image_size,
         patch_size=patch_size or (1 if trunk else max(1, image_size // MAP_SIZE)),
@@ -115,6 +116,7 @@ def pretrain_pictures(
     if rank() == 0:
         yield from (f"note: {note}" for note in chosen.notes)
         yield from (f"note: {note}" for d in domains.values() for note in domain_notes(d))
+    config = _config(made, pictures.PROFILES, steps, seed)
     notes = {"recipe": recipe} | ({"trunk_weights": trunk_weights} if trunk else {})
     yield from _pretrain(out, model.to(device), domains, chosen.class_names, config, notes)
 
@@ -152,16 +154,16 @@ def _check_target(target: str | None, sources: Sequence[str]) -> None:
         raise ValueError(f"{target} is a source and the target; leave one of the two out")
 
 
+def _recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
+    if name not in recipes:
+        raise ValueError(f"no recipe {name} here; choose from {', '.join(recipes)}")
+    return recipes[name]
+
+
 def _config(
-    recipes: Mapping[str, PretrainConfig],
-    profiles: Mapping[str, Profile],
-    recipe: str,
-    steps: int | None,
-    seed: int,
+    recipe: Recipe, profiles: Mapping[str, Profile], steps: int | None, seed: int
 ) -> PretrainConfig:
-    if recipe not in recipes:
-        raise ValueError(f"no recipe {recipe} here; choose from {', '.join(recipes)}")
-    return replace(recipes[recipe], steps=steps or profiles["quick"].pretrain_steps, seed=seed)
+    return replace(recipe.pretraining, steps=steps or profiles["quick"].pretrain_steps, seed=seed)
 
 
 def _pretrain(

@@ -20,10 +20,10 @@ from adapters import adapt
 from adapters.config import LEARNING_RATES
 from benchmarks import measure
 from benchmarks.bench import load_digits
-from benchmarks.digits import DIGITS, NETWORKS, PROFILES, RECIPES
+from benchmarks.digits import DIGITS, PROFILES, RECIPES
 from benchmarks.grid import run_grid
 from benchmarks.oracle import RATE_OF_ALL, train_oracle
-from benchmarks.plan import TRAINED, BackboneJob
+from benchmarks.plan import NETWORKS, TRAINED, BackboneJob
 from benchmarks.report import RESULTS
 from benchmarks.results import append_line, read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
@@ -175,7 +175,7 @@ def tune(
     for name in DEVELOPMENT_TARGETS:
         domain = load_digit_domain(name, data_root=data)
         targets[name] = Splits(domain.train, domain.test)
-    jobs = chosen.jobs(DIGITS, PROFILES["full"], tuple(RECIPES), tuple(NETWORKS))
+    jobs = chosen.jobs(DIGITS, PROFILES["full"], tuple(RECIPES), NETWORKS)
     file = results / "results.jsonl"
     chosen_jobs = [job for job in jobs if job.seed in seeds]
     run_grid(run_backbone, chosen_jobs, (chosen.domains, targets, runs, file), processes=processes)

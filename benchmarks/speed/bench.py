@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.digits import NETWORKS
+from benchmarks.plan import NETWORKS
 from benchmarks.results import append_line, read_lines
 from benchmarks.speed.accuracy import compare_time_to_accuracy
 from benchmarks.speed.compare import SpeedRow

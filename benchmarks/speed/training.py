@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from joblib import Parallel, delayed
 
-from benchmarks.digits import NETWORKS, RECIPES
+from benchmarks.digits import RECIPES
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.setting import Setting
 from da_compose import CompositionalNetwork
@@ -34,7 +34,9 @@ def compare_pretraining(setting: Setting) -> Iterator[SpeedRow]:
 def pretrainer(setting: Setting, network: str) -> Pretrainer:
     """Recipe `paper` on the benchmark's sources, from new weights."""
     sources = {name: setting.domains[name].train for name in setting.data.sources}
-    return Pretrainer(CompositionalNetwork(NETWORKS[network]), sources, RECIPES["paper"])
+    paper = RECIPES["paper"]
+    model = CompositionalNetwork(paper.network_of(network))
+    return Pretrainer(model, sources, paper.pretraining)
 
 
 def rate(setting: Setting, threads: int) -> float:

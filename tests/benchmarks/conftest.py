@@ -13,7 +13,7 @@ from PIL import Image
 from adapters import adapt
 from benchmarks import digits
 from benchmarks.bench import BenchmarkData, load_digits
-from benchmarks.plan import STRATEGIES, BackboneJob, Profile, plan
+from benchmarks.plan import STRATEGIES, BackboneJob, Profile, Recipe, plan
 from benchmarks.results import ResultRow, read_rows
 from benchmarks.run import Splits, run_jobs
 from da_compose import Backbone, CompositionalNetwork, NetworkConfig
@@ -64,11 +64,9 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with nothing on it, and networks and recipes small enough for a test."""
     forget_machine(monkeypatch, tmp_path / "project")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a run sets, so that it is put back
-    monkeypatch.setitem(digits.NETWORKS, "compositional", TINY)
-    monkeypatch.setitem(digits.NETWORKS, "unshared", TINY.unshared())
     monkeypatch.setattr("benchmarks.measure.commit", lambda: "abc1234")  # git is slow
     for name, recipe in RECIPES.items():
-        monkeypatch.setitem(digits.RECIPES, name, recipe)
+        monkeypatch.setitem(digits.RECIPES, name, Recipe(pretraining=recipe, network=TINY))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from benchmarks import pictures
+from benchmarks.plan import Recipe
 from da_compose import load_backbone
 from da_compose.pretraining import Pretrainer
 from da_compose.training_run import STATE
@@ -26,9 +27,8 @@ SIZE = 16
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty project, and networks and recipes small enough for a test."""
     monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
-    monkeypatch.setitem(pictures.NETWORKS, "compositional", TINY)
-    monkeypatch.setitem(pictures.NETWORKS, "unshared", TINY.unshared())
-    monkeypatch.setitem(pictures.RECIPES, "strong", replace(SHORT, pooled=True, balanced=True))
+    short = replace(SHORT, pooled=True, balanced=True)
+    monkeypatch.setitem(pictures.RECIPES, "strong", Recipe(pretraining=short, network=TINY))
 
 
 def write_domain(folder: Path, classes: Sequence[str], each: int = 5) -> Path:

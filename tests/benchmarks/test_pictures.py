@@ -8,6 +8,7 @@ from PIL import Image
 
 from benchmarks import bench_cli, pictures
 from benchmarks.pictures import ALL, PICTURES, TARGETS, load_pictures
+from benchmarks.plan import Recipe
 from benchmarks.results import read_rows
 from da_compose.picture_augmentation import PictureAugmentation
 from da_compose.pretraining import PretrainConfig
@@ -21,13 +22,11 @@ DOMAINS = ("art_painting", "photo", "sketch")
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, tmp_path):
     """Networks and recipes that take no time, and a project without prepared data."""
-    for name, network in (("compositional", TINY), ("unshared", TINY.unshared())):
-        monkeypatch.setitem(pictures.NETWORKS, name, network)
     short = PretrainConfig(
         batch_size=4, statistics_batches=2, pooled=True, balanced=True,
         augmentation=PictureAugmentation(),
     )  # fmt: skip
-    monkeypatch.setitem(pictures.RECIPES, "strong", short)
+    monkeypatch.setitem(pictures.RECIPES, "strong", Recipe(pretraining=short, network=TINY))
     monkeypatch.setattr(pictures, "NETWORK", TINY)
     monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
 
@@ -91,13 +90,20 @@ def test_defaults_are_the_papers_target_and_pacs_in_turn():
 
 
 def test_the_networks_of_the_benchmark_have_64_mixture_weights():
-    networks = {"compositional": REAL, "unshared": REAL.unshared()}
-    assert REAL.num_layers * REAL.num_templates == 64
-    assert networks["unshared"].num_templates == REAL.num_layers
-    assert REAL.image_size % REAL.patch_size == 0
+    network = REAL["strong"].network
+    assert network.num_layers * network.num_templates == 64
+    assert REAL["strong"].network_of("unshared").num_templates == network.num_layers
+    assert network.image_size % network.patch_size == 0
 
 
-REAL = pictures.NETWORK  # before a fixture makes it tiny
+def test_the_second_setting_has_twice_as_many_and_is_run_where_it_is_asked_for():
+    more, usual = REAL["strong-128"], REAL["strong"]
+    assert more.network.num_layers * more.network.num_templates == 128
+    assert more.pretraining == usual.pretraining
+    assert [name for name, recipe in REAL.items() if recipe.usual] == ["strong"]
+
+
+REAL = dict(pictures.RECIPES)  # before a fixture makes them tiny
 
 
 def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path):

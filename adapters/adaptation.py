@@ -1,12 +1,13 @@
 """What `adapt` returns: a domain on a backbone, how it came about, and its predictions."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from adapters.selection import Scores, predict_logits
+from adapters.streaming import Stream, StreamConfig, StreamUpdate
 from adapters.targets import read_images
 from da_compose import Backbone, Domain, load_adapter, probabilities, save_adapter
 
@@ -22,6 +23,7 @@ class Adaptation:
     history: list[dict[str, float]] = field(default_factory=list)
     last: Domain | None = None  # the domain after the last step, whether kept or not
     notes: dict[str, Any] = field(default_factory=dict)
+    stream: Stream | None = field(default=None, repr=False)
 
     def predict(self, images: Any) -> tuple[Tensor, Tensor]:
         """Classes (M,) and confidences in [0, 1] (M,) of images of any kind `adapt` takes."""
@@ -34,9 +36,33 @@ class Adaptation:
         pixels = read_images(images, self.backbone.network.config.image_size)
         return probabilities(predict_logits(self.backbone.network, self.domain, pixels))
 
+    def update(self, images: Any, **options: Any) -> StreamUpdate:
+        """Follow a stream of the domain by one or more unlabelled images of any kind `adapt` takes.
+
+        options: fields of `StreamConfig`, the same until `reset`. Statistics alone move where
+        nothing was learned, unless steps=1 is asked for. `domain` becomes a copy that moves.
+        """
+        pixels = read_images(images, self.backbone.network.config.image_size)
+        if self.stream is None:
+            learned = {} if self.learned_parameters else {"steps": 0}
+            self.stream = Stream(self.backbone, self.domain, StreamConfig(**learned | options))
+            self.domain = self.stream.domain
+        elif replace(self.stream.config, **options) != self.stream.config:
+            raise ValueError(f"the stream goes on with {self.stream.config}; reset() it to change")
+        return self.stream.update(pixels)
+
+    def reset(self) -> None:
+        """Go back to the domain as adapted, or as loaded: forget the stream."""
+        if self.stream is not None:
+            self.domain, self.stream = self.stream.adapted, None
+
     def save(self, path: str | Path) -> None:
-        """Write the adapter file: xi, statistics and any part of the domain's own."""
-        save_adapter(path, self.backbone, self.domain, self.notes)
+        """Write the adapter file: xi, statistics and any part of the domain's own, as they stand.
+
+        After updates its notes have a `stream`: the figures of the last one.
+        """
+        stream = {"stream": asdict(self.stream.last)} if self.stream else {}
+        save_adapter(path, self.backbone, self.domain, self.notes | stream)
 
 
 def load_adaptation(path: str | Path, backbone: Backbone) -> Adaptation:

@@ -1,0 +1,186 @@
+"""A stream of a domain's images: the domain follows it, but never far from the adapted one."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from adapters.config import LEARNING_RATES
+from adapters.guard import judge
+from adapters.information_maximization import InformationMaximization
+from adapters.losses import TINY
+from adapters.selection import batches, predict_logits, score
+from adapters.strategy import AdaptationTask
+from da_compose import Backbone, Domain
+from da_compose.mixture import MixtureWeights
+from da_compose.statistics import blend_statistics, estimate_statistics, shrunk_share
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """How fast a stream is followed, and how far at most."""
+
+    chunk: int = 64  # images the domain moves by: fewer wait, more are cut
+    memory: int = 256  # last images, for the steps and for the guard
+    least_diversity: float = 0.5  # of predictions on them (`Scores`), or nothing moves
+    prior_images: int = 256  # the statistics so far weigh like so many images
+    statistics_radius: float = 0.25  # most a channel may move, in its adapted standard deviations
+    steps: int = 1  # of information maximization a chunk; 0: statistics alone
+    rate: float = 0.1  # learning rate, as a multiple of `adapt`'s
+    radius: float = 0.1  # most that what is trained may move, over its adapted length
+
+    def __post_init__(self) -> None:
+        for name, least in (("chunk", 2), ("memory", 2), ("prior_images", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("least_diversity", "statistics_radius", "steps", "rate", "radius"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class StreamUpdate:
+    """What one call of `Stream.update` did, and where the domain stands."""
+
+    moves: int  # chunks that the domain followed
+    refused: int  # chunks that it did not
+    waiting: int  # images kept until they make a chunk
+    changed: float  # share of the last images whose class is not the adapted domain's, 0 to 1
+    statistics_drift: float  # root mean square over channels, in adapted standard deviations
+    drift: float  # of what is trained, over its adapted length
+    reason: str  # what the guard said of the last chunk
+
+
+class Stream:
+    """Follows a stream from an adapted domain; that domain and the backbone are left alone.
+
+    Images are taken in by chunks of one size: how the stream is cut into calls does not matter,
+    and single images are as good as any batch. A chunk moves the batch-norm statistics by a
+    running average, then xi (or the domain's own input adapter) by steps of information
+    maximization on the last images; both stay in a ball around the adapted ones. Where predictions
+    on the last images lack diversity, nothing moves. Where the guard does not trust the outcome
+    against the adapted domain, the move is taken back; where it does not trust what was before
+    either, the domain is the adapted one again. Nothing is drawn at random.
+    """
+
+    def __init__(self, backbone: Backbone, adapted: Domain, config: StreamConfig) -> None:
+        self.backbone, self.adapted, self.config = backbone, adapted, config
+        self.domain = deepcopy(adapted).eval()
+        self.trained, self.rate = _trained(self.domain) if config.steps else ([], 0.0)
+        self.started = self._values()
+        network = backbone.network.config
+        colours = (3,) if network.image_channels > 1 else ()
+        self.memory = np.empty((0, network.image_size, network.image_size, *colours), np.uint8)
+        self.waiting = self.memory
+        self.before = torch.empty(2, 0, network.num_classes)  # adapted domain's logits on `memory`
+        self.last = StreamUpdate(0, 0, 0, 0.0, 0.0, 0.0, "no chunk yet")
+        self.changed, self.reason = self.last.changed, self.last.reason
+
+    def update(self, pixels: NDArray[np.uint8]) -> StreamUpdate:
+        """Take in unlabelled images, one or more: uint8 (M, S, S) or (M, S, S, 3)."""
+        if pixels.ndim < self.waiting.ndim:
+            pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
+        followed = []
+        while len(pixels):
+            room = self.config.chunk - len(self.waiting)
+            self.waiting = np.concatenate([self.waiting, pixels[:room]])
+            pixels = pixels[room:]
+            if len(self.waiting) == self.config.chunk:
+                chunk, self.waiting = self.waiting, self.memory[:0]
+                followed.append(self._follow(chunk))
+        mean, var, *trained = self.started
+        shift = (self.domain.mean - mean) / var.sqrt()
+        self.last = StreamUpdate(
+            moves=sum(followed),
+            refused=len(followed) - sum(followed),
+            waiting=len(self.waiting),
+            changed=self.changed,
+            statistics_drift=shift.square().mean().sqrt().item(),
+            drift=_length(_apart(self.trained, trained)) / max(_length(trained), TINY),
+            reason=self.reason,
+        )
+        return self.last
+
+    def _follow(self, chunk: NDArray[np.uint8]) -> bool:
+        """Move by one chunk; says whether the move was kept."""
+        network, size = self.backbone.network, self.config.memory
+        self.memory = np.concatenate([self.memory, chunk])[-size:]
+        before = predict_logits(network, self.adapted, chunk)
+        self.before = torch.cat([self.before, before], dim=1)[:, -size:]
+        diversity = score(self.before).diversity
+        if diversity < self.config.least_diversity:
+            self.reason = f"nothing moves: diversity of predictions is {diversity:.2f}"
+            return False
+        last = self._values()
+        self._move(chunk)
+        moved = self._values()
+        for values in (moved, last, self.started):
+            self._go_to(values)
+            verdict = judge(self.before, predict_logits(network, self.domain, self.memory))
+            self.changed = verdict.changed
+            if values is moved:
+                self.reason = verdict.reason
+            if verdict.trusted:
+                return values is moved
+        return False
+
+    def _move(self, chunk: NDArray[np.uint8]) -> None:
+        """Statistics toward the chunk's, then what is trained by the memory; each in its ball."""
+        network, domain, config = self.backbone.network, self.domain, self.config
+        mean, var, *trained = self.started
+        own = estimate_statistics(network, domain, batches(network, chunk, len(chunk)))
+        share = shrunk_share(len(chunk), config.prior_images)
+        moved = blend_statistics((domain.mean, domain.var), own, share)
+        most, factor = config.statistics_radius * var.sqrt(), (1 + config.statistics_radius) ** 2
+        domain.set_statistics(
+            moved[0].clamp(mean - most, mean + most), moved[1].clamp(var / factor, var * factor)
+        )
+        if not self.trained:
+            return
+        domain.requires_grad_(False)
+        for parameter in self.trained:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam(self.trained, lr=self.rate * config.rate)
+        size = len(self.memory)
+        task = AdaptationTask(
+            self.backbone, domain, self.trained, optimizer, size, torch.Generator()
+        )
+        method = InformationMaximization(task)
+        for images in config.steps * list(batches(network, self.memory, size)):
+            method.step(images)
+        domain.requires_grad_(False)
+        apart = _apart(self.trained, trained)
+        kept = min(1.0, config.radius * _length(trained) / max(_length(apart), TINY))
+        ends = (start + kept * move for start, move in zip(trained, apart, strict=True))
+        self._go_to([domain.mean, domain.var, *ends])
+
+    def _values(self) -> list[Tensor]:
+        held = (self.domain.mean, self.domain.var, *self.trained)
+        return [tensor.detach().clone() for tensor in held]
+
+    @torch.no_grad()
+    def _go_to(self, values: Sequence[Tensor]) -> None:
+        held = (self.domain.mean, self.domain.var, *self.trained)
+        for tensor, value in zip(held, values, strict=True):
+            tensor.copy_(value)
+
+
+def _trained(domain: Domain) -> tuple[list[nn.Parameter], float]:
+    """What a stream may train, and at which rate: an own input adapter, or else xi, or nothing."""
+    if domain.input_adapter is not None:
+        return list(domain.input_adapter.parameters()), LEARNING_RATES["input_adapter"]
+    xi = [domain.mixture.xi] if isinstance(domain.mixture, MixtureWeights) else []
+    return xi, LEARNING_RATES["mixture_weights"]
+
+
+def _apart(values: Sequence[Tensor], starts: Sequence[Tensor]) -> list[Tensor]:
+    return [value.detach() - start for value, start in zip(values, starts, strict=True)]
+
+
+def _length(values: Sequence[Tensor]) -> float:
+    """Euclidean length of all values together."""
+    return sum(value.square().sum().item() for value in values) ** 0.5

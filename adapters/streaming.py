@@ -16,6 +16,7 @@ from adapters.losses import TINY
 from adapters.selection import batches, predict_logits, score
 from adapters.strategy import AdaptationTask
 from da_compose import Backbone, Domain
+from da_compose.domain import EPSILON
 from da_compose.mixture import MixtureWeights
 from da_compose.statistics import blend_statistics, estimate_statistics, shrunk_share
 
@@ -93,7 +94,7 @@ class Stream:
                 chunk, self.waiting = self.waiting, self.memory[:0]
                 followed.append(self._follow(chunk))
         mean, var, *trained = self.started
-        shift = (self.domain.mean - mean) / var.sqrt()
+        shift = (self.domain.mean - mean) / var.clamp_min(EPSILON).sqrt()
         self.last = StreamUpdate(
             moves=sum(followed),
             refused=len(followed) - sum(followed),
@@ -135,7 +136,8 @@ class Stream:
         own = estimate_statistics(network, domain, batches(network, chunk, len(chunk)))
         share = shrunk_share(len(chunk), config.prior_images)
         moved = blend_statistics((domain.mean, domain.var), own, share)
-        most, factor = config.statistics_radius * var.sqrt(), (1 + config.statistics_radius) ** 2
+        most = config.statistics_radius * var.clamp_min(EPSILON).sqrt()
+        factor = (1 + config.statistics_radius) ** 2
         domain.set_statistics(
             moved[0].clamp(mean - most, mean + most), moved[1].clamp(var / factor, var * factor)
         )

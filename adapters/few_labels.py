@@ -1,0 +1,77 @@
+"""Adaptation helped by a few labels of the target: not unsupervised, and its notes say so."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adapters.adaptation import Adaptation
+from adapters.config import STRATEGIES, AdaptConfig
+from adapters.run import learn, prepare
+from adapters.strategy import AdaptationTask
+from adapters.targets import read_images
+from da_compose import Backbone
+from da_compose.images import ImageSet, to_input
+
+
+@final
+@dataclass(frozen=True)
+class LabelledTask(AdaptationTask):
+    """A task whose every descent of a strategy's loss is one of cross-entropy as well."""
+
+    labelled: ImageSet
+
+    def descend(self, loss: Tensor) -> None:
+        network = self.backbone.network
+        chosen = torch.randperm(len(self.labelled), generator=self.generator)[: self.batch_size]
+        images = to_input(self.labelled.images[chosen.numpy()], network.config.image_channels)
+        labels = torch.from_numpy(self.labelled.labels)[chosen].to(network.device)
+        logits = network(images.to(network.device), self.target)  # (2, B, N)
+        supervised = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+        super().descend(loss + supervised)
+
+
+def adapt_with_labels(
+    backbone: Backbone,
+    images: Any,
+    labelled: tuple[Any, Any],
+    strategy: str = "information_maximization",
+    *,
+    name: str = "target",
+    **options: Any,
+) -> Adaptation:
+    """Adapt as `adapt` does, with the labels of a few images of the domain, 1 to 5 a class, say.
+
+    labelled: images of any kind `adapt` takes, and as many classes, integers from 0 to N - 1.
+    They add to the loss of every step; start, iterate and guard are as without labels.
+    `notes["labels"]` counts them. Raises ValueError for wrong labels, options or images, and for
+    strategies that learn nothing.
+    """
+    config = AdaptConfig(strategy=strategy, **options)
+    method = STRATEGIES[strategy]
+    if method is None:
+        raise ValueError(f"{strategy} learns nothing, with labels or without; choose another")
+    few = check_labelled(backbone, *labelled)
+    run = prepare(backbone, images, name, config)
+    run.notes["labels"] = len(few)
+    learn(run, lambda task: method(LabelledTask(**vars(task), labelled=few)))
+    return run.result()
+
+
+def check_labelled(backbone: Backbone, images: Any, classes: Any) -> ImageSet:
+    """Images and their classes, read; ValueError where labels are not classes, one an image."""
+    labels = np.asarray(classes)
+    num_classes = backbone.network.config.num_classes
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            "labels must be integers of shape (M,), one an image, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    wrong = sorted({int(label) for label in labels if not 0 <= label < num_classes})
+    if wrong:
+        raise ValueError(f"labels must be classes from 0 to {num_classes - 1}, got {wrong}")
+    pixels = read_images(images, backbone.network.config.image_size)
+    return ImageSet(pixels, labels.astype(np.int64))

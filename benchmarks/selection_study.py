@@ -1,7 +1,7 @@
 """Which label-free criterion picks the best of many models: `python -m benchmarks.selection_study`.
 
-For each of the full profile's digits backbones and each target there is a pool of candidates: every
-start, and adaptations by every strategy. Every criterion of `adapters.criteria` sees unlabelled
+For each of the full profile's backbones and each target there is a pool of candidates: every start,
+and adaptations by every strategy. Every criterion of `adapters.criteria` sees unlabelled
 training images of the target; its ranking is then compared with accuracy on the test split. Labels
 so judge criteria, and no candidate is made or described with them.
 """
@@ -26,6 +26,7 @@ from benchmarks import measure
 from benchmarks.bench import load_digits
 from benchmarks.digits import DIGITS, PROFILES, RECIPES
 from benchmarks.grid import run_grid
+from benchmarks.pictures import PICTURES, TARGETS, load_pictures
 from benchmarks.plan import NETWORKS, TRAINED, BackboneJob
 from benchmarks.report import RESULTS
 from benchmarks.results import append_line, read_lines
@@ -54,20 +55,27 @@ target, accuracy is that on its test split.
 
 
 def run_backbone(
-    job: BackboneJob, sources: Mapping[str, Splits], targets: Mapping[str, Splits],
+    job: BackboneJob, domains: Mapping[str, Splits], targets: tuple[str, ...],
     runs: Path, results: Path,
 ) -> None:  # fmt: skip
-    """Every unfinished pool on one backbone, in this process."""
+    """Every unfinished pool on one backbone, in this process: of its own target, if none is named.
+
+    domains: the sources, and all targets.
+    """
     torch.set_num_threads(1)
     finished = finished_pools(read_lines(results))
-    backbone = prepare_backbone(job, sources, job.folder(runs), "cpu")
-    for target, splits in targets.items():
+    backbone = prepare_backbone(job, domains, job.folder(runs), "cpu")
+    for target in targets or (job.target,):
         naming = {"recipe": job.recipe, "network": job.network, "seed": job.seed, "target": target}
         if tuple(naming.values()) in finished:
             continue
-        lines = list(measure_pool(backbone, splits, TRAINED[job.network], job.seed))
+        lines = list(measure_pool(backbone, domains[target], TRAINED[job.network], job.seed))
         for line in lines:
-            shared = {"candidates": len(lines), "commit": measure.commit()}
+            shared = {
+                "benchmark": job.benchmark.name,
+                "candidates": len(lines),
+                "commit": measure.commit(),
+            }
             append_line(results, naming | line | shared)
         print(f"{naming}: {len(lines)} candidates", flush=True)
 
@@ -153,6 +161,7 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(list(lines)).drop_duplicates([*POOL, "candidate", "kind"], keep="last")
     known = frame.target.isin(DEVELOPMENT_TARGETS)
     frame["targets"] = frame.target.mask(known, DEVELOPMENT)
+    frame["targets"] = frame.targets.mask(frame.benchmark != "digits", frame.benchmark)
     rows = []
     for _, pool in frame.groupby(POOL):
         for among, kinds in COMPARED.items():
@@ -195,7 +204,8 @@ def markdown(means: pd.DataFrame) -> str:
 
 
 @click.command()
-@click.option("--runs", type=click.Path(path_type=Path), default=measure.ROOT / "runs" / "digits")
+@click.option("--benchmark", type=click.Choice(["digits", *TARGETS]), default="digits")
+@click.option("--runs", type=click.Path(path_type=Path), help="[default: the benchmark's]")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS / "selection")
 @click.option("--data", type=click.Path(path_type=Path), envvar="DA_COMPOSE_DATA")
 @click.option("--seed", "seeds", type=int, multiple=True, default=PROFILES["full"].seeds)
@@ -203,10 +213,16 @@ def markdown(means: pd.DataFrame) -> str:
 @click.option(
     "--recipe", "recipes", type=click.Choice(list(RECIPES)), multiple=True, default=list(RECIPES)
 )
-@click.option("--target", "targets", multiple=True, default=(*DEVELOPMENT_TARGETS, "usps"))
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=(*DEVELOPMENT_TARGETS, "usps"),
+    help="Of the digits; of pictures each domain is one.",
+)
 @click.option("--processes", type=int, default=os.cpu_count() or 1)
 def main(results: Path, **options: Any) -> None:
-    """Compare label-free criteria on the digits benchmark's backbones; write the table."""
+    """Compare label-free criteria on a benchmark's backbones; write the table of all there are."""
     try:
         study(results, **options)
     except (ValueError, OSError) as error:
@@ -217,7 +233,8 @@ def main(results: Path, **options: Any) -> None:
 def study(
     results: Path,
     *,
-    runs: Path,
+    benchmark: str,
+    runs: Path | None,
     data: Path | None,
     seeds: tuple[int, ...],
     networks: tuple[str, ...],
@@ -226,17 +243,26 @@ def study(
     processes: int,
 ) -> None:
     """Measure the pools that are not finished, then make the table of all there are."""
-    chosen = load_digits(data)
-    if sources := sorted({*targets} & {*chosen.sources}):
-        raise ValueError(f"{', '.join(sources)}: a source of the backbones; leave it out")
-    splits = {}
-    for name in targets:
-        domain = load_digit_domain(name, data_root=data)
-        splits[name] = Splits(domain.train, domain.test)
     profile = replace(PROFILES["full"], seeds=seeds)
-    jobs = chosen.jobs(DIGITS, profile, recipes, networks)
+    if benchmark == "digits":
+        chosen = load_digits(data)
+        if sources := sorted({*targets} & {*chosen.sources}):
+            raise ValueError(f"{', '.join(sources)}: a source of the backbones; leave it out")
+        domains = chosen.domains
+        for name in targets:
+            domain = load_digit_domain(name, data_root=data)
+            domains[name] = Splits(domain.train, domain.test)
+        jobs = list(chosen.jobs(DIGITS, profile, recipes, networks))
+    else:
+        pictures, targets = PICTURES[benchmark], ()
+        profile = replace(pictures.profiles["full"], seeds=seeds)
+        recipes = tuple(name for name in recipes if name in pictures.recipes)
+        rotations = load_pictures(benchmark, data)
+        jobs = [job for r in rotations for job in r.jobs(pictures, profile, recipes, networks)]
+        domains = {name: splits for r in rotations for name, splits in r.domains.items()}
+    runs = runs or measure.ROOT / "runs" / benchmark
     file = results / "results.jsonl"
-    run_grid(run_backbone, jobs, (chosen.domains, splits, runs, file), processes=processes)
+    run_grid(run_backbone, jobs, (domains, targets, runs, file), processes=processes)
     with replacing(results / "table.md") as temporary:
         temporary.write_text(markdown(summary(read_lines(file))), encoding="utf-8")
 

@@ -45,8 +45,11 @@ def splits(*, relabel: bool = False) -> Splits:
 
 def pool(accuracies: list[float], right: list[float], **changes: Any) -> list[dict[str, Any]]:
     """Lines of starts and a kept adaptation, whose criteria are `right`; `bnm` is useless."""
-    shared = {"recipe": "paper", "network": "unshared", "seed": 0, "target": "usps",
-              "candidates": len(accuracies), "commit": "abc1234"} | changes  # fmt: skip
+    shared: dict[str, Any] = {
+        "benchmark": "digits", "recipe": "paper", "network": "unshared", "seed": 0,
+        "target": "usps", "candidates": len(accuracies), "commit": "abc1234",
+    }  # fmt: skip
+    shared |= changes
     kinds = ["start"] * (len(accuracies) - 1) + ["kept"]
     return [
         shared
@@ -106,6 +109,14 @@ def test_development_targets_stand_first_and_apart() -> None:
     assert "| dev | 0.00 ± 0.00 |" in text  # one start has no order
     assert "1.00 ± - | **0.00** | 0.00 |" in text
     assert f"| {RANDOM} | - |" in text
+
+
+def test_pictures_have_a_table_of_their_own() -> None:
+    lines = pool([50, 70], [1, 2], benchmark="pacs", target="sketch")
+    lines += pool([50, 70], [1, 2], benchmark="pacs", target="photo") + pool([50, 70], [1, 2])
+    found = summary(lines)
+    assert set(found.index.unique("targets")) == {"pacs", "usps"}
+    assert (found.loc["pacs"].n == 2).all()
 
 
 def test_study_writes_rows_once_and_the_table(data_root: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ BASELINE_STYLES: Mapping[str, Any] = {"source_only": ":", "batch_norm": "--"}
 DPI = 130
 RISES = [11 * step * sign for step in range(20) for sign in (1, -1)]  # of labels, in points
 MAX_POINTS = 1500  # in both panels of a t-SNE
+COLOURED_CLASSES = 20  # more share colours
 
 
 def _save(figure: Figure, path: Path, caption: str) -> None:
@@ -194,11 +195,13 @@ def plot_embeddings(
     path: Path,
     seed: int,
     *,
+    class_names: Sequence[str] = (),
     caption: str = "",
 ) -> None:
     """t-SNE of features (M, F) of every domain before and after adaptation, one fit each.
 
-    `labels` (M,) only colour the points. Both panels show the same seeded subsample of images.
+    `labels` (M,) only colour the points; the legend calls them by `class_names`, or by number, as
+    long as there are colours for all. Both panels show the same seeded subsample of images.
     """
     _check_embeddings(before, after, labels, target)
     chosen = _subsample({domain: len(ids) for domain, ids in labels.items()}, target, seed)
@@ -214,13 +217,16 @@ def plot_embeddings(
         _draw_points(panel, fit.fit_transform(stacked.astype(np.float32)), colours, is_target)
         panel.set_title(f"{name} adaptation", fontsize=10)
         panel.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
+    classes = np.unique(colours)
     handles = [
-        Line2D([], [], color=_colour(label), marker="o", linestyle="none", label=str(label))
-        for label in np.unique(colours)
-    ]
+        Line2D([], [], color=_colour(label), marker="o", linestyle="none",
+               label=class_names[label] if len(class_names) else str(label))
+        for label in (classes if len(classes) <= COLOURED_CLASSES else ())
+    ]  # fmt: skip
     for name, marker in (("sources", "."), (target, "x")):
         handles.append(Line2D([], [], color="0.3", marker=marker, linestyle="none", label=name))
-    figure.legend(handles=handles, loc="outside right upper", title="Class", fontsize=8)
+    title = "Class" if len(classes) <= COLOURED_CLASSES else f"{len(classes)} classes"
+    figure.legend(handles=handles, loc="outside right upper", title=title, fontsize=8)
     _save(figure, path, caption)
 
 

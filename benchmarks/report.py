@@ -97,7 +97,8 @@ def draw_backbone(
         features | {job.target: embeddings(backbone, plain.target, target.test)},
         features | {job.target: embeddings(backbone, adapted, target.test)},
         {n: domains[n].test.labels[drawn(domains[n].test)] for n in (*job.sources, job.target)},
-        job.target, _path(start, "embeddings"), job.seed, caption=caption,
+        job.target, _path(start, "embeddings"), job.seed,
+        class_names=backbone.class_names, caption=caption,
     )  # fmt: skip
 
 

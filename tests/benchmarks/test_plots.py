@@ -154,6 +154,20 @@ def test_embeddings_show_a_bounded_seeded_part_of_every_domain(
             np.testing.assert_array_equal(points, dots.get_offsets())
 
 
+@pytest.mark.parametrize(("count", "title"), [(20, "Class"), (21, "21 classes")])
+def test_embeddings_name_their_classes_while_there_are_colours(
+    tmp_path: Path, figures: list, count: int, title: str
+) -> None:
+    labels = {"mnist": np.arange(count), "usps": np.arange(count)}
+    features = {name: np.random.default_rng(0).normal(size=(count, 4)) for name in labels}
+    names = [f"class-{number}" for number in range(count)]
+    plot_embeddings(features, features, labels, "usps", tmp_path / "t.png", 0, class_names=names)
+    (legend,) = figures[0].legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert legend.get_title().get_text() == title
+    assert shown == [*(names if count <= 20 else []), "sources", "usps"]
+
+
 def test_embeddings_draw_a_target_of_one_image(tmp_path: Path) -> None:
     features = {"mnist": np.random.default_rng(0).normal(size=(5, 4)), "usps": np.ones((1, 4))}
     labels = {"mnist": np.arange(5), "usps": np.zeros(1, dtype=int)}

@@ -130,8 +130,8 @@ def choose_pictures(
     except DomainUnavailable as error:
         if any(file.suffix.lower() in PICTURES for file in Path(name).glob("*/*")):
             raise ValueError(
-                f"{name} is one domain, <class>/<picture>; expected a folder of two or more, "
-                "<domain>/<class>/<picture>: move it into a folder with another domain"
+                f"{name} is one domain, <class>/<picture>; expected a folder of domains, "
+                "<domain>/<class>/<picture>: move it into a folder of its own"
             ) from error
         raise
 

@@ -143,7 +143,8 @@ def load_picture_domain(
 
 
 def _find(name: str, data_root: Path | None) -> tuple[Path, tuple[str, ...]]:
-    """The first folder with at least two domains, and their names."""
+    """The first folder with domains, and their names: two or more, in a tree of one's own one."""
+    least = 2 if name in KNOWN else 1
     if name in KNOWN:
         folders = data_folders(f"pictures/{name}", data_root)
     else:
@@ -157,10 +158,11 @@ def _find(name: str, data_root: Path | None) -> tuple[Path, tuple[str, ...]]:
         domains = tuple(path.name for path in _folders(folder) if _folders(path))
         if name == "domainnet":
             domains = tuple(domain for domain in DOMAINS if domain in domains)
-        if len(domains) > 1:
+        if len(domains) >= least:
             return folder, domains
     raise DomainUnavailable(
-        f"{name} is not available: expected at least two domains as <domain>/<class>/<picture> in "
+        f"{name} is not available: expected at least {('one domain', 'two domains')[least - 1]} as "
+        f"<domain>/<class>/<picture> in "
         f"{' or '.join(map(str, folders))}; {HINTS.get(name, 'check the folder')}, or name a data "
         f"root by argument or {DATA_VARIABLE}"
     )

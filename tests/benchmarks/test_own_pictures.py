@@ -188,6 +188,16 @@ def test_a_folder_of_one_domain_is_refused_as_what_it_is(tree, tmp_path):
     assert str(missing) in refuse(*pretrain(tmp_path / "out.safetensors", missing))
 
 
+def test_one_labelled_source_is_enough(tree, tmp_path):
+    for other in [path for path in tree.iterdir() if path.name != "Art"]:
+        other.rename(tmp_path / other.name)
+    out = tmp_path / "out.safetensors"
+    succeed(*pretrain(out, tree))
+    assert tuple(load_backbone(out).knowledge) == ("Art",)
+    alone = refuse(*pretrain(tmp_path / "other.safetensors", tree, "--target", "Art"))
+    assert "at least one labelled source domain" in alone
+
+
 # prepare
 
 

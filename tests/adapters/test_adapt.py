@@ -15,7 +15,7 @@ from adapters import STRATEGIES, Adaptation, adapt, load_adaptation
 from adapters.config import TRAINS, AdaptConfig
 from adapters.run import Run, learn
 from adapters.selection import predict_logits
-from adapters.start import MEAN, PRIOR_IMAGES, make_start
+from adapters.start import LEAST_COMPARED, MEAN, PRIOR_IMAGES, make_start
 from adapters.strategy import AdaptationTask
 from da_compose import Backbone, save_adapter
 from da_compose.mixture import MixtureWeights
@@ -214,7 +214,7 @@ def test_start_by_name_mean_or_nearest(backbone: Backbone, make_images, start: s
 
 
 def test_a_start_is_at_most_as_informative_as_nearest(backbone: Backbone, make_images):
-    images = make_images(15)
+    images = make_images(LEAST_COMPARED)
     found = {
         start: adapt(backbone, images, start=start, **QUICK).scores["start"].information
         for start in ("left", "middle", "right", "mean", "nearest")

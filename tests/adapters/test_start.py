@@ -6,13 +6,17 @@ from torch import Tensor
 
 from adapters.selection import predict_logits, score
 from adapters.start import (
+    LEAST_COMPARED,
     MEAN,
+    MOST_MOVED,
     NEAREST,
     PRIOR_IMAGES,
     SHARES,
+    Start,
     best_start,
     check_start,
     make_start,
+    makes_classes_up,
     plain_start_name,
 )
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
@@ -107,7 +111,7 @@ def test_statistics_are_positive_and_finite_with_one_image(backbone: Backbone, m
 def test_nearest_is_the_candidate_and_blend_with_the_most_information(
     backbone: Backbone, make_images
 ):
-    images = make_images(30)
+    images = make_images(LEAST_COMPARED)
     found = {}
     for name in (MEAN, *backbone.network.domains.names):
         start = make_start(backbone, name, "target", images)
@@ -115,7 +119,7 @@ def test_nearest_is_the_candidate_and_blend_with_the_most_information(
             start.use_statistics(share)
             logits = predict_logits(backbone.network, start.target, images)
             found[name, share] = score(logits).information
-    best = best_start(backbone, NEAREST, "target", images, searched=30)
+    best = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)
     assert (best.name, best.share) == max(found, key=lambda key: found[key])
     reached = score(predict_logits(backbone.network, best.target, images)).information
     assert reached == max(found.values())
@@ -124,12 +128,78 @@ def test_nearest_is_the_candidate_and_blend_with_the_most_information(
 def test_the_choice_is_made_on_few_images_and_the_statistics_are_of_all(
     backbone: Backbone, make_images
 ):
-    images = make_images(30)
-    few = best_start(backbone, NEAREST, "target", images[:10], searched=10)
-    found = best_start(backbone, NEAREST, "target", images, searched=10)
+    images = make_images(2 * LEAST_COMPARED)
+    few = images[:LEAST_COMPARED]
+    few = best_start(backbone, NEAREST, "target", few, searched=LEAST_COMPARED)
+    found = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)
     assert (found.name, found.share) == (few.name, few.share)
     expected = make_start(backbone, found.name, "target", images)
     assert torch.equal(found.target_statistics[0], expected.target_statistics[0])
+
+
+@pytest.mark.parametrize("named", [NEAREST, "left"])
+def test_a_few_images_compare_no_starts(backbone: Backbone, make_images, named: str):
+    images = make_images(LEAST_COMPARED - 1)
+    found = best_start(backbone, named, "target", images, searched=400)
+    expected = make_start(backbone, MEAN if named == NEAREST else named, "target", images)
+    expected.use_statistics(1.0)
+    assert (found.name, found.share) == (expected.name, 1.0)
+    assert torch.equal(found.target.mean, expected.target.mean)
+
+
+@pytest.fixture
+def estranged(make_backbone) -> Backbone:
+    """A backbone that is sure of every class, and whose sources' statistics are of no use."""
+    backbone = make_backbone()
+    for domain in backbone.network.domains:
+        domain.mean.add_(2.0)
+    with torch.no_grad():
+        for head in backbone.network.heads:
+            head.weight.mul_(1e3)
+            head.bias.zero_()
+    return backbone
+
+
+def test_a_start_that_makes_classes_up_gives_way_to_source_only(
+    estranged: Backbone, make_images, monkeypatch
+):
+    images = make_images(60)
+    plain = make_start(estranged, MEAN, "target", images)
+    before = predict_logits(estranged.network, plain.target, images).mean(dim=0).argmax(dim=1)
+
+    def moved(start: Start) -> float:
+        after = predict_logits(estranged.network, start.target, images).mean(dim=0).argmax(dim=1)
+        return (before != after).float().mean().item()
+
+    for named in (NEAREST, MEAN):
+        found = best_start(estranged, named, "target", images, searched=60)
+        assert (found.name, found.share, moved(found)) == (MEAN, 0.0, 0.0)
+    monkeypatch.setattr("adapters.start.MOST_MOVED", 1.0)
+    free = best_start(estranged, NEAREST, "target", images, searched=60)
+    assert moved(free) > MOST_MOVED
+
+
+def of_classes(classes: list[int]) -> Tensor:
+    """Certain predictions (M, 3)."""
+    return torch.nn.functional.one_hot(torch.tensor(classes), 3).float()
+
+
+NOTHING, SOMETHING = [0] * 30, [0, 1, 2] * 10
+
+
+@pytest.mark.parametrize(
+    ("source_only", "start", "expected"),
+    [
+        (NOTHING, SOMETHING, True),
+        (NOTHING, NOTHING, False),
+        (NOTHING, [0] * 15 + [1] * 15, False),  # not most of them
+        (SOMETHING, [1, 2, 0] * 10, False),  # as new statistics may in a domain far away
+    ],
+)
+def test_classes_are_made_up_where_source_only_sees_none_and_most_change(
+    source_only, start, expected
+):
+    assert makes_classes_up(of_classes(start), of_classes(source_only)) is expected
 
 
 def test_an_unshared_network_starts_from_statistics_alone(unshared: Backbone, make_images):

@@ -50,7 +50,9 @@ def test_adaptation_leaves_the_backbone_alone(
 
 def test_many_targets_are_adapted_as_each_alone(trunked: Backbone, make_images) -> None:
     targets = {"site-1": make_images(15, size=SIZE), "site-2": make_images(11, size=SIZE, seed=1)}
-    found = adapt_many(trunked, targets, together=True, steps=3, batch_size=8)
+    options = {"strategy": "moment_matching", "steps": 3, "batch_size": 8}
+    found = adapt_many(trunked, targets, together=True, **options)
     for name, images in targets.items():
-        alone = adapt(trunked, images, name=name, steps=3, batch_size=8)
+        alone = adapt(trunked, images, name=name, **options)
+        assert alone.notes["kept_step"] == 3
         torch.testing.assert_close(found[name].domain.state_dict(), alone.domain.state_dict())

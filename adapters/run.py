@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adapters.adaptation import Adaptation
 from adapters.config import BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
-from adapters.guard import judge
+from adapters.guard import judge_learning
 from adapters.selection import Scores, predict_logits, score
 from adapters.start import best_start, check_start, make_start, plain_start_name
 from adapters.strategy import AdaptationTask, Strategy
@@ -110,7 +110,7 @@ class Run:
         self.go_back(self.kept)
         if self.config.guard:
             kept = predict_logits(self.backbone.network, self.target, self.checked)
-            verdict = judge(self.start, kept)
+            verdict = judge_learning(self.start, kept)
             self.notes["guard"] = asdict(verdict)
             if not verdict.trusted:
                 self.go_back(self.started)

@@ -1,0 +1,258 @@
+"""The guard, measured: how much harm it stops, how much good it refuses.
+
+`python -m benchmarks.guard_study` adapts the digits benchmark's backbones to targets as users have
+them, also to tiny, unbalanced and hopeless ones, and looks at test labels afterwards. A cell is
+harmful where the iterate that is kept without a guard is more than `MARGIN` points below the better
+of source only and AdaBN. Rules were made on the development targets; usps only confirms.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from adapters import adapt
+from adapters.config import BASELINES, STRATEGIES, AdaptConfig
+from adapters.guard import judge, judge_learning
+from adapters.run import learn, prepare
+from adapters.selection import predict_logits
+from benchmarks import measure
+from benchmarks.bench import load_digits
+from benchmarks.digits import DIGITS, PROFILES, RECIPES
+from benchmarks.grid import run_grid
+from benchmarks.plan import NETWORKS, TRAINED, BackboneJob
+from benchmarks.report import RESULTS
+from benchmarks.results import append_line, read_lines
+from benchmarks.run import Splits, accuracy, prepare_backbone
+from benchmarks.tuning import DEVELOPMENT_TARGETS
+from da_compose import Backbone
+from da_compose.files import replacing
+from da_compose.images import ImageSet
+from data_prep import load_digit_domain
+
+MARGIN = 1.0  # points below the better of source only and AdaBN, from which on it is harm
+TARGETS = (*DEVELOPMENT_TARGETS, "usps")
+SOURCES = {"optdigits": "mnist", "mnist_m": "meter", "usps": "mnist_scale"}  # condition `source`
+LEARNED = ("information_maximization", "moment_matching", "adversarial")
+STEPS, TEST_IMAGES, NOISE_IMAGES = 40, 2_000, 1_000
+ACCURACIES = ("source_only", "batch_norm", "start", "kept", "guarded")
+ALL = "in all"
+KEYS = ("recipe", "network", "seed", "target", "condition", "strategy")
+Images = NDArray[np.uint8]
+
+
+def everything(train: ImageSet, generator: np.random.Generator) -> Images:
+    """Every image: uint8 (M, S, S) or (M, S, S, 3), as of all conditions."""
+    return train.images
+
+
+def few(train: ImageSet, generator: np.random.Generator, *, count: int) -> Images:
+    """Some images, drawn at random."""
+    return train.images[generator.permutation(len(train.images))[:count]]
+
+
+def without_a_class(train: ImageSet, generator: np.random.Generator) -> Images:
+    """All images but those of one class."""
+    return train.images[train.labels != generator.choice(np.unique(train.labels))]
+
+
+def unbalanced(train: ImageSet, generator: np.random.Generator) -> Images:
+    """All images of half of the classes, a tenth of the others'."""
+    classes = generator.permutation(np.unique(train.labels))
+    rare = np.isin(train.labels, classes[: len(classes) // 2])
+    return train.images[~rare | (generator.random(len(rare)) < 0.1)]
+
+
+def noise(train: ImageSet, generator: np.random.Generator) -> Images:
+    """Uniformly random pixels."""
+    return generator.integers(0, 256, (NOISE_IMAGES, *train.images.shape[1:]), dtype=np.uint8)
+
+
+CONDITIONS: Mapping[str, Callable[[ImageSet, np.random.Generator], Images]] = {
+    "all": everything,
+    "tiny-10": partial(few, count=10),
+    "tiny-30": partial(few, count=30),
+    "tiny-100": partial(few, count=100),
+    "one class missing": without_a_class,
+    "10 to 1": unbalanced,
+    "source": everything,  # of a source instead of the target, by `SOURCES`
+    "noise": noise,  # and the target's test images
+}
+
+
+def run_backbone(
+    job: BackboneJob, domains: Mapping[str, Splits], targets: tuple[str, ...],
+    runs: Path, results: Path,
+) -> None:  # fmt: skip
+    """Every unfinished cell on one backbone, in this process."""
+    torch.set_num_threads(1)
+    finished = {identity(line) for line in read_lines(results)}
+    backbone = prepare_backbone(job, domains, job.folder(runs), "cpu")
+    for target in targets:
+        for condition in CONDITIONS:
+            cell = {"recipe": job.recipe, "network": job.network, "seed": job.seed}
+            cell |= {"target": target, "condition": condition}
+            todo = [s for s in LEARNED if identity(cell | {"strategy": s}) not in finished]
+            domain = domains[SOURCES[target] if condition == "source" else target]
+            for line in measure_condition(backbone, domain, condition, todo, job) if todo else ():
+                append_line(results, cell | line | {"commit": measure.commit()})
+                print(cell | line, flush=True)
+
+
+def identity(line: Mapping[str, Any]) -> str:
+    """What a line is the result of."""
+    return json.dumps([line[key] for key in KEYS])
+
+
+def measure_condition(
+    backbone: Backbone, domain: Splits, condition: str, strategies: Iterable[str], job: BackboneJob
+) -> Iterator[dict[str, Any]]:
+    """A line of each strategy: accuracies in percent, the verdict, figures made without labels."""
+    generator = np.random.default_rng(job.seed)
+    images = CONDITIONS[condition](domain.train, generator)
+    order = generator.permutation(len(domain.test.images))[:TEST_IMAGES]
+    test = ImageSet(domain.test.images[order], domain.test.labels[order])
+    unlearned = {name: adapt(backbone, images, name, seed=job.seed).domain for name in BASELINES}
+    accuracies = {name: accuracy(backbone, d, test) for name, d in unlearned.items()}
+    for strategy in strategies:
+        config = AdaptConfig(
+            strategy=strategy, trains=TRAINED[job.network], steps=STEPS, seed=job.seed, guard=False
+        )
+        method = STRATEGIES[strategy]
+        assert method is not None
+        run = prepare(backbone, images, "target", config)
+        start = accuracy(backbone, run.target, test)
+        learn(run, method)
+        logits = predict_logits(backbone.network, run.target, run.checked)
+        plain = predict_logits(backbone.network, unlearned["source_only"], run.checked)
+        verdict = judge_learning(run.start, logits)
+        kept = accuracy(backbone, run.target, test)
+        found = run.result()
+        yield {
+            "strategy": strategy,
+            "images": len(images),
+            **accuracies,
+            "start": start,
+            "kept": kept,
+            "guarded": kept if verdict.trusted else start,
+            "verdict": asdict(verdict),
+            "chosen": {key: found.notes[key] for key in ("start", "target_share", "kept_step")},
+            # without labels, for rules to come
+            "scores": {name: asdict(scores) for name, scores in found.scores.items()},
+            "start_from_source_only": judge(plain, run.start).changed,
+            "kept_from_source_only": judge(plain, logits).changed,
+        }
+
+
+def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Counts and mean accuracies by condition and in all, on development targets and on usps."""
+    frame = pd.DataFrame(list(lines))
+    least = frame[["source_only", "batch_norm"]].max(axis=1) - MARGIN
+    refused = ~frame.verdict.map(lambda verdict: bool(verdict["trusted"]))
+    frame["harmful"] = frame.kept < least
+    frame["start_harmful"] = frame.harmful & (frame.start < least)
+    frame["caught"] = frame.harmful & refused
+    frame["false_alarms"] = ~frame.harmful & refused
+    frame["cost"] = (frame.kept - frame.guarded).where(frame.false_alarms)
+    frame["left"] = frame.guarded < least
+    frame["targets"] = frame.target.map(
+        lambda name: "development" if name in DEVELOPMENT_TARGETS else name
+    )
+    counts = dict.fromkeys(("harmful", "start_harmful", "caught", "false_alarms", "left"), "sum")
+    means = dict.fromkeys(("cost", *ACCURACIES), "mean")
+    parts = []
+    for targets, group in frame.groupby("targets", sort=True):
+        for condition in (*CONDITIONS, ALL):
+            own = group if condition == ALL else group[group.condition == condition]
+            if len(own):
+                row = own.agg(counts | means)
+                parts.append(
+                    {"targets": targets, "condition": condition, "cells": len(own)} | dict(row)
+                )
+    return pd.DataFrame(parts)
+
+
+def markdown(means: pd.DataFrame) -> str:
+    """The summary as tables, of the development targets and of usps, with the bars of issue 5."""
+    parts = []
+    for targets, group in means.groupby("targets", sort=False):
+        everything = group[group.condition == ALL].iloc[0]
+        harmless = everything.cells - everything.harmful
+        parts.append(
+            f"{targets}: caught {share(everything.caught, everything.harmful)} of harmful cells "
+            f"(wanted: at least 90 %), false alarms at {share(everything.false_alarms, harmless)} "
+            "of harmless ones (at most 10 %)\n"
+        )
+        header = [
+            "condition", "cells", "harmful", "by the start", "caught", "missed", "false alarms",
+            "their cost", "still harmful", *(name.replace("_", " ") for name in ACCURACIES),
+        ]  # fmt: skip
+        table = [header, ["---", *["--:"] * (len(header) - 1)]]
+        for row in group.to_dict("records"):
+            counts = [row[name] for name in ("cells", "harmful", "start_harmful", "caught")]
+            counts += [row["harmful"] - row["caught"], row["false_alarms"]]
+            table.append(
+                [row["condition"], *(f"{count:.0f}" for count in counts),
+                 "-" if pd.isna(row["cost"]) else f"{row['cost']:+.1f}", f"{row['left']:.0f}",
+                 *(f"{row[name]:.1f}" for name in ACCURACIES)]
+            )  # fmt: skip
+        parts.append("".join(f"| {' | '.join(line)} |\n" for line in table))
+    return "\n".join(parts)
+
+
+def share(part: float, whole: float) -> str:
+    """A share in percent, and of what."""
+    return f"{100 * part / whole:.0f} % ({part:.0f} of {whole:.0f})" if whole else "none of 0"
+
+
+@click.command()
+@click.option("--runs", type=click.Path(path_type=Path), default=measure.ROOT / "runs" / "digits")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS / "guard")
+@click.option("--data", type=click.Path(path_type=Path), envvar="DA_COMPOSE_DATA")
+@click.option(
+    "--recipe", "recipes", type=click.Choice(tuple(RECIPES)), multiple=True, default=tuple(RECIPES)
+)
+@click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True, default=NETWORKS)
+@click.option("--seed", "seeds", type=int, multiple=True, default=PROFILES["full"].seeds)
+@click.option("--target", "targets", type=click.Choice(TARGETS), multiple=True, default=TARGETS)
+@click.option("--processes", type=int, default=os.cpu_count() or 1)
+def main(**options: Any) -> None:
+    """Measure the guard on the digits benchmark's backbones; write rows and the table."""
+    try:
+        study(**options)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"wrote {options['results'] / 'table.md'}")
+
+
+def study(
+    runs: Path, results: Path, data: Path | None, recipes: tuple[str, ...],
+    networks: tuple[str, ...], seeds: tuple[int, ...], targets: tuple[str, ...], processes: int,
+) -> None:  # fmt: skip
+    """Run what is unfinished on every backbone of these seeds, then make the table."""
+    chosen = load_digits(data)
+    domains = dict(chosen.domains)
+    for name in targets:
+        for needed in (name, SOURCES[name]):
+            if needed not in domains:
+                domain = load_digit_domain(needed, data_root=data)
+                domains[needed] = Splits(domain.train, domain.test)
+    profile = replace(PROFILES["full"], seeds=seeds)
+    jobs = chosen.jobs(DIGITS, profile, recipes, networks)
+    file = results / "results.jsonl"
+    run_grid(run_backbone, jobs, (domains, targets, runs, file), processes=processes)
+    with replacing(results / "table.md") as temporary:
+        temporary.write_text(markdown(summary(read_lines(file))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,15 @@
 
 from adapters.adapt import adapt
 from adapters.adaptation import Adaptation, load_adaptation
-from adapters.config import STRATEGIES, AdaptConfig
+from adapters.config import AUTO, STRATEGIES, AdaptConfig
 from adapters.many import adapt_many
 
-__all__ = ["STRATEGIES", "AdaptConfig", "Adaptation", "adapt", "adapt_many", "load_adaptation"]
+__all__ = [
+    "AUTO",
+    "STRATEGIES",
+    "AdaptConfig",
+    "Adaptation",
+    "adapt",
+    "adapt_many",
+    "load_adaptation",
+]

@@ -3,7 +3,8 @@
 from typing import Any
 
 from adapters.adaptation import Adaptation
-from adapters.config import STRATEGIES, AdaptConfig
+from adapters.auto import learn_any
+from adapters.config import AUTO, STRATEGIES, AdaptConfig
 from adapters.run import learn, prepare
 from da_compose import Backbone
 
@@ -18,12 +19,14 @@ def adapt(
 ) -> Adaptation:
     """Adapt a frozen backbone to unlabelled images of a new domain.
 
+    strategy: a key of `STRATEGIES`, or "auto", which tries several and chooses without labels.
     images: see `adapters.targets.read_images`; labels in them are never looked at.
     options: fields of `AdaptConfig`, such as trains="input_adapter", steps=200, seed=1.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.
     """
     run = prepare(backbone, images, name, AdaptConfig(strategy=strategy, **options))
-    method = STRATEGIES[strategy]
-    if method is not None:
+    if strategy == AUTO:
+        learn_any(run)
+    elif (method := STRATEGIES[strategy]) is not None:
         learn(run, method)
     return run.result()

@@ -18,6 +18,8 @@ STRATEGIES: Mapping[str, type[Strategy] | None] = {
     "classifier_discrepancy": ClassifierDiscrepancy,
     "information_maximization": InformationMaximization,
 }
+AUTO = "auto"  # each of these, and what is trusted most of all their iterates is kept
+AUTO_TRIES = ("information_maximization", "moment_matching")
 TRAINS = ("mixture_weights", "input_adapter")
 BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
 LEARNING_RATES = {"mixture_weights": 0.1, "input_adapter": 0.003}
@@ -33,15 +35,16 @@ class AdaptConfig:
     steps: int = 100
     batch_size: int = 128
     learning_rate: float | None = None  # None: the strategy's own for what it trains
-    check_every: int = 20  # steps between label-free checks; the best iterate is kept
-    check_images: int = 1000
-    start_images: int = 400  # of them, to choose the start with
+    check_every: int = 20  # steps between label-free checks; the most trusted iterate is kept
+    check_images: int = 1000  # for scores and the guard
+    start_images: int = 400  # of them, to compare starts and iterates on
     guard: bool = True  # go back to the start where the outcome is not to be trusted
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"no strategy {self.strategy!r}; choose from {', '.join(STRATEGIES)}")
+        if self.strategy not in (*STRATEGIES, AUTO):
+            choices = ", ".join((*STRATEGIES, AUTO))
+            raise ValueError(f"no strategy {self.strategy!r}; choose from {choices}")
         if self.trains not in TRAINS:
             raise ValueError(f"cannot train {self.trains!r}; choose from {', '.join(TRAINS)}")
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):

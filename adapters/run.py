@@ -14,25 +14,31 @@ from torch import Tensor, nn
 from adapters.adaptation import Adaptation
 from adapters.config import BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
 from adapters.guard import judge_learning
-from adapters.selection import Scores, predict_logits, score
+from adapters.selection import Scores, predict_logits, score, trust
 from adapters.start import best_start, check_start, make_start, plain_start_name
 from adapters.strategy import AdaptationTask, Strategy
 from adapters.targets import read_images
-from da_compose import Backbone, Domain
+from da_compose import Backbone, Domain, probabilities
 from da_compose.images import to_input
 from da_compose.mixture import MixtureWeights
 
 
 def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
-    """Take all steps; end at the checked iterate whose predictions carry the most information.
+    """Take all steps; end at the checked iterate whose predictions are trusted most.
 
     Or at the start, where the guard does not trust that one.
     """
+    take_steps(run, method)
+    run.keep_best()
+
+
+def take_steps(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
+    """Take all steps and check the last iterate too."""
     strategy = method(run.task())
     for step in range(run.config.steps):
         run.before(step)
         run.after(strategy.step(run.batch()))
-    run.keep_best()
+    run.check(run.config.steps)
 
 
 @dataclass
@@ -48,9 +54,10 @@ class Run:
     trained: list[nn.Parameter]
     rate: float
     start: Tensor  # logits of both heads on the checked images, before anything is learned
+    consensus: Tensor  # mean prediction of all starts (M, N) on the first of the checked images
     generator: torch.Generator
     pixels: NDArray[np.uint8]
-    checked: NDArray[np.uint8]  # those of them that iterates are compared on, without labels
+    checked: NDArray[np.uint8]  # those of them that scores are of, without labels
     scores: dict[str, Scores]
     notes: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
@@ -94,18 +101,19 @@ class Run:
         self.history.append({"step": len(self.history) + 1, **figures, "checked": self.best})
 
     def check(self, step: int) -> None:
-        """Keep the iterate if its predictions carry more information than any before."""
-        found = score(predict_logits(self.backbone.network, self.target, self.checked))
-        if found.information > self.best:
-            self.best, self.notes["kept_step"] = found.information, step
+        """Keep the iterate if its predictions are trusted more than any before: `trust`."""
+        compared = self.checked[: len(self.consensus)]
+        logits = predict_logits(self.backbone.network, self.target, compared)
+        found = trust(probabilities(logits), self.consensus)
+        if found > self.best:
+            self.best, self.notes["kept_step"] = found, step
             self.kept = self.values()
 
     def keep_best(self) -> None:
-        """After the last step: check it too, and go back to the best iterate.
+        """After the last step and its check: go back to the best iterate.
 
         Or to the start, where the guard does not trust that one.
         """
-        self.check(self.config.steps)
         self.last = deepcopy(self.target)
         self.go_back(self.kept)
         if self.config.guard:
@@ -158,34 +166,39 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     for baseline, share in BASELINES.items():
         plain.use_statistics(share)
         scores[baseline] = score(predict_logits(network, plain.target, checked))
-    method = STRATEGIES[config.strategy]
-    if method is None:
+    learns = config.strategy not in BASELINES
+    if not learns:
         start = plain
         start.use_statistics(BASELINES[config.strategy])
     else:
         start = best_start(backbone, config.start, name, checked, config.start_images)
     logits = predict_logits(network, start.target, checked)
     scores["start"] = score(logits)
+    consensus = probabilities(logits) if start.consensus is None else start.consensus
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
 
-    trained: list[nn.Parameter] = []
-    rate = config.learning_rate or LEARNING_RATES[config.trains]
-    if method is not None:
-        trained = trainable_parameters(backbone, start.target, config.trains)
-        rate *= 1.0 if config.learning_rate else method.RATE
+    trained = trainable_parameters(backbone, start.target, config.trains) if learns else []
     return Run(
         config=config,
         backbone=backbone,
         target=start.target,
         trained=trained,
-        rate=rate,
+        rate=rate_of(config, config.strategy),
         start=logits,
+        consensus=consensus,
         generator=generator,
         pixels=pixels,
         checked=checked,
         scores=scores,
         notes=notes,
     )
+
+
+def rate_of(config: AdaptConfig, strategy: str) -> float:
+    """Peak learning rate of a strategy: the one asked for, or its own for what it trains."""
+    method = STRATEGIES.get(strategy)
+    usual = LEARNING_RATES[config.trains] * (1.0 if method is None else method.RATE)
+    return config.learning_rate or usual
 
 
 def trainable_parameters(backbone: Backbone, target: Domain, trains: str) -> list[nn.Parameter]:

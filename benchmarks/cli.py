@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 from safetensors import SafetensorError
 
-from adapters import STRATEGIES, adapt, load_adaptation
+from adapters import AUTO, STRATEGIES, adapt, load_adaptation
 from adapters.config import TRAINS
 from benchmarks import commands
 from benchmarks.bench_cli import bench, report_command
@@ -161,7 +161,9 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
 @backbone_option
 @click.option("--images", required=True, type=PATH, help="Folder of pictures, or .npz.")
 @click.option("--out", required=True, type=PATH, help="Adapter file to write.")
-@click.option("--strategy", type=click.Choice(list(STRATEGIES)), default="information_maximization")
+@click.option(
+    "--strategy", type=click.Choice([*STRATEGIES, AUTO]), default="information_maximization"
+)
 @click.option("--trains", type=click.Choice(TRAINS), default="mixture_weights")
 @click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
 @click.option("--steps", type=STEPS, default=100)

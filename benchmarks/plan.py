@@ -17,6 +17,7 @@ STRATEGIES = (
     "moment_matching",
     "classifier_discrepancy",
     "information_maximization",
+    "auto",
 )
 NETWORKS = ("compositional", "unshared")
 TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper

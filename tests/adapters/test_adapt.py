@@ -11,16 +11,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from adapters import STRATEGIES, Adaptation, adapt, load_adaptation
+from adapters import AUTO, STRATEGIES, Adaptation, adapt, load_adaptation
 from adapters.config import TRAINS, AdaptConfig
-from adapters.run import Run, learn
-from adapters.selection import predict_logits
+from adapters.run import Run, learn, prepare
+from adapters.selection import predict_logits, trust
 from adapters.start import LEAST_COMPARED, MEAN, PRIOR_IMAGES, make_start
 from adapters.strategy import AdaptationTask
-from da_compose import Backbone, save_adapter
+from da_compose import Backbone, probabilities, save_adapter
 from da_compose.mixture import MixtureWeights
 from da_compose.statistics import blend_statistics
 
+ALL = (*STRATEGIES, AUTO)
 LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
 QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2}
 
@@ -58,7 +59,7 @@ class Untouchable:
         raise AssertionError("a label was looked at")
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALL)
 def test_labels_cannot_reach_adapt(backbone: Backbone, make_images, strategy: str):
     images = make_images(15)
     right = np.arange(15) % 3
@@ -111,9 +112,19 @@ def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_imag
 @pytest.mark.parametrize("strategy", LEARNED)
 @pytest.mark.parametrize("trains", TRAINS)
 def test_the_kept_iterate_is_never_below_the_start(backbone, make_images, strategy, trains):
-    found = adapt(backbone, make_images(15), strategy, trains=trains, **QUICK)
-    assert found.scores["adapted"].information >= found.scores["start"].information
-    assert 0 <= found.notes["kept_step"] <= QUICK["steps"]
+    config = AdaptConfig(strategy=strategy, trains=trains, guard=False, **QUICK)
+    run = prepare(backbone, make_images(60), "target", config)
+    seen = run.checked[: len(run.consensus)]
+
+    def trusted() -> float:
+        logits = predict_logits(backbone.network, run.target, seen)
+        return trust(probabilities(logits), run.consensus)
+
+    start, method = trusted(), STRATEGIES[strategy]
+    assert method is not None
+    learn(run, method)
+    assert trusted() == run.best >= start
+    assert 0 <= run.notes["kept_step"] <= QUICK["steps"]
 
 
 class Scripted:
@@ -134,18 +145,15 @@ class Scripted:
 def scripted_run(
     backbone: Backbone, images: np.ndarray, values: list[Tensor], monkeypatch, check_every: int
 ) -> tuple[Tensor, list[dict[str, float]], int]:
-    """`learn` from xi = 0 with information mocked to be the first entry of xi; xi at the end."""
+    """`learn` from xi = 0 with trust mocked to be the first entry of xi; xi at the end."""
     target = make_start(backbone, MEAN, "target", images).target
     assert isinstance(target.mixture, MixtureWeights)
     xi = target.mixture.xi
     with torch.no_grad():
         xi.zero_()
 
-    class Found:
-        def __init__(self, logits: Tensor) -> None:
-            self.information = float(xi.detach()[0, 0])
-
-    monkeypatch.setattr(import_module("adapters.run"), "score", Found)
+    found = lambda *_: float(xi.detach()[0, 0])  # noqa: E731
+    monkeypatch.setattr(import_module("adapters.run"), "trust", found)
     generator = torch.Generator().manual_seed(0)
     steps = len(values)
     config = AdaptConfig(steps=steps, batch_size=4, check_every=check_every, guard=False)
@@ -156,6 +164,7 @@ def scripted_run(
         trained=[xi],
         rate=1.0,
         start=predict_logits(backbone.network, target, images),
+        consensus=torch.ones(4, 3),
         generator=generator,
         pixels=images,
         checked=images,
@@ -341,7 +350,7 @@ def test_images_of_another_size_are_resized(backbone: Backbone, make_images):
 
 
 @pytest.mark.parametrize("colour", [True, False])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALL)
 def test_a_target_of_one_image_works(backbone: Backbone, make_images, strategy: str, colour: bool):
     found = adapt(backbone, make_images(1, colour=colour), strategy, steps=2)
     assert all(value.isfinite().all() for value in content(found).values())
@@ -354,7 +363,7 @@ def test_read_only_images_are_taken_without_a_warning(backbone: Backbone, make_i
     assert len(labels) == len(images)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALL)
 @pytest.mark.parametrize("trains", TRAINS)
 def test_the_same_seed_gives_the_same_adaptation(backbone, make_images, strategy, trains: str):
     images = make_images(15)
@@ -370,7 +379,7 @@ def test_another_seed_gives_another_adaptation(backbone: Backbone, make_images, 
     assert one.history != adapt(backbone, images, strategy, seed=4, **QUICK).history
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALL)
 def test_global_generators_are_left_alone(backbone: Backbone, make_images, strategy: str):
     images = torch.from_numpy(make_images(15))
     loader = DataLoader(TensorDataset(images), batch_size=4, shuffle=True)
@@ -381,7 +390,7 @@ def test_global_generators_are_left_alone(backbone: Backbone, make_images, strat
     np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)  # noqa: NPY002
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALL)
 @pytest.mark.parametrize("trains", TRAINS)
 def test_the_backbone_is_as_before(make_backbone, make_images, strategy: str, trains: str):
     backbone = make_backbone()

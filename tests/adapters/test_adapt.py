@@ -1,8 +1,6 @@
 import math
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +9,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from adapters import AUTO, STRATEGIES, Adaptation, adapt, load_adaptation
-from adapters.config import TRAINS, AdaptConfig
-from adapters.run import Run, learn, prepare
-from adapters.selection import predict_logits, trust
+from adapters import AUTO, STRATEGIES, Adaptation, adapt
+from adapters.config import TRAINS
 from adapters.start import LEAST_COMPARED, MEAN, PRIOR_IMAGES, make_start
-from adapters.strategy import AdaptationTask
-from da_compose import Backbone, probabilities, save_adapter
+from da_compose import Backbone
 from da_compose.mixture import MixtureWeights
 from da_compose.statistics import blend_statistics
 
@@ -110,102 +105,6 @@ def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_imag
 
 
 @pytest.mark.parametrize("strategy", LEARNED)
-@pytest.mark.parametrize("trains", TRAINS)
-def test_the_kept_iterate_is_never_below_the_start(backbone, make_images, strategy, trains):
-    config = AdaptConfig(strategy=strategy, trains=trains, guard=False, **QUICK)
-    run = prepare(backbone, make_images(60), "target", config)
-    seen = run.checked[: len(run.consensus)]
-
-    def trusted() -> float:
-        logits = predict_logits(backbone.network, run.target, seen)
-        return trust(probabilities(logits), run.consensus)
-
-    start, method = trusted(), STRATEGIES[strategy]
-    assert method is not None
-    learn(run, method)
-    assert trusted() == run.best >= start
-    assert 0 <= run.notes["kept_step"] <= QUICK["steps"]
-
-
-class Scripted:
-    """A stand-in strategy: sets xi to the next of given values each step."""
-
-    RATE: ClassVar[float] = 1.0
-
-    def __init__(self, task: AdaptationTask) -> None:
-        self.task = task
-        self.values: Iterator[Tensor] = iter(())
-
-    def step(self, images: Tensor) -> dict[str, float]:
-        with torch.no_grad():
-            self.task.trained[0].copy_(next(self.values))
-        return {"images": float(len(images))}
-
-
-def scripted_run(
-    backbone: Backbone, images: np.ndarray, values: list[Tensor], monkeypatch, check_every: int
-) -> tuple[Tensor, list[dict[str, float]], int]:
-    """`learn` from xi = 0 with trust mocked to be the first entry of xi; xi at the end."""
-    target = make_start(backbone, MEAN, "target", images).target
-    assert isinstance(target.mixture, MixtureWeights)
-    xi = target.mixture.xi
-    with torch.no_grad():
-        xi.zero_()
-
-    found = lambda *_: float(xi.detach()[0, 0])  # noqa: E731
-    monkeypatch.setattr(import_module("adapters.run"), "trust", found)
-    generator = torch.Generator().manual_seed(0)
-    steps = len(values)
-    config = AdaptConfig(steps=steps, batch_size=4, check_every=check_every, guard=False)
-    run = Run(
-        config=config,
-        backbone=backbone,
-        target=target,
-        trained=[xi],
-        rate=1.0,
-        start=predict_logits(backbone.network, target, images),
-        consensus=torch.ones(4, 3),
-        generator=generator,
-        pixels=images,
-        checked=images,
-        scores={},
-        notes={},
-    )
-
-    def scripted(task: AdaptationTask) -> Scripted:
-        strategy = Scripted(task)
-        strategy.values = iter(values)
-        return strategy
-
-    learn(run, scripted)
-    assert run.last is not None
-    last_xi = run.last.mixture.get_parameter("xi").detach()
-    torch.testing.assert_close(last_xi, values[-1], rtol=0, atol=0, equal_nan=True)
-    return xi.detach(), run.history, run.notes["kept_step"]
-
-
-@pytest.mark.parametrize(
-    ("levels", "check_every", "kept"),
-    [
-        ([-1.0, -2.0, -3.0], 1, 0),  # every step is worse than the start
-        ([1.0, 3.0, 2.0], 1, 2),
-        ([1.0, 3.0, 2.0], 2, 2),
-        ([9.0, 1.0, 2.0, 3.0, 4.0], 2, 5),  # the first is not checked, the last always is
-        ([1.0, 1.0, 1.0], 1, 1),  # the earliest of equals
-        ([math.nan, math.nan, math.nan], 1, 0),
-    ],
-)
-def test_the_best_checked_iterate_is_kept(
-    backbone, make_images, monkeypatch, levels: list[float], check_every: int, kept: int
-):
-    values = [torch.full((3, 2), level) for level in levels]
-    xi, history, found = scripted_run(backbone, make_images(6), values, monkeypatch, check_every)
-    assert found == kept
-    assert torch.equal(xi, torch.zeros(3, 2) if kept == 0 else values[kept - 1])
-    assert [entry["step"] for entry in history] == list(range(1, len(levels) + 1))
-
-
-@pytest.mark.parametrize("strategy", LEARNED)
 def test_history_has_one_entry_a_step_with_finite_figures(backbone, make_images, strategy: str):
     found = adapt(backbone, make_images(15), strategy, steps=25, batch_size=8)
     assert [entry["step"] for entry in found.history] == list(range(1, 26))
@@ -281,58 +180,6 @@ def test_mixture_weights_on_an_unshared_backbone_are_refused(unshared, make_imag
 def test_no_images_are_refused(backbone: Backbone, make_images):
     with pytest.raises(ValueError, match="no images"):
         adapt(backbone, make_images(4)[:0])
-
-
-@pytest.mark.parametrize("trains", TRAINS)
-@pytest.mark.parametrize("strategy", ["batch_norm", "information_maximization"])
-def test_a_saved_adaptation_predicts_the_same(
-    backbone: Backbone, make_images, tmp_path: Path, strategy: str, trains: str
-):
-    images = make_images(15)
-    made = adapt(backbone, images, strategy, name="site-7", trains=trains, **QUICK)
-    made.save(tmp_path / "site-7.safetensors")
-    loaded = load_adaptation(tmp_path / "site-7.safetensors", backbone)
-    assert loaded.domain.name == "site-7"
-    assert (loaded.notes, loaded.learned_parameters) == (made.notes, made.learned_parameters)
-    expected = made.predict_probabilities(images)
-    assert torch.equal(loaded.predict_probabilities(images), expected)
-    one, two = content(made), content(loaded)
-    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_an_adaptation_of_another_backbone_is_refused(make_backbone, make_images, tmp_path: Path):
-    adapt(make_backbone(), make_images(4), **QUICK).save(tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="belongs to backbone"):
-        load_adaptation(tmp_path / "a.safetensors", make_backbone(seed=1))
-
-
-def test_an_adapter_without_notes_is_loaded(backbone: Backbone, make_images, tmp_path: Path):
-    made = adapt(backbone, make_images(4), "batch_norm")
-    save_adapter(tmp_path / "a.safetensors", backbone, made.domain, {})
-    loaded = load_adaptation(tmp_path / "a.safetensors", backbone)
-    assert torch.equal(loaded.domain.mean, made.domain.mean)
-
-
-@pytest.mark.parametrize("trains", TRAINS)
-def test_a_prediction_depends_on_one_image_alone(backbone, make_images, trains: str):
-    made = adapt(backbone, make_images(15), trains=trains, **QUICK)
-    images = make_images(40, seed=5)
-    together = made.predict_probabilities(images)
-    for position in range(0, 40, 7):
-        alone = made.predict_probabilities(images[position : position + 1])
-        torch.testing.assert_close(alone[0], together[position], rtol=0, atol=1e-6)
-    backward = made.predict_probabilities(images[::-1])
-    torch.testing.assert_close(backward.flip(0), together, rtol=0, atol=1e-6)
-
-
-def test_predictions_are_the_most_probable_classes(backbone: Backbone, make_images):
-    made = adapt(backbone, make_images(15), **QUICK)
-    images = make_images(12, seed=5)
-    table = made.predict_probabilities(images)
-    labels, confidence = made.predict(images)
-    torch.testing.assert_close(table.sum(dim=1), torch.ones(12))
-    assert labels.tolist() == table.argmax(dim=1).tolist()
-    assert confidence.tolist() == [row[label] for row, label in zip(table, labels, strict=True)]
 
 
 def test_a_folder_of_pictures_is_adapted_to_and_predicted(backbone, make_images, tmp_path: Path):

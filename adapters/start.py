@@ -113,6 +113,7 @@ def best_start(
     best, share = max(tried, key=lambda one: trust(predictions[one], consensus))
     if makes_classes_up(predictions[best, share], predictions[plain, 0.0]):
         best, share = plain, 0.0
+        consensus = predictions[plain, 0.0]
     chosen = make_start(backbone, best, name, images)
     chosen.use_statistics(share)
     chosen.consensus = consensus

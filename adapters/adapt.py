@@ -3,7 +3,7 @@
 from typing import Any
 
 from adapters.adaptation import Adaptation
-from adapters.auto import learn_any
+from adapters.auto import learn_trusted
 from adapters.config import AUTO, STRATEGIES, AdaptConfig
 from adapters.run import learn, prepare
 from da_compose import Backbone
@@ -19,14 +19,14 @@ def adapt(
 ) -> Adaptation:
     """Adapt a frozen backbone to unlabelled images of a new domain.
 
-    strategy: a key of `STRATEGIES`, or "auto", which tries several and chooses without labels.
+    strategy: a key of `STRATEGIES`, or "auto": the first of several that the guard trusts.
     images: see `adapters.targets.read_images`; labels in them are never looked at.
     options: fields of `AdaptConfig`, such as trains="input_adapter", steps=200, seed=1.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.
     """
     run = prepare(backbone, images, name, AdaptConfig(strategy=strategy, **options))
     if strategy == AUTO:
-        learn_any(run)
+        learn_trusted(run)
     elif (method := STRATEGIES[strategy]) is not None:
         learn(run, method)
     return run.result()

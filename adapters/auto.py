@@ -1,30 +1,29 @@
-"""`strategy="auto"`: several strategies from one start; of all iterates the most trusted is kept.
+"""`strategy="auto"`: the next strategy where the guard does not trust the one before.
 
-No strategy is best everywhere, and how they rank on a target can only be guessed without labels.
-The guess is that of starts and iterates, `adapters.selection.trust`: of nine criteria it picked
-best among adaptations (`python -m benchmarks.selection_study`, benchmarks/LOG.md).
+Information maximization gains most where the backbone knows the domain well. Where it does not, it
+runs away and the guard refuses it; moment matching moves less, and may still help. So which one is
+kept, if any, needs no comparison of the two: what label-free criteria say of outcomes of different
+strategies is of little use (`python -m benchmarks.selection_study`, benchmarks/LOG.md).
 """
 
 from adapters.config import AUTO_TRIES, STRATEGIES
-from adapters.run import Run, rate_of, take_steps
+from adapters.run import Run, learn
+
+START = "start"
 
 
-def learn_any(run: Run) -> None:
-    """All steps of each strategy of `AUTO_TRIES` from the start; `notes["chosen"]` says whose won.
+def learn_trusted(run: Run) -> None:
+    """Learn by the first of `AUTO_TRIES` whose outcome the guard trusts, each from the start.
 
-    History and last iterate are those of the chosen strategy. Where none is trusted more than the
-    start, that is kept and the first strategy named.
+    `notes["chosen"]` names it, or says `start`: then none has learned anything that is trusted, and
+    history, guard and last iterate are the last one's.
     """
-    chosen, ends, histories = AUTO_TRIES[0], {}, {}
     for name in AUTO_TRIES:
         method = STRATEGIES[name]
         assert method is not None, f"{name} takes no steps"
-        run.go_back(run.started)
-        run.rate, run.history, before = rate_of(run.config, name), [], run.best
-        take_steps(run, method)
-        ends[name], histories[name] = run.values(), run.history
-        if run.best > before:
-            chosen = name
-    run.go_back(ends[chosen])
-    run.history, run.notes["chosen"] = histories[chosen], chosen
-    run.keep_best()
+        run.restart(name)
+        learn(run, method)
+        if run.notes["kept_step"] > 0:
+            run.notes["chosen"] = name
+            return
+    run.notes["chosen"] = START

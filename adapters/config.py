@@ -18,7 +18,7 @@ STRATEGIES: Mapping[str, type[Strategy] | None] = {
     "classifier_discrepancy": ClassifierDiscrepancy,
     "information_maximization": InformationMaximization,
 }
-AUTO = "auto"  # each of these, and what is trusted most of all their iterates is kept
+AUTO = "auto"  # the first of these whose outcome the guard trusts
 AUTO_TRIES = ("information_maximization", "moment_matching")
 TRAINS = ("mixture_weights", "input_adapter")
 BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
@@ -35,9 +35,9 @@ class AdaptConfig:
     steps: int = 100
     batch_size: int = 128
     learning_rate: float | None = None  # None: the strategy's own for what it trains
-    check_every: int = 20  # steps between label-free checks; the most trusted iterate is kept
-    check_images: int = 1000  # for scores and the guard
-    start_images: int = 400  # of them, to compare starts and iterates on
+    check_every: int = 20  # steps between label-free checks; the best iterate is kept
+    check_images: int = 1000
+    start_images: int = 400  # of them, to choose the start with
     guard: bool = True  # go back to the start where the outcome is not to be trusted
     seed: int = 0
 
@@ -45,6 +45,8 @@ class AdaptConfig:
         if self.strategy not in (*STRATEGIES, AUTO):
             choices = ", ".join((*STRATEGIES, AUTO))
             raise ValueError(f"no strategy {self.strategy!r}; choose from {choices}")
+        if self.strategy == AUTO and not self.guard:
+            raise ValueError(f"{AUTO} chooses by the guard; leave it on, or name a strategy")
         if self.trains not in TRAINS:
             raise ValueError(f"cannot train {self.trains!r}; choose from {', '.join(TRAINS)}")
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from adapters.adaptation import Adaptation
 from adapters.config import BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
 from adapters.guard import judge_learning
-from adapters.selection import Scores, predict_logits, score, trust
+from adapters.selection import Scores, predict_logits, score
 from adapters.start import best_start, check_start, make_start, plain_start_name
 from adapters.strategy import AdaptationTask, Strategy
 from adapters.targets import read_images
-from da_compose import Backbone, Domain, probabilities
+from da_compose import Backbone, Domain
 from da_compose.images import to_input
 from da_compose.mixture import MixtureWeights
 
 
 def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
-    """Take all steps; end at the checked iterate whose predictions are trusted most.
+    """Take all steps; end at the checked iterate whose predictions carry the most information.
 
     Or at the start, where the guard does not trust that one.
     """
@@ -54,10 +54,9 @@ class Run:
     trained: list[nn.Parameter]
     rate: float
     start: Tensor  # logits of both heads on the checked images, before anything is learned
-    consensus: Tensor  # mean prediction of all starts (M, N) on the first of the checked images
     generator: torch.Generator
     pixels: NDArray[np.uint8]
-    checked: NDArray[np.uint8]  # those of them that scores are of, without labels
+    checked: NDArray[np.uint8]  # those of them that iterates are compared on, without labels
     scores: dict[str, Scores]
     notes: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
@@ -101,12 +100,10 @@ class Run:
         self.history.append({"step": len(self.history) + 1, **figures, "checked": self.best})
 
     def check(self, step: int) -> None:
-        """Keep the iterate if its predictions are trusted more than any before: `trust`."""
-        compared = self.checked[: len(self.consensus)]
-        logits = predict_logits(self.backbone.network, self.target, compared)
-        found = trust(probabilities(logits), self.consensus)
-        if found > self.best:
-            self.best, self.notes["kept_step"] = found, step
+        """Keep the iterate if its predictions carry more information than any before."""
+        found = score(predict_logits(self.backbone.network, self.target, self.checked))
+        if found.information > self.best:
+            self.best, self.notes["kept_step"] = found.information, step
             self.kept = self.values()
 
     def keep_best(self) -> None:
@@ -123,6 +120,12 @@ class Run:
             if not verdict.trusted:
                 self.go_back(self.started)
                 self.notes["kept_step"] = 0
+
+    def restart(self, strategy: str) -> None:
+        """Back to the start, for a strategy at its own rate; as if nothing had been learned."""
+        self.go_back(self.started)
+        self.rate, self.best = rate_of(self.config, strategy), float("-inf")
+        self.history, self.last = [], None
 
     def values(self) -> list[Tensor]:
         """A copy of what is trained, as it stands."""
@@ -174,7 +177,6 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         start = best_start(backbone, config.start, name, checked, config.start_images)
     logits = predict_logits(network, start.target, checked)
     scores["start"] = score(logits)
-    consensus = probabilities(logits) if start.consensus is None else start.consensus
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
 
     trained = trainable_parameters(backbone, start.target, config.trains) if learns else []
@@ -185,7 +187,6 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         trained=trained,
         rate=rate_of(config, config.strategy),
         start=logits,
-        consensus=consensus,
         generator=generator,
         pixels=pixels,
         checked=checked,

@@ -38,7 +38,6 @@ class Start:
     source_statistics: Statistics
     target_statistics: Statistics  # the target's own, shrunk toward the source's
     share: float = 0.0  # of the target's own statistics in use
-    consensus: Tensor | None = None  # mean prediction (M, N) of all starts it was chosen among
 
     def use_statistics(self, share: float) -> None:
         """Blend: 0 is the source's statistics, 1 the target's own."""
@@ -94,8 +93,7 @@ def best_start(
     changes the class of most of them, it makes classes up, of noise say: then it is source only.
 
     start: a name as in `make_start`, or `nearest` to try the mean and every domain.
-    searched: images, the first ones, that the choice is made on and that have a consensus; the
-    statistics are then those of all images.
+    searched: images the choice is made on; the statistics are then those of all images.
     """
     plain = plain_start_name(backbone) if start == NEAREST else start
     compared = len(images) >= LEAST_COMPARED
@@ -113,10 +111,8 @@ def best_start(
     best, share = max(tried, key=lambda one: trust(predictions[one], consensus))
     if makes_classes_up(predictions[best, share], predictions[plain, 0.0]):
         best, share = plain, 0.0
-        consensus = predictions[plain, 0.0]
     chosen = make_start(backbone, best, name, images)
     chosen.use_statistics(share)
-    chosen.consensus = consensus
     return chosen
 
 

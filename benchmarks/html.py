@@ -30,7 +30,7 @@ LISTED_CLASSES = 40  # at most, in the table of predicted classes
 DRAWN_DOMAINS = 12  # at most, with the new one, in the heat map
 LISTED_LETTERS = 300  # of class names; more are folded away
 THUMBNAIL = 128  # pixels at most, a side
-CURVE_NAMES = {"checked": "best checked trust so far"}
+CURVE_NAMES = {"checked": "best checked information so far"}
 SCORE_MEANINGS = {
     "Information": "mutual information of image and prediction in nats: confident and diverse at "
     "once; 0 to {limit:.2f} here. The step is chosen by it, start and statistics partly.",
@@ -190,8 +190,7 @@ def _training(adaptation: Adaptation) -> str:
     else:
         said = (
             f"Kept: the iterate after step {kept:,} of {len(history):,} (dashed), the one whose "
-            "predictions are trusted most: they carry information, and agree with the consensus of "
-            "all starts."
+            "predictions carry the most information."
         )
     return f'<p>{said}</p>\n<div class="plots">{"".join(curves)}</div>'
 

@@ -28,8 +28,9 @@ from da_compose.training_run import discard_state, pretrain
 
 BASELINES = ("source_only", "batch_norm")
 SELECTION = (
-    "start, blend of statistics, iterate and strategy of `auto` by information and agreement with "
-    "the consensus of all starts, outcome by the guard; on unlabelled training images of the target"
+    "start and blend of statistics by information and agreement with the consensus of all starts, "
+    "iterate by information (nats), outcome by the guard; on unlabelled training images of the "
+    "target"
 )
 
 

@@ -1,4 +1,4 @@
-"""`strategy="auto"`: what is tried, what is kept, and what is said of it."""
+"""`strategy="auto"`: what is tried in which order, what is kept, and what is said of it."""
 
 from importlib import import_module
 from typing import Any, ClassVar
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from adapters import AUTO, AdaptConfig, adapt
-from adapters.auto import learn_any
+from adapters.auto import learn_trusted
 from adapters.config import AUTO_TRIES, LEARNING_RATES, STRATEGIES, TRAINS
-from adapters.run import prepare
+from adapters.guard import Verdict
+from adapters.run import Run, prepare
 from adapters.strategy import AdaptationTask
 from da_compose import Backbone
 
@@ -34,43 +35,61 @@ def scripted(level: float) -> type:
     return Scripted
 
 
-def run_scripted(
-    backbone: Backbone, images: Any, monkeypatch: pytest.MonkeyPatch, levels: dict[str, float]
-) -> Any:
-    """`learn_any` by strategies that set xi to their level, which is how far they are trusted."""
-    auto = import_module("adapters.auto")
-    run_module = import_module("adapters.run")
-    methods = {name: scripted(level) for name, level in levels.items()}
-    monkeypatch.setattr(auto, "AUTO_TRIES", tuple(levels))
-    monkeypatch.setattr(auto, "STRATEGIES", methods)
-    monkeypatch.setattr(run_module, "STRATEGIES", methods)
-    run = prepare(backbone, images, "target", AdaptConfig(strategy=AUTO, guard=False, **QUICK))
-    with torch.no_grad():
-        run.trained[0].zero_()
-    run.started = run.values()
-    monkeypatch.setattr(run_module, "trust", lambda *_: float(run.trained[0].detach()[0, 0]))
-    learn_any(run)
-    return run
+@pytest.fixture
+def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatch):
+    """`learn_trusted` by strategies that set xi to a level: its information, and its harm above 5.
+
+    Levels above 5 are refused by the guard; negative ones are less informative than the start.
+    """
+
+    def run_them(levels: dict[str, float]) -> Run:
+        module = import_module("adapters.run")
+        methods = {name: scripted(level) for name, level in levels.items()}
+        monkeypatch.setattr("adapters.auto.AUTO_TRIES", tuple(levels))
+        monkeypatch.setattr("adapters.auto.STRATEGIES", methods)
+        monkeypatch.setattr(module, "STRATEGIES", methods)
+        config = AdaptConfig(strategy=AUTO, **QUICK)
+        run = prepare(backbone, make_images(60), "target", config)
+        with torch.no_grad():
+            run.trained[0].zero_()
+        run.started = run.values()
+
+        def level() -> float:
+            return float(run.trained[0].detach()[0, 0])
+
+        class Found:
+            def __init__(self, logits: Tensor) -> None:
+                self.information = level()
+
+        def judge(*_: Tensor) -> Verdict:
+            return Verdict(level() <= 5, 0.1, 1.0, f"level {level():g}")
+
+        monkeypatch.setattr(module, "score", Found)
+        monkeypatch.setattr(module, "judge_learning", judge)
+        learn_trusted(run)
+        return run
+
+    return run_them
 
 
 @pytest.mark.parametrize(
-    ("levels", "chosen", "kept", "step"),
+    ("levels", "chosen", "kept", "step", "seen"),
     [
-        ({"a": 1.0, "b": 2.0}, "b", 2.0, 2),
-        ({"a": 2.0, "b": 1.0}, "a", 2.0, 2),
-        ({"a": 2.0, "b": 2.0}, "a", 2.0, 2),  # the first of equals
-        ({"a": -1.0, "b": -2.0}, "a", 0.0, 0),  # none is better than the start
+        ({"a": 1.0, "b": 2.0}, "a", 1.0, 2, 1.0),  # the first that is trusted, not the best
+        ({"a": 9.0, "b": 2.0}, "b", 2.0, 2, 2.0),
+        ({"a": -1.0, "b": 2.0}, "b", 2.0, 2, 2.0),  # the first has learned nothing
+        ({"a": 9.0, "b": 8.0}, "start", 0.0, 0, 8.0),
+        ({"a": -1.0, "b": -2.0}, "start", 0.0, 0, -2.0),
     ],
 )
-def test_the_most_trusted_iterate_of_all_is_kept(
-    backbone, make_images, monkeypatch, levels, chosen, kept, step
-):
-    run = run_scripted(backbone, make_images(60), monkeypatch, levels)
+def test_the_first_that_is_trusted_is_kept(run_scripted, levels, chosen, kept, step, seen):
+    run = run_scripted(levels)
     assert run.notes["chosen"] == chosen and run.notes["kept_step"] == step
     assert torch.all(run.trained[0] == kept)
-    assert [entry["level"] for entry in run.history] == QUICK["steps"] * [levels[chosen]]
-    last = run.last.mixture.get_parameter("xi")
-    assert torch.all(last == levels[chosen])
+    assert run.notes["guard"]["reason"] == f"level {0 if seen < 0 else seen:g}"
+    assert [entry["level"] for entry in run.history] == QUICK["steps"] * [seen]
+    assert [entry["step"] for entry in run.history] == [1, 2, 3, 4]
+    assert torch.all(run.last.mixture.get_parameter("xi") == seen)
 
 
 def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_images, monkeypatch):
@@ -85,24 +104,28 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_ima
 
         return Watching
 
-    auto = import_module("adapters.auto")
-    monkeypatch.setattr(auto, "STRATEGIES", {name: watching(name) for name in AUTO_TRIES})
+    refused = Verdict(False, 1.0, 1.0, "never")
+    monkeypatch.setattr(import_module("adapters.run"), "judge_learning", lambda *_: refused)
+    monkeypatch.setattr("adapters.auto.STRATEGIES", {name: watching(name) for name in AUTO_TRIES})
     run = prepare(backbone, make_images(60), "target", AdaptConfig(strategy=AUTO, **QUICK))
-    learn_any(run)
-    usual = LEARNING_RATES["mixture_weights"]
+    learn_trusted(run)
+    assert torch.equal(run.trained[0], run.started[0])
     for name in AUTO_TRIES:
         method = STRATEGIES[name]
         assert method is not None
         rate, xi = seen[name]
-        assert rate == usual * method.RATE and torch.equal(xi, run.started[0])
+        assert rate == LEARNING_RATES["mixture_weights"] * method.RATE
+        assert torch.equal(xi, run.started[0])
 
 
 @pytest.mark.parametrize("trains", TRAINS)
-def test_the_first_strategy_is_what_it_is_alone(backbone, make_images, trains, monkeypatch):
-    monkeypatch.setattr(import_module("adapters.auto"), "AUTO_TRIES", AUTO_TRIES[:1])
+def test_what_is_trusted_is_what_it_is_alone(backbone, make_images, trains, monkeypatch):
+    trusted = Verdict(True, 0.0, 1.0, "always")
+    monkeypatch.setattr(import_module("adapters.run"), "judge_learning", lambda *_: trusted)
     images = make_images(60)
     auto = adapt(backbone, images, AUTO, trains=trains, **QUICK)
     alone = adapt(backbone, images, AUTO_TRIES[0], trains=trains, **QUICK)
+    assert alone.notes["kept_step"] > 0
     for name, value in alone.domain.state_dict().items():
         assert torch.equal(auto.domain.state_dict()[name], value)
     assert auto.history == alone.history and auto.scores == alone.scores
@@ -112,6 +135,11 @@ def test_the_first_strategy_is_what_it_is_alone(backbone, make_images, trains, m
 def test_a_rate_that_is_asked_for_holds_for_all(backbone, make_images):
     config = AdaptConfig(strategy=AUTO, learning_rate=0.01, **QUICK)
     run = prepare(backbone, make_images(60), "target", config)
-    learn_any(run)
-    assert run.rate == 0.01  # of the last one; its own would be another
-    assert run.result().learned_parameters == run.trained[0].numel()
+    for name in AUTO_TRIES:
+        run.restart(name)
+        assert run.rate == 0.01
+
+
+def test_auto_needs_the_guard():
+    with pytest.raises(ValueError, match="auto chooses by the guard"):
+        AdaptConfig(strategy=AUTO, guard=False)

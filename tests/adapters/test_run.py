@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters import STRATEGIES
+from adapters import STRATEGIES, adapt
 from adapters.config import TRAINS, AdaptConfig
-from adapters.run import Run, learn, prepare
-from adapters.selection import predict_logits, trust
+from adapters.run import Run, learn
+from adapters.selection import predict_logits
 from adapters.start import MEAN, make_start
 from adapters.strategy import AdaptationTask
-from da_compose import Backbone, probabilities
+from da_compose import Backbone
 from da_compose.mixture import MixtureWeights
 
 LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
@@ -24,19 +24,9 @@ QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2}
 @pytest.mark.parametrize("strategy", LEARNED)
 @pytest.mark.parametrize("trains", TRAINS)
 def test_the_kept_iterate_is_never_below_the_start(backbone, make_images, strategy, trains):
-    config = AdaptConfig(strategy=strategy, trains=trains, guard=False, **QUICK)
-    run = prepare(backbone, make_images(60), "target", config)
-    seen = run.checked[: len(run.consensus)]
-
-    def trusted() -> float:
-        logits = predict_logits(backbone.network, run.target, seen)
-        return trust(probabilities(logits), run.consensus)
-
-    start, method = trusted(), STRATEGIES[strategy]
-    assert method is not None
-    learn(run, method)
-    assert trusted() == run.best >= start
-    assert 0 <= run.notes["kept_step"] <= QUICK["steps"]
+    found = adapt(backbone, make_images(15), strategy, trains=trains, **QUICK)
+    assert found.scores["adapted"].information >= found.scores["start"].information
+    assert 0 <= found.notes["kept_step"] <= QUICK["steps"]
 
 
 class Scripted:
@@ -57,15 +47,18 @@ class Scripted:
 def scripted_run(
     backbone: Backbone, images: np.ndarray, values: list[Tensor], monkeypatch, check_every: int
 ) -> tuple[Tensor, list[dict[str, float]], int]:
-    """`learn` from xi = 0 with trust mocked to be the first entry of xi; xi at the end."""
+    """`learn` from xi = 0 with information mocked to be the first entry of xi; xi at the end."""
     target = make_start(backbone, MEAN, "target", images).target
     assert isinstance(target.mixture, MixtureWeights)
     xi = target.mixture.xi
     with torch.no_grad():
         xi.zero_()
 
-    found = lambda *_: float(xi.detach()[0, 0])  # noqa: E731
-    monkeypatch.setattr(import_module("adapters.run"), "trust", found)
+    class Found:
+        def __init__(self, logits: Tensor) -> None:
+            self.information = float(xi.detach()[0, 0])
+
+    monkeypatch.setattr(import_module("adapters.run"), "score", Found)
     generator = torch.Generator().manual_seed(0)
     steps = len(values)
     config = AdaptConfig(steps=steps, batch_size=4, check_every=check_every, guard=False)
@@ -76,7 +69,6 @@ def scripted_run(
         trained=[xi],
         rate=1.0,
         start=predict_logits(backbone.network, target, images),
-        consensus=torch.ones(4, 3),
         generator=generator,
         pixels=images,
         checked=images,

@@ -19,7 +19,7 @@ from adapters.start import (
     makes_classes_up,
     plain_start_name,
 )
-from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig, probabilities
+from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
 from da_compose.images import to_input
 from da_compose.mixture import MixtureWeights
 from da_compose.pretraining import POOLED
@@ -165,19 +165,15 @@ def test_a_start_that_makes_classes_up_gives_way_to_source_only(
 ):
     images = make_images(60)
     plain = make_start(estranged, MEAN, "target", images)
-
-    def prediction(start: Start) -> Tensor:
-        return probabilities(predict_logits(estranged.network, start.target, images))
+    before = predict_logits(estranged.network, plain.target, images).mean(dim=0).argmax(dim=1)
 
     def moved(start: Start) -> float:
-        changed = prediction(start).argmax(dim=1) != prediction(plain).argmax(dim=1)
-        return changed.float().mean().item()
+        after = predict_logits(estranged.network, start.target, images).mean(dim=0).argmax(dim=1)
+        return (before != after).float().mean().item()
 
     for named in (NEAREST, MEAN):
         found = best_start(estranged, named, "target", images, searched=60)
         assert (found.name, found.share, moved(found)) == (MEAN, 0.0, 0.0)
-        assert found.consensus is not None  # nor are iterates compared with what was made up
-        assert torch.equal(found.consensus, prediction(plain))
     monkeypatch.setattr("adapters.start.MOST_MOVED", 1.0)
     free = best_start(estranged, NEAREST, "target", images, searched=60)
     assert moved(free) > MOST_MOVED

@@ -11,6 +11,7 @@ from adapters.criteria import CRITERIA
 from adapters.start import SHARES
 from benchmarks import selection_study
 from benchmarks.digits import PROFILES
+from benchmarks.report import RESULTS
 from benchmarks.results import read_lines
 from benchmarks.run import Splits
 from benchmarks.selection_study import (
@@ -143,3 +144,9 @@ def test_a_source_is_no_target(data_root: Path, tmp_path: Path) -> None:
     found = CliRunner().invoke(main, arguments)
     assert found.exit_code == 1
     assert found.output.startswith("Error: meter: a source of the backbones")
+
+
+def test_the_committed_table_is_made_from_the_committed_rows() -> None:
+    folder = RESULTS / "selection"
+    lines = read_lines(folder / "results.jsonl")
+    assert (folder / "table.md").read_text(encoding="utf-8") == markdown(summary(lines))

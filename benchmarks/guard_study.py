@@ -24,7 +24,7 @@ from adapters import adapt
 from adapters.config import BASELINES, STRATEGIES, AdaptConfig
 from adapters.guard import judge, judge_learning
 from adapters.run import learn, prepare
-from adapters.selection import predict_logits
+from adapters.selection import predict_logits, score
 from benchmarks import measure
 from benchmarks.bench import load_digits
 from benchmarks.digits import DIGITS, PROFILES, RECIPES
@@ -123,31 +123,31 @@ def measure_condition(
     test = ImageSet(domain.test.images[order], domain.test.labels[order])
     unlearned = {name: adapt(backbone, images, name, seed=job.seed).domain for name in BASELINES}
     accuracies = {name: accuracy(backbone, d, test) for name, d in unlearned.items()}
+    config = AdaptConfig(trains=TRAINED[job.network], steps=STEPS, seed=job.seed, guard=False)
+    run = prepare(backbone, images, "target", config)
+    drawn = run.generator.get_state()
+    accuracies["start"] = accuracy(backbone, run.target, test)
+    plain = predict_logits(backbone.network, unlearned["source_only"], run.checked)
     for strategy in strategies:
-        config = AdaptConfig(
-            strategy=strategy, trains=TRAINED[job.network], steps=STEPS, seed=job.seed, guard=False
-        )
         method = STRATEGIES[strategy]
         assert method is not None
-        run = prepare(backbone, images, "target", config)
-        start = accuracy(backbone, run.target, test)
+        run.restart(strategy)
+        run.generator.set_state(drawn)
         learn(run, method)
         logits = predict_logits(backbone.network, run.target, run.checked)
-        plain = predict_logits(backbone.network, unlearned["source_only"], run.checked)
         verdict = judge_learning(run.start, logits)
         kept = accuracy(backbone, run.target, test)
-        found = run.result()
+        scores = run.scores | {"kept": score(logits)}
         yield {
             "strategy": strategy,
             "images": len(images),
             **accuracies,
-            "start": start,
             "kept": kept,
-            "guarded": kept if verdict.trusted else start,
+            "guarded": kept if verdict.trusted else accuracies["start"],
             "verdict": asdict(verdict),
-            "chosen": {key: found.notes[key] for key in ("start", "target_share", "kept_step")},
+            "chosen": {key: run.notes[key] for key in ("start", "target_share", "kept_step")},
             # without labels, for rules to come
-            "scores": {name: asdict(scores) for name, scores in found.scores.items()},
+            "scores": {name: asdict(found) for name, found in scores.items()},
             "start_from_source_only": judge(plain, run.start).changed,
             "kept_from_source_only": judge(plain, logits).changed,
         }

@@ -203,6 +203,8 @@ def adapt_command(
             f"{model}: information {scores.information:.3f} nats, "
             f"confidence {scores.confidence:.3f}, heads agree on {100 * scores.agreement:.1f} %"
         )
+    if chosen := adaptation.notes.get("chosen"):
+        click.echo(f"auto: {chosen}")
     if verdict := adaptation.notes.get("guard"):
         kept = "trusted" if verdict["trusted"] else "not trusted, the start is kept"
         click.echo(f"guard: {kept}: {verdict['reason']}")

@@ -132,7 +132,7 @@ def _facts(adaptation: Adaptation, num_images: int) -> str:
         "Backbone": f"<code>{backbone.fingerprint}</code>",
         "Source domains": escape(", ".join(backbone.knowledge)),
         f"{len(backbone.class_names)} classes": classes,
-        "Strategy": escape(display_name(notes["strategy"])),
+        "Strategy": escape(_strategy(notes)),
         "Trains": escape(notes["trains"].replace("_", " ")) if learned else "nothing",
         "Learned numbers": f"{learned:,}",
         "Adapter file": f"{_file_size(adaptation):,} bytes",
@@ -193,6 +193,12 @@ def _training(adaptation: Adaptation) -> str:
             "predictions carry the most information."
         )
     return f'<p>{said}</p>\n<div class="plots">{"".join(curves)}</div>'
+
+
+def _strategy(notes: Mapping[str, Any]) -> str:
+    """The strategy in words, and what `auto` chose."""
+    chosen = f"; chosen: {notes['chosen']}" if "chosen" in notes else ""
+    return display_name(notes["strategy"]) + chosen
 
 
 def _mixtures(adaptation: Adaptation) -> str:

@@ -116,6 +116,20 @@ def test_adapt_says_the_verdict_of_the_guard_unless_it_is_off(user_files):
     assert "--steps 1 --no-guard --" in report.read_text()
 
 
+def test_adapt_says_what_auto_chose_and_so_does_the_report(user_files):
+    out, report = (user_files.folder / f"new.{ending}" for ending in ("safetensors", "html"))
+    options = ("--backbone", user_files.backbone, "--images", user_files.pictures)
+    adapt = ("adapt", *options, "--out", out, "--steps", 1, "--strategy", "auto")
+    (said,) = [
+        line for line in succeed(*adapt, "--report", report).stdout.splitlines()
+        if line.startswith("auto: ")
+    ]  # fmt: skip
+    chosen = said.removeprefix("auto: ")
+    assert chosen in ("information_maximization", "moment_matching", "start")
+    assert f"chosen: {chosen}" in report.read_text(encoding="utf-8")
+    assert "auto chooses by the guard" in refuse(*adapt, "--no-guard")
+
+
 def predict(files, images: Path) -> Result:
     return succeed("predict", "--backbone", files.backbone, "--adapter", files.adapter, images)
 

@@ -20,7 +20,7 @@ STRATEGIES = {
     "moment_matching": "Moment matching (M3SDA)",
     "classifier_discrepancy": "M3SDA + classifier discrepancy",
     "information_maximization": "Information maximization",
-    "auto": "Auto (the first the guard trusts)",
+    "auto": "Auto",
 }
 BASELINES = ("source_only", "batch_norm")
 ORACLE = "oracle (target labels)"

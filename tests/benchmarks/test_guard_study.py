@@ -23,6 +23,7 @@ from benchmarks.guard_study import (
     summary,
 )
 from benchmarks.plan import BackboneJob
+from benchmarks.report import RESULTS
 from benchmarks.results import read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
 from benchmarks.tuning import DEVELOPMENT_TARGETS
@@ -217,3 +218,9 @@ def test_a_users_mistake_ends_in_one_line(tmp_path: Path) -> None:
     found = CliRunner().invoke(main, ["--data", str(tmp_path / "missing")])
     assert found.exit_code == 1
     assert found.output.startswith("Error: expected a data root")
+
+
+def test_the_committed_table_is_made_from_the_committed_rows() -> None:
+    folder = RESULTS / "guard"
+    lines = read_lines(folder / "results.jsonl")
+    assert (folder / "table.md").read_text(encoding="utf-8") == markdown(summary(lines))

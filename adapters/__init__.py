@@ -3,6 +3,7 @@
 from adapters.adapt import adapt
 from adapters.adaptation import Adaptation, load_adaptation
 from adapters.config import AUTO, STRATEGIES, AdaptConfig
+from adapters.few_labels import adapt_with_labels
 from adapters.many import adapt_many
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "Adaptation",
     "adapt",
     "adapt_many",
+    "adapt_with_labels",
     "load_adaptation",
 ]

@@ -1,9 +1,9 @@
 """`strategy="auto"`: the next strategy where the guard does not trust the one before.
 
 Information maximization gains most where the backbone knows the domain well. Where it does not, it
-runs away and the guard refuses it; moment matching moves less, and may still help. So which one is
-kept, if any, needs no comparison of the two: what label-free criteria say of outcomes of different
-strategies is of little use (`python -m benchmarks.selection_study`, benchmarks/LOG.md).
+runs away and the guard refuses it; moment matching moves less, and may still help. The guard alone
+chooses: a criterion that compares outcomes was tried, and kept what had learned least
+(benchmarks/LOG.md).
 """
 
 from adapters.config import AUTO_TRIES, STRATEGIES

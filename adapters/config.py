@@ -27,7 +27,7 @@ LEARNING_RATES = {"mixture_weights": 0.1, "input_adapter": 0.003}
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig:
-    """How long and how to adapt; the defaults are what the digits benchmark measured best."""
+    """How long and how to adapt; defaults were chosen on development targets, see the README."""
 
     strategy: str = "information_maximization"
     trains: str = "mixture_weights"

@@ -1,7 +1,8 @@
 """Adaptation helped by a few labels of the target: not unsupervised, and its notes say so."""
 
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,21 +18,14 @@ from da_compose import Backbone
 from da_compose.images import ImageSet, to_input
 
 
-@final
-@dataclass(frozen=True)
-class LabelledTask(AdaptationTask):
-    """A task whose every descent of a strategy's loss is one of cross-entropy as well."""
-
-    labelled: ImageSet
-
-    def descend(self, loss: Tensor) -> None:
-        network = self.backbone.network
-        chosen = torch.randperm(len(self.labelled), generator=self.generator)[: self.batch_size]
-        images = to_input(self.labelled.images[chosen.numpy()], network.config.image_channels)
-        labels = torch.from_numpy(self.labelled.labels)[chosen].to(network.device)
-        logits = network(images.to(network.device), self.target)  # (2, B, N)
-        supervised = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
-        super().descend(loss + supervised)
+def supervised(task: AdaptationTask, labelled: ImageSet) -> Tensor:
+    """Cross-entropy of both heads on the labelled images, a random batch where there are more."""
+    network = task.backbone.network
+    chosen = torch.randperm(len(labelled), generator=task.generator)[: task.batch_size]
+    images = to_input(labelled.images[chosen.numpy()], network.config.image_channels)
+    labels = torch.from_numpy(labelled.labels)[chosen].to(network.device)
+    logits = network(images.to(network.device), task.target)  # (2, B, N)
+    return functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
 
 
 def adapt_with_labels(
@@ -57,7 +51,7 @@ def adapt_with_labels(
     few = check_labelled(backbone, *labelled)
     run = prepare(backbone, images, name, config)
     run.notes["labels"] = len(few)
-    learn(run, lambda task: method(LabelledTask(**vars(task), labelled=few)))
+    learn(run, lambda task: method(replace(task, extra=partial(supervised, task, few))))
     return run.result()
 
 

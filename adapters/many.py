@@ -89,5 +89,4 @@ def step_together(
         for run, loss in zip(runs, losses.tolist(), strict=True):
             run.after({"loss": loss})
     for run in runs:
-        run.check(config.steps)
         run.keep_best()

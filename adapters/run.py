@@ -28,17 +28,11 @@ def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
 
     Or at the start, where the guard does not trust that one.
     """
-    take_steps(run, method)
-    run.keep_best()
-
-
-def take_steps(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
-    """Take all steps and check the last iterate too."""
     strategy = method(run.task())
     for step in range(run.config.steps):
         run.before(step)
         run.after(strategy.step(run.batch()))
-    run.check(run.config.steps)
+    run.keep_best()
 
 
 @dataclass
@@ -107,10 +101,11 @@ class Run:
             self.kept = self.values()
 
     def keep_best(self) -> None:
-        """After the last step and its check: go back to the best iterate.
+        """After the last step: check it too, and go back to the best iterate.
 
         Or to the start, where the guard does not trust that one.
         """
+        self.check(self.config.steps)
         self.last = deepcopy(self.target)
         self.go_back(self.kept)
         if self.config.guard:

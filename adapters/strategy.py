@@ -1,6 +1,6 @@
 """The contract between `adapt` and the strategies: one class with one readable `step`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -16,6 +16,7 @@ class AdaptationTask:
 
     target: the new domain; only `trained`, parameters of it, may move.
     optimizer: steps `trained`; its learning rate is scheduled by `adapt`.
+    extra: a loss that is added to that of every step (`adapters.few_labels`).
     """
 
     backbone: Backbone
@@ -24,9 +25,12 @@ class AdaptationTask:
     optimizer: torch.optim.Optimizer
     batch_size: int
     generator: torch.Generator
+    extra: Callable[[], Tensor] | None = None
 
     def descend(self, loss: Tensor) -> None:
         """One optimizer step on the trained parameters; every other gradient is left alone."""
+        if self.extra is not None:
+            loss = loss + self.extra()
         gradients = torch.autograd.grad(loss, list(self.trained))
         for parameter, gradient in zip(self.trained, gradients, strict=True):
             parameter.grad = gradient

@@ -1,3 +1,5 @@
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,10 @@ from torch.nn import functional
 
 from adapters import STRATEGIES, Adaptation, adapt
 from adapters.config import TRAINS
-from adapters.few_labels import LabelledTask, adapt_with_labels
+from adapters.few_labels import adapt_with_labels, supervised
 from adapters.selection import predict_logits
 from adapters.start import MEAN, make_start
+from adapters.strategy import AdaptationTask
 from da_compose import Backbone, Domain
 from da_compose.images import ImageSet, to_input
 from da_compose.mixture import MixtureWeights
@@ -70,7 +73,8 @@ def test_a_step_descends_the_sum_of_both_losses(backbone: Backbone, make_images,
         expected = expected + functional.cross_entropy(head, torch.from_numpy(few[1])) / 2
     (gradient,) = torch.autograd.grad(expected, xi)
     optimizer = torch.optim.SGD([xi], lr=0.5)
-    task = LabelledTask(backbone, target, [xi], optimizer, 8, torch.Generator(), ImageSet(*few))
+    task = AdaptationTask(backbone, target, [xi], optimizer, 8, torch.Generator())
+    task = replace(task, extra=partial(supervised, task, ImageSet(*few)))
     start = xi.detach().clone()
     task.descend(xi.square().sum())
     torch.testing.assert_close(xi.detach(), start - 0.5 * gradient)

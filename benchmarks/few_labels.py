@@ -4,8 +4,8 @@ Not unsupervised, and in a table of its own: the full profile's digits backbones
 targets with 0, 1 and 5 labels a class, drawn from the training split by the backbone's seed.
 """
 
-import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,19 @@ from adapters import adapt
 from adapters.few_labels import adapt_with_labels
 from benchmarks import measure
 from benchmarks.bench import load_digits
-from benchmarks.digits import DIGITS, PROFILES, RECIPES
-from benchmarks.grid import run_grid
-from benchmarks.plan import NETWORKS, TRAINED, BackboneJob
-from benchmarks.report import RESULTS
+from benchmarks.digits import DIGITS, PROFILES
+from benchmarks.plan import TRAINED, BackboneJob
 from benchmarks.results import append_line, read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
+from benchmarks.study import (
+    backbone_options,
+    run_study,
+    study_options,
+    target_splits,
+    users_mistakes,
+)
 from benchmarks.tables import NONE, SIDES
-from da_compose.files import replacing
 from da_compose.images import ImageSet
-from data_prep import load_digit_domain
 
 TARGETS = ("usps", "optdigits", "mnist_m")
 LABELS = (0, 1, 5)  # a class
@@ -107,39 +110,18 @@ def _spread(accuracies: pd.Series) -> str:
 
 
 @click.command()
-@click.option("--runs", type=click.Path(path_type=Path), default=measure.ROOT / "runs" / "digits")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS / "few_labels")
-@click.option("--data", type=click.Path(path_type=Path), envvar="DA_COMPOSE_DATA")
-@click.option("--seed", "seeds", type=int, multiple=True, default=PROFILES["full"].seeds)
-@click.option("--recipe", "recipes", type=click.Choice(list(RECIPES)), multiple=True,
-              default=tuple(RECIPES))  # fmt: skip
-@click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True, default=NETWORKS)
-@click.option("--target", "targets", type=click.Choice(TARGETS), multiple=True, default=TARGETS)
-@click.option("--processes", type=int, default=os.cpu_count() or 1)
+@study_options("few_labels")
+@backbone_options(TARGETS)
 def main(
     runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], recipes: tuple[str, ...],
     networks: tuple[str, ...], targets: tuple[str, ...], processes: int,
 ) -> None:  # fmt: skip
     """Adapt the digits backbones with 0, 1 and 5 labels a class; write rows and table."""
-    try:
+    with users_mistakes():
         chosen = load_digits(data)
-        splits = {}
-        for name in targets:
-            domain = load_digit_domain(name, data_root=data)
-            splits[name] = Splits(domain.train, domain.test)
-        jobs = chosen.jobs(DIGITS, PROFILES["full"], recipes, networks)
-        file = results / "results.jsonl"
-        run_grid(
-            run_backbone,
-            [job for job in jobs if job.seed in seeds],
-            (chosen.domains, splits, runs, file),
-            processes=processes,
-        )
-        with replacing(results / "table.md") as temporary:
-            temporary.write_text(markdown(read_lines(file)), encoding="utf-8")
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"wrote {results / 'table.md'}")
+        jobs = chosen.jobs(DIGITS, replace(PROFILES["full"], seeds=seeds), recipes, networks)
+        shared = (chosen.domains, target_splits(chosen, targets, data), runs)
+        run_study(run_backbone, jobs, shared, results, processes, markdown)
 
 
 if __name__ == "__main__":

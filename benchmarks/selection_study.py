@@ -6,7 +6,6 @@ training images of the target; its ranking is then compared with accuracy on the
 so judge criteria, and no candidate is made or described with them.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,17 +23,20 @@ from adapters.criteria import CRITERIA, compared, observe
 from adapters.start import MEAN, NEAREST, SHARES, best_start, make_start
 from benchmarks import measure
 from benchmarks.bench import load_digits
-from benchmarks.digits import DIGITS, PROFILES, RECIPES
-from benchmarks.grid import run_grid
+from benchmarks.digits import DIGITS, PROFILES
 from benchmarks.pictures import PICTURES, TARGETS, load_pictures
-from benchmarks.plan import NETWORKS, TRAINED, BackboneJob
-from benchmarks.report import RESULTS
+from benchmarks.plan import TRAINED, BackboneJob
 from benchmarks.results import append_line, read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
+from benchmarks.study import (
+    backbone_options,
+    run_study,
+    study_options,
+    target_splits,
+    users_mistakes,
+)
 from benchmarks.tuning import DEVELOPMENT_TARGETS
 from da_compose import Backbone, Domain
-from da_compose.files import replacing
-from data_prep import load_digit_domain
 
 STEPS = 40
 MULTIPLES = (0.3, 1.0, 3.0)  # of a strategy's learning rate
@@ -205,66 +207,32 @@ def markdown(means: pd.DataFrame) -> str:
 
 @click.command()
 @click.option("--benchmark", type=click.Choice(["digits", *TARGETS]), default="digits")
-@click.option("--runs", type=click.Path(path_type=Path), help="[default: the benchmark's]")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS / "selection")
-@click.option("--data", type=click.Path(path_type=Path), envvar="DA_COMPOSE_DATA")
-@click.option("--seed", "seeds", type=int, multiple=True, default=PROFILES["full"].seeds)
-@click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True, default=NETWORKS)
-@click.option(
-    "--recipe", "recipes", type=click.Choice(list(RECIPES)), multiple=True, default=list(RECIPES)
-)
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    default=(*DEVELOPMENT_TARGETS, "usps"),
-    help="Of the digits; of pictures each domain is one.",
-)
-@click.option("--processes", type=int, default=os.cpu_count() or 1)
-def main(results: Path, **options: Any) -> None:
-    """Compare label-free criteria on a benchmark's backbones; write the table of all there are."""
-    try:
-        study(results, **options)
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"wrote {results / 'table.md'}")
+@study_options("selection", runs=None)
+@backbone_options((*DEVELOPMENT_TARGETS, "usps"))
+def main(
+    benchmark: str, runs: Path | None, results: Path, data: Path | None, seeds: tuple[int, ...],
+    recipes: tuple[str, ...], networks: tuple[str, ...], targets: tuple[str, ...], processes: int,
+) -> None:  # fmt: skip
+    """Compare label-free criteria on a benchmark's backbones; write the table of all there are.
 
-
-def study(
-    results: Path,
-    *,
-    benchmark: str,
-    runs: Path | None,
-    data: Path | None,
-    seeds: tuple[int, ...],
-    networks: tuple[str, ...],
-    recipes: tuple[str, ...],
-    targets: tuple[str, ...],
-    processes: int,
-) -> None:
-    """Measure the pools that are not finished, then make the table of all there are."""
-    profile = replace(PROFILES["full"], seeds=seeds)
-    if benchmark == "digits":
-        chosen = load_digits(data)
-        if sources := sorted({*targets} & {*chosen.sources}):
-            raise ValueError(f"{', '.join(sources)}: a source of the backbones; leave it out")
-        domains = chosen.domains
-        for name in targets:
-            domain = load_digit_domain(name, data_root=data)
-            domains[name] = Splits(domain.train, domain.test)
-        jobs = list(chosen.jobs(DIGITS, profile, recipes, networks))
-    else:
-        pictures, targets = PICTURES[benchmark], ()
-        profile = replace(pictures.profiles["full"], seeds=seeds)
-        recipes = tuple(name for name in recipes if name in pictures.recipes)
-        rotations = load_pictures(benchmark, data)
-        jobs = [job for r in rotations for job in r.jobs(pictures, profile, recipes, networks)]
-        domains = {name: splits for r in rotations for name, splits in r.domains.items()}
-    runs = runs or measure.ROOT / "runs" / benchmark
-    file = results / "results.jsonl"
-    run_grid(run_backbone, jobs, (domains, targets, runs, file), processes=processes)
-    with replacing(results / "table.md") as temporary:
-        temporary.write_text(markdown(summary(read_lines(file))), encoding="utf-8")
+    --target is of the digits; of pictures each domain is one.
+    """
+    with users_mistakes():
+        if benchmark == "digits":
+            chosen = load_digits(data)
+            domains = chosen.domains | target_splits(chosen, targets, data)
+            jobs = chosen.jobs(DIGITS, replace(PROFILES["full"], seeds=seeds), recipes, networks)
+        else:
+            pictures, targets = PICTURES[benchmark], ()
+            profile = replace(pictures.profiles["full"], seeds=seeds)
+            recipes = tuple(name for name in recipes if name in pictures.recipes)
+            rotations = load_pictures(benchmark, data)
+            jobs = [job for r in rotations for job in r.jobs(pictures, profile, recipes, networks)]
+            domains = {name: splits for r in rotations for name, splits in r.domains.items()}
+        shared = (domains, targets, runs or measure.ROOT / "runs" / benchmark)
+        run_study(
+            run_backbone, jobs, shared, results, processes, lambda lines: markdown(summary(lines))
+        )
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ of highest mean accuracy there.
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,11 @@ from adapters.config import LEARNING_RATES
 from benchmarks import measure
 from benchmarks.bench import load_digits
 from benchmarks.digits import DIGITS, PROFILES, RECIPES
-from benchmarks.grid import run_grid
 from benchmarks.oracle import RATE_OF_ALL, train_oracle
 from benchmarks.plan import NETWORKS, TRAINED, BackboneJob
-from benchmarks.report import RESULTS
 from benchmarks.results import append_line, read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
-from da_compose.files import replacing
-from data_prep import load_digit_domain
+from benchmarks.study import run_study, study_options, target_splits, users_mistakes
 
 DEVELOPMENT_TARGETS = ("optdigits", "mnist_m")
 MULTIPLES = (0.3, 1.0, 3.0)  # of the default learning rate of what is trained
@@ -149,39 +145,24 @@ def markdown(means: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def table(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Both tables of all lines."""
+    means = summary(lines)
+    return f"{markdown(means)}\n{shared_choices(means)}"
+
+
 @click.command()
-@click.option("--runs", type=click.Path(path_type=Path), default=measure.ROOT / "runs" / "digits")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS / "tuning")
-@click.option("--data", type=click.Path(path_type=Path), envvar="DA_COMPOSE_DATA")
-@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1))
-@click.option("--processes", type=int, default=os.cpu_count() or 1)
+@study_options("tuning", seeds=(0, 1))
 def main(
     runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int
 ) -> None:
     """Adapt the digits benchmark's backbones to the development targets; write the table."""
-    try:
-        tune(runs, results, data, seeds, processes)
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"wrote {results / 'table.md'}")
-
-
-def tune(
-    runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int
-) -> None:
-    """Run what is unfinished of the grid on every backbone of these seeds, then make the table."""
-    chosen = load_digits(data)
-    targets = {}
-    for name in DEVELOPMENT_TARGETS:
-        domain = load_digit_domain(name, data_root=data)
-        targets[name] = Splits(domain.train, domain.test)
-    jobs = chosen.jobs(DIGITS, PROFILES["full"], tuple(RECIPES), NETWORKS)
-    file = results / "results.jsonl"
-    chosen_jobs = [job for job in jobs if job.seed in seeds]
-    run_grid(run_backbone, chosen_jobs, (chosen.domains, targets, runs, file), processes=processes)
-    with replacing(results / "table.md") as temporary:
-        means = summary(read_lines(file))
-        temporary.write_text(f"{markdown(means)}\n{shared_choices(means)}", encoding="utf-8")
+    with users_mistakes():
+        chosen = load_digits(data)
+        profile = replace(PROFILES["full"], seeds=seeds)
+        jobs = chosen.jobs(DIGITS, profile, tuple(RECIPES), NETWORKS)
+        shared = (chosen.domains, target_splits(chosen, DEVELOPMENT_TARGETS, data), runs)
+        run_study(run_backbone, jobs, shared, results, processes, table)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from benchmarks import guard_study
 from benchmarks.guard_study import (
     ALL,
     CONDITIONS,
+    FITTED,
     LEARNED,
     SOURCES,
     TARGETS,
@@ -160,6 +161,7 @@ def cell(
 ) -> dict[str, Any]:
     guarded = kept if trusted else start
     values = {"target": "optdigits", "condition": "all", "source_only": 70.0, "batch_norm": 80.0}
+    values |= {"network": "compositional"}
     accuracies = {"start": start, "kept": kept, "guarded": guarded}
     return values | accuracies | {"verdict": {"trusted": trusted}} | changes
 
@@ -167,7 +169,7 @@ def cell(
 def row(condition: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """The line of the summary of a condition on development targets."""
     rows = summary(lines).to_dict("records")
-    (found,) = (r for r in rows if (r["targets"], r["condition"]) == ("development", condition))
+    (found,) = (r for r in rows if (r["targets"], r["condition"]) == (FITTED, condition))
     return found
 
 
@@ -194,12 +196,14 @@ def test_what_the_start_does_is_counted_by_itself() -> None:
     assert (found["start_harmful"], found["caught"], found["left"]) == (1, 1, 1)
 
 
-def test_development_targets_and_usps_stay_apart_and_each_has_its_sum() -> None:
+def test_networks_development_targets_and_usps_stay_apart_and_each_has_its_sum() -> None:
     lines = [cell(50.0), cell(90.0, target="mnist_m", condition="noise"), cell(90.0, target="usps")]
+    lines.append(cell(90.0, network="unshared"))
     found = {(r["targets"], r["condition"]): r["cells"] for r in summary(lines).to_dict("records")}
     assert found == {
-        ("development", "all"): 1, ("development", "noise"): 1, ("development", ALL): 2,
-        ("usps", "all"): 1, ("usps", ALL): 1,
+        (FITTED, "all"): 1, (FITTED, "noise"): 1, (FITTED, ALL): 2,
+        ("development, unshared", "all"): 1, ("development, unshared", ALL): 1,
+        ("usps, compositional", "all"): 1, ("usps, compositional", ALL): 1,
     }  # fmt: skip
 
 
@@ -208,6 +212,20 @@ def test_the_table_says_what_the_issue_asks_for() -> None:
     table = markdown(summary(lines))
     assert "caught 50 % (1 of 2)" in table and "false alarms at 50 % (1 of 2)" in table
     assert "| all | 4 | 2 | 0 | 1 | 1 | 1 | +6.0 | 1 | 70.0 | 80.0 | 80.0 | 67.0 | 73.0 |" in table
+
+
+def test_the_table_says_which_cells_the_limits_were_made_on() -> None:
+    table = markdown(summary([cell(90.0), cell(90.0, network="unshared")]))
+    assert f"{FITTED}, which the limits were made on: caught" in table
+    assert "development, unshared: caught" in table
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [("meter", "no target meter"), ("svhn", "no target svhn; choose from opt")]
+)
+def test_another_target_is_refused_with_the_choices(tmp_path: Path, target: str, said: str) -> None:
+    found = CliRunner().invoke(main, ["--results", str(tmp_path), "--target", target])
+    assert found.exit_code == 1 and said in found.output
 
 
 def test_where_nothing_is_harmful_the_table_says_so() -> None:

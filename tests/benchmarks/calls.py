@@ -1,5 +1,8 @@
 """Calls of the command line that must succeed, or be refused in one line."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from click.testing import CliRunner, Result
 
 from benchmarks.cli import main
@@ -25,3 +28,28 @@ def refuse(*arguments: object) -> str:
     assert last.startswith("Error: ")
     assert not any(line.startswith("Error: ") for line in usage)
     return last
+
+
+def commands_of(files) -> dict[str, tuple[object, ...]]:
+    """A right call of each command that reads files."""
+    backbone, adapter = ("--backbone", files.backbone), ("--adapter", files.adapter)
+    out = ("--out", files.folder / "out.safetensors")
+    return {
+        "adapt": ("adapt", *backbone, "--images", files.pictures, *out, "--steps", 1),
+        "predict": ("predict", *backbone, *adapter, files.pictures),
+        "evaluate": ("evaluate", *backbone, *adapter, "--domain", "usps",
+                     "--data", files.data_root),
+        "export": ("export", *backbone, *adapter, "--out", files.folder / "out.pt2"),
+        "inspect backbone": ("inspect", files.backbone),
+        "inspect adapter": ("inspect", files.adapter),
+    }  # fmt: skip
+
+
+def outputs(files) -> dict[str, Callable[[Path], tuple[object, ...]]]:
+    """A right call of commands that write a file, by its path."""
+    backbone = ("--backbone", files.backbone, "--images", files.pictures)
+    data = ("--steps", 1, "--data", files.data_root)
+    return {
+        "adapt": lambda out: ("adapt", *backbone, "--steps", 1, "--out", out),
+        "pretrain": lambda out: ("pretrain", out, *data),
+    }

@@ -1,7 +1,5 @@
-"""The commands, used carelessly."""
+"""The commands on files and folders that cannot be right."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +8,9 @@ from safetensors import SafetensorError
 
 from da_compose.pretraining import Pretrainer
 from da_compose.training_run import STATE
-from tests.benchmarks.calls import call, refuse, succeed
+from tests.benchmarks.calls import call, commands_of, outputs, refuse, succeed
 
 pytestmark = pytest.mark.filterwarnings("always")  # as the commands show them, not as errors
-
-
-def commands_of(files) -> dict[str, tuple[object, ...]]:
-    """A right call of each command that reads files."""
-    backbone, adapter = ("--backbone", files.backbone), ("--adapter", files.adapter)
-    out = ("--out", files.folder / "out.safetensors")
-    return {
-        "adapt": ("adapt", *backbone, "--images", files.pictures, *out, "--steps", 1),
-        "predict": ("predict", *backbone, *adapter, files.pictures),
-        "evaluate": ("evaluate", *backbone, *adapter, "--domain", "usps",
-                     "--data", files.data_root),
-        "export": ("export", *backbone, *adapter, "--out", files.folder / "out.pt2"),
-        "inspect backbone": ("inspect", files.backbone),
-        "inspect adapter": ("inspect", files.adapter),
-    }  # fmt: skip
 
 
 READ = [
@@ -87,15 +70,6 @@ def test_an_adapter_of_another_backbone_is_refused(user_files, command):
     assert "belongs to backbone" in refuse(*commands_of(user_files)[command])
 
 
-def outputs(files) -> dict[str, Callable[[Path], tuple[object, ...]]]:
-    backbone = ("--backbone", files.backbone, "--images", files.pictures)
-    data = ("--steps", 1, "--data", files.data_root)
-    return {
-        "adapt": lambda out: ("adapt", *backbone, "--steps", 1, "--out", out),
-        "pretrain": lambda out: ("pretrain", out, *data),
-    }
-
-
 @pytest.mark.parametrize("command", ["adapt", "pretrain"])
 @pytest.mark.parametrize("place", ["file/out.safetensors", "file/deeper/out.safetensors", "folder"])
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(
@@ -129,108 +103,6 @@ def test_a_full_disk_leaves_nothing_half_written(user_files, monkeypatch, comman
     out = user_files.folder / "new" / "out.safetensors"
     assert "No space left" in refuse(*outputs(user_files)[command](out))
     assert [p.name for p in out.parent.iterdir() if p.name != "pretrain.jsonl"] == []
-
-
-@pytest.mark.parametrize("number", ["-1", "0", "many", "1.5"])
-def test_steps_that_are_no_number_of_steps_are_refused(user_files, bench_digits, number):
-    before = user_files.names
-    for name, arguments in outputs(user_files).items():
-        right = arguments(user_files.folder / "run" / "out.safetensors")
-        assert "steps" in refuse(*right, "--steps", number), name
-    for option in ("--pretrain-steps", "--adapt-steps"):
-        assert "steps" in refuse(*bench_digits(option, number))
-    assert user_files.names == before
-
-
-@pytest.mark.parametrize("seed", ["-1", str(2**64), "one"])
-def test_a_seed_that_some_generator_does_not_take_is_refused(user_files, bench_digits, seed):
-    before = user_files.names
-    for arguments in outputs(user_files).values():
-        right = arguments(user_files.folder / "run" / "out.safetensors")
-        assert "seed" in refuse(*right, "--seed", seed)
-    assert "seed" in refuse(*bench_digits("--seed", seed))
-    assert user_files.names == before
-
-
-@pytest.mark.parametrize("processes", ["0", "-1"])
-def test_a_benchmark_needs_a_process(bench_digits, processes):
-    assert "--processes" in refuse(*bench_digits("--processes", processes))
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "", "meta"])
-def test_an_unknown_device_is_refused(user_files, bench_digits, device):
-    before = user_files.names
-    for arguments in outputs(user_files).values():
-        right = arguments(user_files.folder / "run" / "out.safetensors")
-        assert "--device cpu" in refuse(*right, "--device", device)
-    assert "--device cpu" in refuse(*bench_digits("--device", device))
-    assert user_files.names == before
-
-
-def test_an_unknown_domain_is_refused_with_the_known_ones(user_files, bench_digits):
-    data = ("--data", user_files.data_root)
-    out = user_files.folder / "run" / "out.safetensors"
-    before = user_files.names
-    assert "usps" in refuse("prepare", "upsp", *data)
-    assert "usps" in refuse("pretrain", out, "--source", "upsp", *data)
-    assert "usps" in refuse("pretrain", out, "--target", "upsp", *data)
-    assert "usps" in refuse(*bench_digits("--target", "upsp"))
-    evaluate = ("evaluate", "--backbone", user_files.backbone, *data)
-    assert "usps" in refuse(*evaluate, "--domain", "upsp")
-    assert user_files.names == before
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (("--domain", "upsp", "--out", "out.pt2"), "there are: mnist, meter"),
-        (("--domain", "mnist", "--adapter", "a.safetensors", "--out", "out.pt2"), "leave one"),
-        (("--out", "out.pth"), "out.pth must end in .onnx or .pt2"),
-        (("--out", "out"), "out must end in .onnx or .pt2"),
-        (("--out", "pictures"), "pictures must end in .onnx or .pt2"),
-        (("--out", "folder.pt2"), "folder.pt2 is a folder"),
-        (("--out", "backbone.safetensors/out.pt2"), "backbone.safetensors is a file"),
-        ((), "Missing option '--out'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-def test_a_careless_export_is_refused_before_any_work(user_files, monkeypatch, options, expected):
-    (user_files.folder / "folder.pt2").mkdir()
-    monkeypatch.setattr("benchmarks.commands.export", lambda *_: pytest.fail("worked for nothing"))
-    monkeypatch.chdir(user_files.folder)
-    before = user_files.names
-    assert expected in refuse("export", "--backbone", user_files.backbone, *options)
-    assert user_files.names == before
-
-
-def test_an_export_without_its_packages_names_the_remedy(user_files, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    options = ("--backbone", user_files.backbone, "--out", user_files.folder / "out.onnx")
-    before = user_files.names
-    assert "pip install 'da-compose[export]'" in refuse("export", *options)
-    assert user_files.names == before
-
-
-def test_an_export_that_differs_from_pytorch_is_not_kept(user_files, monkeypatch):
-    monkeypatch.setattr("da_compose.export.TOLERANCE", -1.0)
-    before = user_files.names
-    assert "differ from PyTorch's" in refuse(*commands_of(user_files)["export"])
-    assert user_files.names == before
-
-
-def test_a_target_among_the_sources_is_refused(user_files):
-    out = user_files.folder / "out.safetensors"
-    options = ("--data", user_files.data_root, "--steps", 1, "--source", "mnist")
-    assert "mnist" in refuse("pretrain", out, *options, "--target", "mnist")
-    assert not out.exists()
-
-
-def test_an_unknown_start_or_name_of_a_domain_is_refused(user_files):
-    before = user_files.names
-    right = commands_of(user_files)["adapt"]
-    assert "choose from mean, nearest, mnist, meter" in refuse(*right, "--start", "usps")
-    assert "domain name" in refuse(*right, "--name", "two words")
-    assert user_files.names == before
 
 
 def test_a_data_root_that_does_not_exist_is_named(tmp_path, user_files, bench_digits):

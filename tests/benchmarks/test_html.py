@@ -2,8 +2,7 @@ import base64
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,53 +15,11 @@ from adapters import STRATEGIES, Adaptation, adapt, load_adaptation
 from benchmarks import html
 from benchmarks.html import write_adaptation_report
 from da_compose import Backbone, load_backbone
-from tests.benchmarks.calls import refuse, succeed
+from tests.benchmarks.pages import Page, read, skip_plots
 
-VOID = {"meta", "img", "br"}
 ODD = '<b>&"'
 NAMES = (ODD, "it's", *"23456789")
 LEARNING = [name for name, strategy in STRATEGIES.items() if strategy is not None]
-
-
-@dataclass
-class Page(HTMLParser):
-    """A page that was parsed: text by heading; and images; refused where tags are not balanced."""
-
-    tags: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    text: dict[str, str] = field(default_factory=dict)
-    open: list[str] = field(default_factory=list)
-    section: str = ""
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "h2":
-            self.section = ""
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        inside = self.open[-1] if self.open else ""
-        if inside == "h2":
-            self.section = data
-        elif inside != "style":
-            self.text[self.section] = self.text.get(self.section, "") + data + "|"
-
-    def named(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def read(path: Path) -> Page:
-    page = Page()
-    page.feed(path.read_text(encoding="utf-8"))
-    page.close()
-    assert not page.open
-    return page
 
 
 def random_images(count: int, shape: tuple[int, ...] = (32, 32, 3)) -> np.ndarray:
@@ -78,8 +35,7 @@ def drawn() -> None:
 def _without_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """No plots, which are slow, where a test does not ask for them."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(html, "plot_mixtures", lambda mixtures, path: path.write_bytes(b""))
-        monkeypatch.setattr(html, "curve", lambda *_: "")
+        skip_plots(monkeypatch)
 
 
 @pytest.fixture
@@ -363,49 +319,3 @@ def test_a_report_that_fails_leaves_the_old_one_whole(make, report, tmp_path, mo
         report(make())
     assert (tmp_path / "report.html").read_bytes() == old
     assert [path.name for path in tmp_path.glob("*report*")] == ["report.html"]
-
-
-# From the command line
-
-
-def call_of_adapt(files, report: Path, *more: object) -> tuple[object, ...]:
-    options = ("--backbone", files.backbone, "--images", files.pictures, "--steps", 2, *more)
-    return ("adapt", *options, "--out", files.folder / "new.safetensors", "--report", report)
-
-
-@pytest.mark.filterwarnings("always")
-def test_adapt_writes_a_report_that_names_its_pictures(user_files):
-    (user_files.pictures / "broken.png").write_bytes(b"not a picture")
-    path = user_files.folder / "new" / "site 8.html"
-    result = succeed(*call_of_adapt(user_files, path, "--seed", 3))
-    assert f"wrote {path}" in result.stdout
-    page = read(path)
-    assert "Adaptation to new" in page.text[""]
-    assert {figure["title"] for figure in page.named("figure")} <= {
-        str(picture) for picture in user_files.pictures.iterdir()
-    }
-    left_out = page.text["Pictures left out"]
-    assert f"{user_files.pictures / 'broken.png'}|" in left_out and "1 could not" in left_out
-    assert f"--steps 2 --guard --report '{path}' --seed 3" in page.text["How it was made"]
-    assert "Seed|3|" in page.text["What was adapted"]
-
-
-def test_a_report_changes_nothing_in_the_adapter(user_files):
-    call = call_of_adapt(user_files, user_files.folder / "new.html")
-    succeed(*call)
-    with_report = (user_files.folder / "new.safetensors").read_bytes()
-    succeed(*call[:-2])
-    assert (user_files.folder / "new.safetensors").read_bytes() == with_report
-
-
-def test_a_report_that_cannot_be_written_is_refused_before_any_work(user_files, monkeypatch):
-    monkeypatch.setattr("benchmarks.cli.adapt", lambda *_, **__: pytest.fail("worked for nothing"))
-    before = user_files.names
-    for path, said in (
-        (user_files.folder / "new.safetensors", "--report and --out are both"),
-        (user_files.backbone, "is read by this command"),
-        (user_files.pictures, "is a folder"),
-        (user_files.backbone / "report.html", "is a file, expected a folder"),
-    ):
-        assert said in refuse(*call_of_adapt(user_files, path))
-    assert user_files.names == before

@@ -12,6 +12,7 @@ from scipy.io import savemat
 
 from data_prep import locations
 from data_prep.readers import RawDomain, RawSplit
+from tests.pictures import make_pictures
 
 
 def make_split(num_images: int, shape: tuple[int, ...], seed: int = 0) -> RawSplit:
@@ -101,3 +102,16 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locations, "project_data", lambda: tmp_path / "project")
     monkeypatch.setattr(locations, "_network_missing", False)
     monkeypatch.setattr("data_prep.digits.project_data", lambda: tmp_path / "project")
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    make_pictures(tmp_path / "pictures", good=20, broken_of_each_kind=1)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="session")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A folder of 1,000 good pictures and 30 broken ones, and the broken."""
+    folder = tmp_path_factory.mktemp("thousand") / "pictures"
+    return folder, make_pictures(folder, good=1_000, broken_of_each_kind=3)

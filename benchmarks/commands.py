@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from torch import Tensor
 
 from adapters import Adaptation, load_adaptation
 from adapters.selection import predict_logits
@@ -24,10 +25,12 @@ from da_compose.export import check_format, export
 from da_compose.files import load_tensors
 from da_compose.images import ImageSet
 from da_compose.pictures import list_pictures
+from da_compose.signature import format_signature, num_runs, sharpness, signature_of
 from data_prep import DIGIT_DOMAINS, PreparedDomain, load_digit_domain, load_picture_domain
 from data_prep.trees import read_tree
 
 PICTURES_AT_ONCE = 512
+SHADES = " ░▒▓█"  # of mixture weights from 0 to 1
 
 
 def check_output(path: Path, *inputs: Path) -> None:
@@ -212,16 +215,29 @@ def description(path: Path) -> Iterator[str]:
     if metadata["kind"] == "backbone":
         config = load_backbone(path).network.config
         yield f"network: {config}"
+        if config.signature is not None:
+            yield f"fixed signature {format_signature(config.signature)}"
         yield f"domains: {', '.join(metadata['domains'])}"
     else:
         yield f"domain: {metadata['domain']}"
     yield f"notes: {metadata['notes']}"
     for name, tensor in tensors.items():
         if name.endswith("mixture.xi"):
-            weights = tensor.softmax(dim=-1)  # (L, K)
             yield f"{name}: mixture weights, a line a layer"
-            for row in weights.tolist():
-                yield "  " + " ".join(f"{value:.2f}" for value in row)
+            yield from _drawn(tensor.softmax(dim=-1))
+
+
+def _drawn(mixture: Tensor) -> Iterator[str]:
+    """A mixture (L, K) in figures, then each layer's weights as numbers and as shades."""
+    signature = signature_of(mixture)
+    yield (
+        f"signature {format_signature(signature)}; runs {num_runs(signature)}; "
+        f"mean sharpness {sharpness(mixture).mean():.2f}"
+    )
+    shades = mixture.nan_to_num() * (len(SHADES) - 1)  # a xi that diverged can be looked at, too
+    for weights, row in zip(mixture.tolist(), shades.round().int().tolist(), strict=True):
+        numbers = " ".join(f"{weight:.2f}" for weight in weights)
+        yield f"  {numbers}  |{''.join(SHADES[shade] for shade in row)}|"
 
 
 def command_line(context: click.Context) -> str:

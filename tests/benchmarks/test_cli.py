@@ -239,7 +239,8 @@ def test_inspect_shows_what_a_backbone_and_an_adapter_hold(user_files):
     assert "domain: site-7" in shown
     rows = [line for line in shown.splitlines() if line.startswith("  ")]
     assert len(rows) == 2  # a line a layer
-    assert all(sum(map(float, row.split())) == pytest.approx(1, abs=0.011) for row in rows)
+    weights = [row.split("|")[0].split() for row in rows]
+    assert all(sum(map(float, row)) == pytest.approx(1, abs=0.011) for row in weights)
 
 
 def test_bench_digits_runs_from_data_to_tables_and_plots(bench_digits, tmp_path):

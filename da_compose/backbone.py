@@ -4,6 +4,7 @@ Both are safetensors files whose header carries JSON: no pickle, and nothing hal
 """
 
 import hashlib
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -47,6 +48,10 @@ class Backbone:
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def class_names_of(self, domain: Domain) -> tuple[str, ...]:
+        """Names of the classes that a domain predicts: its own heads', else the backbone's."""
+        return self.class_names if domain.class_names is None else domain.class_names
+
     def save(self, path: str | Path) -> None:
         """Write the backbone to `path` (.safetensors), whole or not at all."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
@@ -77,7 +82,7 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     network = CompositionalNetwork(NetworkConfig(**values))
     for name in metadata["domains"]:
         network.domains.add(
-            _blank_domain(network, name, **metadata.get("own_parts", {}).get(name, {}))
+            _blank_domain(network, name, metadata.get("own_parts", {}).get(name, {}))
         )
     prefix = "network."
     network.load_state_dict(
@@ -110,7 +115,7 @@ def save_adapter(
         "domain": domain.name,
         **_own_parts(domain),
         "fingerprint": backbone.fingerprint,
-        "class_names": backbone.class_names,
+        "class_names": backbone.class_names_of(domain),
         "versions": versions(),
         "notes": notes,
     }
@@ -125,33 +130,32 @@ def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str
             f"{path} belongs to backbone {metadata['fingerprint']}, this one is "
             f"{backbone.fingerprint}; load the backbone it was adapted on, or adapt again"
         )
-    domain = _blank_domain(
-        backbone.network,
-        metadata["domain"],
-        input_adapter=metadata["input_adapter"],
-        heads=metadata["heads"],
-    )
+    domain = _blank_domain(backbone.network, metadata["domain"], metadata)
     domain.load_state_dict(tensors)
     return domain.requires_grad_(False).eval(), metadata["notes"]
 
 
-def _own_parts(domain: Domain) -> dict[str, bool]:
+def _own_parts(domain: Domain) -> dict[str, Any]:
     """Which of the network's parts this domain replaces by its own."""
     return {
         "input_adapter": domain.input_adapter is not None,
         "heads": domain.heads is not None,
+        "batch_norm": domain.gamma is not None,
+        "own_classes": domain.class_names,
     }
 
 
-def _blank_domain(
-    network: CompositionalNetwork, name: str, *, input_adapter: bool = False, heads: bool = False
-) -> Domain:
-    """A domain with the named parts of its own, for a saved state to be loaded into."""
+def _blank_domain(network: CompositionalNetwork, name: str, parts: Mapping[str, Any]) -> Domain:
+    """A domain with `parts` of its own (`_own_parts`), for a saved state to be loaded into."""
     domain = network.new_domain(name)
-    if input_adapter:
+    if parts.get("input_adapter"):
         domain.input_adapter = deepcopy(network.input_adapter)
-    if heads:
+    if parts.get("own_classes"):
+        network.own_heads(domain, tuple(parts["own_classes"]))
+    elif parts.get("heads"):
         domain.heads = deepcopy(network.heads)
+    if parts.get("batch_norm"):
+        network.own_batch_norm(domain)
     return domain.to(network.device)
 
 

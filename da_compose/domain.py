@@ -28,7 +28,8 @@ class Domain(nn.Module):
     In `train()` mode its batch norms use the batch's statistics and update the stored ones; in
     `eval()` mode only stored statistics are used, so a prediction depends on one image alone.
     `mean` and `var` (F,) concatenate the statistics of every batch norm, in network order.
-    `input_adapter` and `heads`, when set, take the place of the network's own.
+    `input_adapter`, `heads`, and `gamma` and `beta` (F,) of every batch norm, when set, take the
+    place of the network's own. `class_names` are those of its own heads.
     `synchronized`: in `train()` mode, the batch is that of all processes together (`parallel`).
     """
 
@@ -49,6 +50,9 @@ class Domain(nn.Module):
         self.register_buffer("var", torch.ones(num_statistics))
         self.input_adapter: InputAdapter | None = None
         self.heads: nn.ModuleList | None = None
+        self.class_names: tuple[str, ...] | None = None
+        self.gamma: nn.Parameter | None = None
+        self.beta: nn.Parameter | None = None
         self.momentum = 0.1
         self.synchronized = False
 
@@ -64,21 +68,32 @@ class Domain(nn.Module):
 
 
 class NormCursor:
-    """Walks through a domain's batch norms in network order, slicing its flat statistics."""
+    """Walks through a domain's batch norms in network order, slicing what it holds of them."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
         self.position = 0
 
-    def take(self, num_channels: int) -> tuple[Tensor, Tensor]:
-        """Mean and variance (C,) of the next batch norm, as views on the stored statistics."""
-        here = slice(self.position, self.position + num_channels)
+    def skip(self, num_channels: int) -> None:
+        """Leave out the next batch norms."""
         self.position += num_channels
-        return self.domain.mean[here], self.domain.var[here]
+
+    def take(self, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The next batch norm's mean, variance, gamma and beta, each (C,).
+
+        Mean and variance are views on the stored statistics; gamma and beta (C,) are the network's
+        that are given, or the domain's own.
+        """
+        here = slice(self.position, self.position + len(gamma))
+        self.position = here.stop
+        domain = self.domain
+        if domain.gamma is not None and domain.beta is not None:
+            gamma, beta = domain.gamma[here], domain.beta[here]
+        return domain.mean[here], domain.var[here], gamma, beta
 
     def norm(self, features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """Batch-normalize features (B, C, ...) with the next statistics and gamma, beta (C,)."""
-        mean, var = self.take(features.shape[1])
+        """Batch-normalize features (B, C, ...) with what `take` gives."""
+        mean, var, gamma, beta = self.take(gamma, beta)
         gamma, beta = gamma.to(mean.dtype), beta.to(mean.dtype)  # autocast mixes in bfloat16
         if self.domain.training and self.domain.synchronized:
             return synchronized_batch_norm(

@@ -57,7 +57,7 @@ def export(backbone: Backbone, domain: Domain, path: str | Path) -> float:
     shape = (config.image_channels, config.image_size, config.image_size)
     metadata = {
         "domain": domain.name,
-        "class_names": json.dumps(backbone.class_names),
+        "class_names": json.dumps(backbone.class_names_of(domain)),
         "image_size": str(config.image_size),
         "backbone": backbone.fingerprint,
         "versions": json.dumps(versions()),

@@ -17,7 +17,7 @@ def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[
     """Class probabilities (M, N) of network input (M, 3, S, S), row m as of domain `names[m]`.
 
     Each prediction is what its domain alone gives, within float tolerance. Raises ValueError for
-    an unknown domain, or where names and images differ in number.
+    an unknown domain, one with classes of its own, or where names and images differ in number.
     """
     if len(names) != len(images):
         raise ValueError(f"{len(images)} images and {len(names)} names of domains; give one a row")
@@ -28,6 +28,11 @@ def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[
     for row, name in enumerate(names):
         rows_of.setdefault(name, []).append(row)
     domains = [network.domains[name].eval() for name in rows_of]
+    if own := [domain.name for domain in domains if domain.class_names is not None]:
+        raise ValueError(
+            f"{', '.join(own)}: classes of their own, so no table of probabilities holds all rows; "
+            "predict each by itself"
+        )
     most = max(map(len, rows_of.values()))
     with torch.no_grad():
         if images.is_cuda or most <= FEW_ROWS:
@@ -44,7 +49,10 @@ def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[
 def forward_many(
     network: CompositionalNetwork, domains: Sequence[Domain], images: Tensor
 ) -> Tensor:
-    """Logits of both heads (2, D, B, N) of images (D, B, 3, S, S) under stored statistics."""
+    """Logits of both heads (2, D, B, N) of images (D, B, 3, S, S) under stored statistics.
+
+    Of domains whose batch norm has the network's gamma and beta, as all that adaptation makes.
+    """
     embedding = features_many(network, domains, images)[1]  # (D, B, F)
     logits = []
     for head in range(len(network.heads)):
@@ -58,6 +66,10 @@ def features_many(
     network: CompositionalNetwork, domains: Sequence[Domain], images: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Last block's output (D, B, C, S, S) and embedding (D, B, F) of images (D, B, 3, S, S)."""
+    if own := [domain.name for domain in domains if domain.gamma is not None]:
+        raise ValueError(
+            f"{', '.join(own)}: batch norm with gamma and beta of its own; use each by itself"
+        )
     config, count, batch = network.config, len(domains), images.shape[1]
     mean = torch.stack([domain.mean for domain in domains])  # (D, statistics)
     var = torch.stack([domain.var for domain in domains])

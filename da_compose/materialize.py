@@ -71,7 +71,7 @@ def materialize(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
         kernel: Tensor, gamma: Tensor, beta: Tensor, bias: Tensor | None = None, stride: int = 1
     ) -> nn.Module:
         """A convolution or linear map with the next batch norm folded in."""
-        mean, var = norms.take(len(kernel))
+        mean, var, gamma, beta = norms.take(gamma, beta)
         scale = gamma / (var + EPSILON).sqrt()
         shift = beta - mean * scale + (0 if bias is None else bias * scale)
         return _layer(kernel * scale.view(-1, *[1] * (kernel.ndim - 1)), shift, stride)

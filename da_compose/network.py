@@ -116,6 +116,11 @@ class OutputAdapter(nn.Module):
         return functional.relu_(embedding)
 
 
+def new_heads(embedding: int, num_classes: int) -> nn.ModuleList:
+    """Two linear classifiers (B, F) -> (B, N), drawn from the global random state."""
+    return nn.ModuleList(nn.Linear(embedding, num_classes) for _ in range(NUM_HEADS))
+
+
 def isometric_block(features: Tensor, weights: BlockWeights, norms: NormCursor) -> Tensor:
     """Inverted residual with squeeze-excite, batch statistics: (B, C, S, S) -> (B, C, S, S)."""
     expanded, channels = weights.expand.shape[:2]
@@ -151,9 +156,7 @@ class CompositionalNetwork(nn.Module):
                 channels = self.trunk.channels
             self.input_adapter = InputAdapter(config, channels)
             self.output_adapter = OutputAdapter(config)
-            self.heads = nn.ModuleList(
-                nn.Linear(config.embedding, config.num_classes) for _ in range(NUM_HEADS)
-            )
+            self.heads = new_heads(config.embedding, config.num_classes)
         self.templates = TemplateBank(
             config.num_templates,
             config.num_layers,
@@ -195,6 +198,29 @@ class CompositionalNetwork(nn.Module):
         domain = Domain(name, mixture, config.num_statistics)
         return domain.to(self.device)
 
+    @torch.no_grad()
+    def own_batch_norm(self, domain: Domain) -> None:
+        """Give a domain gamma and beta (F,) of its own that start as what it uses of the network.
+
+        They are 2 F numbers: 7,728 for the digits network.
+        """
+        adapter, output = domain.input_adapter or self.input_adapter, self.output_adapter
+        blocks = self.templates.mix(domain.mixture())
+        gammas = adapter.gamma, blocks.gamma, output.before_gamma, output.after_gamma
+        betas = adapter.beta, blocks.beta, output.before_beta, output.after_beta
+        if domain.gamma is None:
+            domain.gamma = nn.Parameter(torch.cat([part.flatten() for part in gammas]))
+            domain.beta = nn.Parameter(torch.cat([part.flatten() for part in betas]))
+
+    def own_heads(self, domain: Domain, class_names: tuple[str, ...], seed: int = 0) -> None:
+        """Give a domain two random classifiers of its own, for these classes."""
+        if len(class_names) < 2:
+            raise ValueError(f"a task needs at least 2 classes, got {len(class_names)}")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            domain.heads = new_heads(self.config.embedding, len(class_names)).to(self.device)
+        domain.class_names = class_names
+
     def block_features(self, images: Tensor, domain: Domain) -> Tensor:
         """Output of the last block: images (B, 3, H, W) -> (B, C, S, S)."""
         return self._block_features(images, domain, NormCursor(domain))
@@ -219,15 +245,15 @@ class CompositionalNetwork(nn.Module):
 
     def folded_blocks(self, domain: Domain, norms: NormCursor) -> list[FoldedWeights]:
         """Every block's weights for a domain under its stored statistics, the next of `norms`."""
-        shape = (self.config.num_layers, self.config.block_statistics)
-        mean, var = norms.take(shape[0] * shape[1])
         weights = self.templates.mix(domain.mixture())
-        return fold(weights, mean.view(shape), var.view(shape)).layers()
+        taken = norms.take(weights.gamma.flatten(), weights.beta.flatten())
+        mean, var, gamma, beta = (part.view(weights.gamma.shape) for part in taken)
+        return fold(weights._replace(gamma=gamma, beta=beta), mean, var).layers()
 
     def embed_block_features(self, features: Tensor, domain: Domain) -> Tensor:
         """Output adapter alone: (B, C, S, S) -> (B, F)."""
         norms = NormCursor(domain)
-        norms.take(self.config.num_statistics - self.config.hidden - self.config.embedding)
+        norms.skip(self.config.num_statistics - self.config.hidden - self.config.embedding)
         return self.output_adapter(features, norms)
 
     def features(self, images: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:

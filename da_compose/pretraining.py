@@ -9,10 +9,12 @@ from torch.nn import functional
 
 from da_compose.augmentation import AugmentationConfig
 from da_compose.domain import Domain
-from da_compose.images import ImageSet, normalize, to_pixels
+from da_compose.images import ImageSet, normalize
 from da_compose.network import CompositionalNetwork
 from da_compose.parallel import copy_from_process_0, rank, sum_figures, sum_gradients, world
 from da_compose.picture_augmentation import PictureAugmentation
+from da_compose.regularizers import Regularization
+from da_compose.sampling import Sampler, seeded
 from da_compose.statistics import estimate_statistics
 
 POOLED = "pooled"  # name of the domain that is trained on all sources together
@@ -32,6 +34,9 @@ class PretrainConfig:
     bfloat16: bool = False  # matrix products in bfloat16: faster on GPUs, weights stay float32
     balanced: bool = False  # every class of a source equally often, however few its images
     pooled: bool = False  # also train a domain `pooled` on all sources together
+    domains_a_step: int | None = None  # so many, drawn anew each step; None: all
+    size_power: float | None = None  # they are drawn by number of images ** this; None: all alike
+    regularization: Regularization | None = None  # of mixture weights and templates
     statistics_batches: int = 60  # batches a domain for its final batch-norm statistics
     seed: int = 0
 
@@ -39,68 +44,15 @@ class PretrainConfig:
         for name, least in (("steps", 1), ("batch_size", 2), ("statistics_batches", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-
-class Sampler:
-    """Endless seeded permutations of one image set; a batch is a function of the step alone.
-
-    balanced: in each permutation every class comes equally often, rare ones again and again.
-    """
-
-    def __init__(
-        self, data: ImageSet, batch_size: int, seed: int, *, balanced: bool = False
-    ) -> None:
-        self.data = data
-        self.batch_size = batch_size
-        self.seed = seed
-        self.balanced = balanced
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.long)
-
-    def _index(self, position: int) -> int:
-        epoch, offset = divmod(position, len(self.data))
-        if epoch != self._epoch:
-            self._order = self._permutation(seeded(self.seed, epoch))
-            self._epoch = epoch
-        return int(self._order[offset])
-
-    def _permutation(self, generator: torch.Generator) -> Tensor:
-        """Indices of one epoch (M,)."""
-        order = torch.randperm(len(self.data), generator=generator)
-        if not self.balanced:
-            return order
-        labels = torch.from_numpy(self.data.labels)[order]
-        classes = labels.unique()
-        share = -(-len(order) // len(classes))  # of each class, rounded up
-        chosen = torch.cat(
-            [repeated(order[labels == label], share, generator) for label in classes]
-        )
-        return chosen[torch.randperm(len(chosen), generator=generator)[: len(order)]]
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Pixels in [0, 1] (B, 1 or 3, S, S) and labels (B,) of one step."""
-        first = step * self.batch_size
-        chosen = [self._index(first + offset) for offset in range(self.batch_size)]
-        return to_pixels(self.data.images[chosen]), torch.from_numpy(self.data.labels[chosen])
-
-
-def repeated(values: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` of the values (M,), each as often as any other, or once more."""
-    rounds = -(-count // len(values))
-    orders = [torch.randperm(len(values), generator=generator) for _ in range(rounds)]
-    return values[torch.cat(orders)[:count]]
-
-
-def seeded(*numbers: int) -> torch.Generator:
-    """A generator that depends on all of the numbers."""
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed * 1_000_003 + number + 0x9E3779B9) % (1 << 62)
-    return torch.Generator().manual_seed(mixed)
+        if self.domains_a_step is not None and self.domains_a_step < 1:
+            raise ValueError(f"domains_a_step must be at least 1, got {self.domains_a_step}")
 
 
 class Pretrainer:
     """Trains a network on labelled sources; a step is a function of its number alone.
+
+    Domains that the network lacks are added to it, or lie in `domains` alone where that is given.
+    What does not require a gradient stays as it is; batch-norm statistics of the sources do not.
 
     Where a process group is initialized, each of its W processes makes a trainer and calls the same
     methods: each works on its share of every batch, and all get the network and the figures that
@@ -112,6 +64,7 @@ class Pretrainer:
         network: CompositionalNetwork,
         sources: Mapping[str, ImageSet],
         config: PretrainConfig,
+        domains: Mapping[str, Domain] | None = None,
     ) -> None:
         if not sources:
             raise ValueError("pretraining needs at least one labelled source domain")
@@ -120,13 +73,6 @@ class Pretrainer:
                 f"a source is named {POOLED!r}, as is the domain of all sources together; "
                 "rename the source or pretrain without `pooled`"
             )
-        for name, data in sources.items():
-            lowest, highest = int(data.labels.min()), int(data.labels.max())
-            if lowest < 0 or highest >= network.config.num_classes:
-                raise ValueError(
-                    f"labels of {name} must be in 0..{network.config.num_classes - 1}, "
-                    f"got {lowest}..{highest}; relabel it or build the network with more classes"
-                )
         self.network = network
         self.config = config
         self.sources = dict(sources)
@@ -137,22 +83,43 @@ class Pretrainer:
             for position, (name, data) in enumerate(self.sources.items())
         }
         self._check_shares()
-        for name in self.domain_names():
-            if name not in network.domains:
-                network.domains.add(network.new_domain(name))
+        self.domains = dict(domains or self._of_network())
+        self._check_labels()
         copy_from_process_0(network)
-        xi = [p for domain in network.domains for p in domain.parameters()]
-        kernels = [p for p in network.shared_parameters() if p.ndim > 2]
-        others = [p for p in network.shared_parameters() if p.ndim <= 2]
+        parts = [*self.domains.values()]
+        xi = [p for domain in parts for p in domain.mixture.parameters()]
+        known = {id(p) for p in xi}
+        own = [p for domain in parts for p in domain.parameters() if id(p) not in known]
+        others = [p for p in (*network.shared_parameters(), *own) if p.ndim <= 2]
+        kernels = [p for p in (*network.shared_parameters(), *own) if p.ndim > 2]
         rate = config.learning_rate
         groups = [
             {"params": kernels, "lr": rate, "weight_decay": config.weight_decay},
             {"params": others, "lr": rate, "weight_decay": 0.0},
             {"params": xi, "lr": rate * config.xi_rate, "weight_decay": 0.0},
         ]
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.step_number = 0
+
+    def _of_network(self) -> dict[str, Domain]:
+        """The network's domain of every source, made where it lacks one."""
+        for name in self.domain_names():
+            if name not in self.network.domains:
+                self.network.domains.add(self.network.new_domain(name))
+        return {name: self.network.domains[name] for name in self.domain_names()}
+
+    def _check_labels(self) -> None:
+        for name, data in self.sources.items():
+            classes = len(self.domains[name].class_names or range(self.network.config.num_classes))
+            lowest, highest = int(data.labels.min()), int(data.labels.max())
+            if lowest < 0 or highest >= classes:
+                raise ValueError(
+                    f"labels of {name} must be in 0..{classes - 1}, "
+                    f"got {lowest}..{highest}; relabel it or build the network with more classes"
+                )
 
     def domain_names(self) -> tuple[str, ...]:
         return (*self.sources, POOLED) if self.config.pooled else tuple(self.sources)
@@ -210,7 +177,7 @@ class Pretrainer:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * one_cycle(fraction)
         self.optimizer.zero_grad()
-        names = self.domain_names()
+        names = self._drawn(self.step_number)
         total_loss, correct, seen = 0.0, 0, 0
         for name in names:
             inputs, labels = self.domain_batch(name, self.step_number)
@@ -219,6 +186,9 @@ class Pretrainer:
             if self.config.bfloat16:
                 logits = logits.float()
             loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+            if self.config.regularization is not None:
+                mixture = self.domains[name].mixture()
+                loss = loss + self.config.regularization.loss(mixture, self.network.templates)
             loss = loss * (len(labels) / self.batch_size(name))  # parts of the whole batch's mean
             (loss / len(names)).backward()
             total_loss += loss.item() / len(names)
@@ -233,9 +203,20 @@ class Pretrainer:
         total_loss, correct, seen = sum_figures(total_loss, correct, seen, device=device)
         return {"loss": total_loss, "accuracy": 100 * correct / seen, "images": int(seen)}
 
+    def _drawn(self, step: int) -> list[str]:
+        """The domains of one step, a function of the step alone."""
+        names, count = self.domain_names(), self.config.domains_a_step
+        if count is None or count >= len(names):
+            return list(names)
+        sizes = [sum(len(self.sources[n]) for n in self.members(name)[0]) for name in names]
+        weights = torch.tensor(sizes, dtype=torch.float64) ** (self.config.size_power or 0.0)
+        generator = seeded(self.config.seed, step, len(names))
+        chosen = torch.multinomial(weights, count, generator=generator)
+        return [names[position] for position in sorted(chosen.tolist())]
+
     def _training(self, name: str) -> Domain:
         """The domain in training mode, with batch norm over the batch of all processes."""
-        domain = self.network.domains[name].train()
+        domain = self.domains[name].train()
         domain.synchronized = world() > 1
         return domain
 

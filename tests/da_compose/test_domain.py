@@ -74,7 +74,7 @@ def test_norm_equals_its_formula_and_walks_through_the_statistics() -> None:
     domain.set_statistics(torch.arange(5.0), torch.arange(5.0) + 1)
     features, gamma, beta = torch.randn(4, 2, 3, 3), torch.randn(2), torch.randn(2)
     norms = NormCursor(domain)
-    norms.take(3)
+    norms.skip(3)
     normed = norms.norm(features, gamma, beta)
     for channel in range(2):
         expected = (features[:, channel] - (3 + channel)) / (4 + channel + 1e-5) ** 0.5

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from da_compose.augmentation import AugmentationConfig
 from da_compose.images import ImageSet, to_input
-from da_compose.pretraining import POOLED, PretrainConfig, Pretrainer, Sampler, one_cycle, seeded
+from da_compose.pretraining import POOLED, PretrainConfig, Pretrainer, one_cycle
+from da_compose.sampling import Sampler, seeded
 from da_compose.statistics import estimate_statistics
 
 STILL = AugmentationConfig(log_scale=0, log_aspect=0, rotation=0, shear=0, shift=0)

@@ -24,7 +24,17 @@ from benchmarks.report import RESULTS, write_report
 from benchmarks.speed.bench import SUITES, bench_speed
 from benchmarks.speed.setting import Setting
 from benchmarks.tables import groups, terminal
+from benchmarks.tasks.bench import bench_tasks
+from benchmarks.tasks.plan import JOBS, load_task_data
+from benchmarks.tasks.plan import PROFILES as TASK_PROFILES
 from data_prep import DomainUnavailable
+
+processes_option = click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=os.cpu_count() or 1,
+    help="One-thread processes at a time.",
+)
 
 
 @click.group()
@@ -59,12 +69,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]"),
         click.option("--pretrain-steps", type=STEPS, help="[default: the profile's]"),
         click.option("--adapt-steps", type=STEPS, help="[default: the profile's]"),
-        click.option(
-            "--processes",
-            type=click.IntRange(min=1),
-            default=os.cpu_count() or 1,
-            help="One-thread processes at a time.",
-        ),
+        processes_option,
         click.option(
             "--backend",
             type=click.Choice(BACKENDS),
@@ -241,6 +246,35 @@ def bench_speed_command(
     setting = Setting(load_digits(data_root), chosen, runs)
     bench_speed(setting, suites, results, click.echo)
     click.echo(f"table: {results / 'table.md'}")
+
+
+@bench.command("tasks")
+@several("--part", "parts", choices=JOBS)
+@click.option("--profile", type=click.Choice(list(TASK_PROFILES)), default="quick")
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]")
+@processes_option
+@click.option("--runs", type=PATH, default=ROOT / "runs" / "tasks", help="Trained networks.")
+@click.option("--results", type=PATH, default=RESULTS / "tasks", help="Rows, tables and figure.")
+@data_option
+def bench_tasks_command(
+    profile: str,
+    seeds: tuple[int, ...],
+    runs: Path,
+    results: Path,
+    data_root: Path | None,
+    **options: Any,
+) -> None:
+    """Signatures, depth at constant size, nine tasks on one bank, transfer to new tasks.
+
+    Example: da-compose bench tasks --part signatures
+    """
+    for folder in (runs, results):
+        commands.check_folder(folder)
+    chosen = TASK_PROFILES[profile]
+    chosen = replace(chosen, seeds=seeds or chosen.seeds)
+    data = load_task_data(data_root)
+    bench_tasks(chosen, data, runs=runs, results=results, say=click.echo, **options)
+    click.echo(f"tables and figure are in {results}")
 
 
 @click.command("report")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import confusion_matrix
 
-from benchmarks.plots import DPI, _save
+from benchmarks.plots import DPI, save_figure
 
 COUNTED_CLASSES = 12  # at most, for every cell of a confusion matrix to be written out
 NAMED_CLASSES = 60  # at most, on an axis; more are thinned
@@ -59,7 +59,7 @@ def plot_confusion(
                 column, row, f"{count:,}", ha="center", va="center", fontsize=7, color=colour
             )
     figure.colorbar(image, ax=panel, shrink=0.7, label="Share of the true class")
-    _save(figure, path, caption)
+    save_figure(figure, path, caption)
 
 
 def plot_contact_sheet(
@@ -110,7 +110,7 @@ def plot_contact_sheet(
             for row in names[np.stack([old, new, true], axis=1)[ids]]
         ]
         _draw_thumbnails(part, images[ids], texts, down, colour)
-    _save(figure, path, caption)
+    save_figure(figure, path, caption)
 
 
 def _draw_thumbnails(

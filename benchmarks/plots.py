@@ -30,7 +30,8 @@ MAX_POINTS = 1500  # in both panels of a t-SNE
 COLOURED_CLASSES = 20  # more share colours
 
 
-def _save(figure: Figure, path: Path, caption: str) -> None:
+def save_figure(figure: Figure, path: Path, caption: str) -> None:
+    """Write a PNG with the caption below, whole or not at all."""
     figure.supxlabel(caption, fontsize=8, color="0.35")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
@@ -62,7 +63,7 @@ def plot_accuracy(rows: Iterable[ResultRow], path: Path) -> None:
     figure.draw_without_rendering()  # places the panels, so that sizes are known
     for panel, annotations in zip(panels, labels, strict=True):
         _place_labels(panel, annotations, renderer)
-    _save(figure, path, caption)
+    save_figure(figure, path, caption)
 
 
 def _draw_result(panel: Axes, record: Mapping) -> Annotation | None:
@@ -170,7 +171,7 @@ def plot_mixtures(mixtures: Mapping[str, np.ndarray], path: Path, *, caption: st
     left.supylabel("Layer", fontsize=10)
     left.colorbar(panels[0, 0].images[0], ax=panels, label="Mixture weight")
     _draw_distances(right.subplots(), mixtures)
-    _save(figure, path, caption)
+    save_figure(figure, path, caption)
 
 
 def _draw_distances(panel: Axes, mixtures: Mapping[str, np.ndarray]) -> None:
@@ -227,7 +228,7 @@ def plot_embeddings(
         handles.append(Line2D([], [], color="0.3", marker=marker, linestyle="none", label=name))
     title = "Class" if len(classes) <= COLOURED_CLASSES else f"{len(classes)} classes"
     figure.legend(handles=handles, loc="outside right upper", title=title, fontsize=8)
-    _save(figure, path, caption)
+    save_figure(figure, path, caption)
 
 
 def _check_embeddings(

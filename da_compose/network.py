@@ -142,7 +142,9 @@ class CompositionalNetwork(nn.Module):
     The ordinary isometric network is the same class with `config.unshared()`.
     """
 
-    def __init__(self, config: NetworkConfig, seed: int = 0) -> None:
+    def __init__(
+        self, config: NetworkConfig, seed: int = 0, first_xi: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         generator = torch.Generator().manual_seed(seed)
@@ -167,11 +169,9 @@ class CompositionalNetwork(nn.Module):
             generator,
         )
         self.domains = DomainTable()
-        self.register_buffer(
-            "first_xi",
-            initial_xi(config.num_layers, config.num_templates, 1.0, generator),
-            persistent=False,
-        )
+        if first_xi is None:
+            first_xi = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
+        self.register_buffer("first_xi", first_xi, persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -180,7 +180,8 @@ class CompositionalNetwork(nn.Module):
     def new_domain(self, name: str, xi: Tensor | None = None) -> Domain:
         """A domain of this network's shape, not yet added to `domains`.
 
-        xi: logits (L, K) to start from; every domain starts from the same random ones by default.
+        xi: logits (L, K) to start from; by default every domain starts from `first_xi`, the
+        network's own, which are random where it was given none.
         """
         config = self.config
         if config.signature is not None:

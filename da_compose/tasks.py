@@ -1,15 +1,19 @@
 """Many labelled tasks on one template bank (paper, section 4.3)."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from da_compose.backbone import Backbone
 from da_compose.domain import Domain
 from da_compose.images import ImageSet
 from da_compose.network import CompositionalNetwork, NetworkConfig
 from da_compose.pretraining import PretrainConfig
-from da_compose.training_run import discard_state, pretrain
+from da_compose.training_run import pretrain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +39,22 @@ def train_tasks(
     pretraining: PretrainConfig,
     folder: Path,
     *,
+    own_batch_norm: bool = True,
+    first_xi: Tensor | None = None,
+    device: str = "cpu",
     show_progress: bool = True,
 ) -> Backbone:
     """Train a network on all tasks together; each is a domain of the backbone, by name.
 
     Templates and adapters are shared. A task has its own xi (none where `config` fixes the
     signature: the shared layers of the "patches" baseline), batch norm (statistics, gamma, beta)
-    and logits, for any number of classes. Each step takes a batch of every task, or of
+    and logits, for any number of classes; without `own_batch_norm` gamma and beta are shared, or
+    mixed from the templates', as in adaptation. Each step takes a batch of every task, or of
     `pretraining.domains_a_step`; small tasks are repeated. The backbone's class names, and logits
     that nothing trains, are as of the task with most classes. An interrupted run in `folder` goes
-    on. Of one process group, all processes call it.
+    on; its state stays until `discard_state`. Of one process group, all processes call it.
+
+    first_xi: logits (L, K) that every task's mixture starts from; None: random ones.
     """
     names = [task.name for task in tasks]
     if not tasks or len(set(names)) < len(names):
@@ -52,18 +62,30 @@ def train_tasks(
     if pretraining.pooled:
         raise ValueError("tasks have classes of their own: train them without `pooled`")
     most = max((task.class_names for task in tasks), key=len)
-    network = CompositionalNetwork(replace(config, num_classes=len(most)), seed=pretraining.seed)
+    config = replace(config, num_classes=len(most))
+    network = CompositionalNetwork(config, pretraining.seed, first_xi).to(device)
     for number, task in enumerate(tasks):
-        network.domains.add(new_task_domain(network, task, seed=pretraining.seed * 1000 + number))
+        domain = network.new_domain(task.name)
+        if own_batch_norm:
+            network.own_batch_norm(domain)
+        network.own_heads(domain, task.class_names, seed=pretraining.seed * 1000 + number)
+        network.domains.add(domain)
     sources = {task.name: task.train for task in tasks}
     pretrain(network, sources, pretraining, folder, show_progress=show_progress)
-    discard_state(folder)
     return Backbone(network, most, {}, {"tasks": names, "seed": pretraining.seed})
 
 
-def new_task_domain(network: CompositionalNetwork, task: Task, seed: int = 0) -> Domain:
-    """A domain with batch norm and random classifiers of its own, not yet added to `domains`."""
-    domain = network.new_domain(task.name)
-    network.own_batch_norm(domain)
-    network.own_heads(domain, task.class_names, seed)
-    return domain
+def parameters_behind(network: CompositionalNetwork, domains: Sequence[Domain]) -> int:
+    """How many learned numbers the predictions of these domains depend on, theirs and shared.
+
+    Shared logits, gamma and beta that all of them have their own of are not among them.
+    """
+    size, channels = network.config.image_size, network.config.image_channels
+    network, copies = deepcopy((network, domains))  # a domain of the network stays one
+    for module in (network, *copies):
+        module.requires_grad_(True).zero_grad()
+    image = torch.zeros(1, channels, size, size, device=network.device)
+    for domain in copies:
+        network(image, domain.eval()).sum().backward()
+    parts = (*network.shared_parameters(), *(p for domain in copies for p in domain.parameters()))
+    return sum(p.numel() for p in {id(p): p for p in parts}.values() if p.grad is not None)

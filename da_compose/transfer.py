@@ -19,8 +19,9 @@ from da_compose.tasks import Task
 
 NEAREST, MEAN, RANDOM = "nearest", "mean", "random"
 LOGITS, BATCH_NORM, MIXTURE_WEIGHTS = PARTS = ("logits", "batch_norm", "mixture_weights")
-COMPARED_IMAGES = 1_000  # at most, to compare starts
+COMPARED_IMAGES = 500  # at most, to compare starts
 BATCH = 200  # images in a forward pass
+USUAL = PretrainConfig(steps=150, batch_size=32, statistics_batches=20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ def transfer(
     *,
     start: str = NEAREST,
     trains: Sequence[str] = PARTS,
-    config: PretrainConfig | None = None,
+    config: PretrainConfig = USUAL,
 ) -> Transfer:
     """Learn a new labelled task on a frozen backbone; the backbone stays as it is.
 
@@ -61,7 +62,6 @@ def transfer(
     trains = tuple(trains)
     if not trains or set(trains) - set(PARTS):
         raise ValueError(f"trains must name some of {', '.join(PARTS)}, got {trains}")
-    config = config or PretrainConfig(steps=150, batch_size=32, statistics_batches=20)
     network = backbone.network
     scores: dict[str, float] = {}
     if start == NEAREST:
@@ -72,6 +72,11 @@ def transfer(
     if BATCH_NORM in trains:
         network.own_batch_norm(domain)
     learned = trained_parts(domain, trains)
+    if not learned:
+        raise ValueError(
+            "this backbone has a fixed signature and no mixture weights to learn; "
+            f"train {LOGITS} or {BATCH_NORM} too"
+        )
     domain.requires_grad_(False)
     for parameter in learned:
         parameter.requires_grad_(True)
@@ -138,7 +143,7 @@ def compare_starts(backbone: Backbone, task: Task, seed: int = 0) -> dict[str, f
     """Percent of the task's training images that each start classifies rightly without training.
 
     Each image goes to the nearest mean of the other images of a class (leave one out), by cosine
-    of embeddings under the task's own batch-norm statistics. At most 1,000 images are used; no
+    of embeddings under the task's own batch-norm statistics. At most 500 images are used; no
     test image or label is.
     """
     network = backbone.network

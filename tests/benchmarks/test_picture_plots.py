@@ -17,13 +17,13 @@ NAMES = ("<b>&", "price $x$ and $y$", "aircraft carrier of the navy")
 def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
     """Figures that were saved, to look into; fewer pixels, to be quick."""
     saved: list[Figure] = []
-    save = picture_plots._save
+    save = picture_plots.save_figure
 
     def remember(figure: Figure, path: Path, caption: str) -> None:
         save(figure, path, caption)
         saved.append(figure)
 
-    monkeypatch.setattr(picture_plots, "_save", remember)
+    monkeypatch.setattr(picture_plots, "save_figure", remember)
     monkeypatch.setattr(picture_plots, "DPI", 60)
     yield saved
 

@@ -51,13 +51,13 @@ def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[matplotlib.figure.Figure]]:
     """Figures that were saved, to look into."""
     saved: list[matplotlib.figure.Figure] = []
-    save = plots._save
+    save = plots.save_figure
 
     def remember(figure: matplotlib.figure.Figure, path: Path, caption: str) -> None:
         save(figure, path, caption)
         saved.append(figure)
 
-    monkeypatch.setattr(plots, "_save", remember)
+    monkeypatch.setattr(plots, "save_figure", remember)
     yield saved
 
 

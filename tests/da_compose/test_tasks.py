@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from da_compose.images import ImageSet, to_input
 from da_compose.many import predict_rows
 from da_compose.materialize import materialize
 from da_compose.pretraining import PretrainConfig
-from da_compose.tasks import Task, train_tasks
+from da_compose.tasks import Task, parameters_behind, train_tasks
 
 TWO, THREE = ("dark", "bright"), ("zero", "one", "two")
 
@@ -37,13 +38,19 @@ def make_tasks(make_images) -> Callable[[], list[Task]]:
 def train(
     make_tasks: Callable[[], list[Task]], make_config: Callable[..., NetworkConfig], tmp_path: Path
 ) -> Callable[..., Backbone]:
-    def run(folder: str = "run", signature: tuple[int, ...] | None = None, **changes) -> Backbone:
+    def run(
+        folder: str = "run",
+        signature: tuple[int, ...] | None = None,
+        own_batch_norm: bool = True,
+        **changes: Any,
+    ) -> Backbone:
         values = {"steps": 40, "batch_size": 12, "learning_rate": 0.03, "statistics_batches": 4}
         return train_tasks(
             make_tasks(),
             make_config(signature=signature),
             PretrainConfig(**(values | changes)),
             tmp_path / folder,
+            own_batch_norm=own_batch_norm,
             show_progress=False,
         )
 
@@ -126,6 +133,35 @@ def test_training_sees_the_gamma_and_beta_of_the_task(make_network) -> None:
             domain.state_dict()["gamma"].add_(0.5)
         assert not network(images, domain).allclose(expected)
         domain.gamma = domain.beta = None
+
+
+def test_parameters_behind_tasks_are_those_that_predictions_depend_on(train, make_images) -> None:
+    network = train(steps=1).network
+    config, domains = network.config, [*network.domains]
+    own = [2 * config.num_statistics + 2 * len(d.class_names or ()) * 6 + 6 for d in domains]
+    adapters = 4 * 3 * 16 + 4 + 4 * 6 + 6 * 5  # input adapter's convolution, both of the output's
+    templates = sum(
+        parameter.numel()
+        for name, parameter in network.templates.named_parameters()
+        if name not in ("gamma", "beta")
+    )
+    assert parameters_behind(network, domains[:1]) == templates + adapters + own[0]
+    assert parameters_behind(network, domains) == templates + adapters + sum(own)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_without_batch_norm_of_their_own_tasks_share_gamma_and_beta(train) -> None:
+    network = train(steps=1, own_batch_norm=False).network
+    assert all(domain.gamma is None for domain in network.domains)
+    own = 2 * 2 * network.config.num_statistics
+    with_own = train("other", steps=1).network
+    shared = sum(
+        parameter.numel()
+        for name, parameter in network.named_parameters()
+        if name.endswith(("gamma", "beta"))
+    )
+    counts = [parameters_behind(n, [*n.domains]) for n in (with_own, network)]
+    assert counts[0] - counts[1] == own - shared
 
 
 def test_rows_of_tasks_are_not_mixed_in_one_table(train) -> None:

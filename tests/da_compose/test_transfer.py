@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from da_compose import Backbone, load_adapter
+from da_compose import Backbone, CompositionalNetwork, Domain, load_adapter
 from da_compose.images import ImageSet, to_input
 from da_compose.pretraining import PretrainConfig
-from da_compose.tasks import Task, new_task_domain
+from da_compose.tasks import Task
 from da_compose.transfer import (
     MEAN,
     NEAREST,
@@ -26,6 +26,13 @@ CLASSES = ("zero", "one", "two")
 QUICK = PretrainConfig(steps=2, batch_size=6, statistics_batches=2)
 
 
+def own_domain(network: CompositionalNetwork, task: Task) -> Domain:
+    domain = network.new_domain(task.name)
+    network.own_batch_norm(domain)
+    network.own_heads(domain, task.class_names)
+    return domain
+
+
 @pytest.fixture
 def bank(make_network, make_images) -> Backbone:
     """Two tasks whose every number is random."""
@@ -33,7 +40,7 @@ def bank(make_network, make_images) -> Backbone:
     generator = torch.Generator().manual_seed(5)
     for name in ("a", "b"):
         task = Task(name=name, train=make_images(6), class_names=CLASSES)
-        domain = new_task_domain(network, task)
+        domain = own_domain(network, task)
         with torch.no_grad():
             for value in (*domain.parameters(), domain.mean, domain.var):
                 value += torch.rand(value.shape, generator=generator)
@@ -164,7 +171,7 @@ def test_mistakes_are_named(bank, new, options: dict[str, Any], message: str) ->
 def test_a_bank_of_a_fixed_signature_starts_from_its_layers(make_network, make_images) -> None:
     network = make_network(domains=(), signature=(0, 1, 0))
     known = Task(name="a", train=make_images(12), class_names=CLASSES)
-    network.domains.add(new_task_domain(network, known))
+    network.domains.add(own_domain(network, known))
     bank, new = Backbone(network, CLASSES, {}), replace(known, name="new")
     for start in ("a", MEAN, RANDOM):
         found = transfer(bank, new, start=start, config=QUICK)

@@ -1,0 +1,52 @@
+"""The self-organization figure: how far apart tasks are, layer by layer (paper, Figure 2)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.plots import DPI, save_figure
+from benchmarks.tasks.claims import filter_of, joint_mixtures, set_of
+from benchmarks.tasks.run import TaskRow
+from da_compose.organization import agreement, mixture_distances
+
+
+def plot_organization(rows: Sequence[TaskRow], path: Path, caption: str) -> None:
+    """Distances of mixtures by half of the layers, and agreement within groups by layer.
+
+    Left: total variation distance of every two tasks, mean over seeds, in early and late layers.
+    Right: how much closer tasks of one image transform, or of one data set, are than others.
+    """
+    of_seed = joint_mixtures(rows)
+    names = [*next(iter(of_seed.values()))]
+    distances = torch.stack(
+        [mixture_distances(torch.stack([m[n] for n in names])) for m in of_seed.values()]
+    )  # (seeds, L, D, D)
+    half = distances.shape[1] // 2
+    figure = Figure(figsize=(14, 5), dpi=DPI, layout="constrained")
+    figure.suptitle("Which tasks share which layers")
+    panels = figure.subplots(1, 3)
+    halves = {"Early": distances[:, :half], "Late": distances[:, -half:]}
+    highest = max(float(part.mean(dim=(0, 1)).max()) for part in halves.values())
+    for panel, (title, part) in zip(panels, halves.items(), strict=False):
+        image = panel.imshow(part.mean(dim=(0, 1)), vmin=0, vmax=highest, cmap="viridis")
+        panel.set_title(f"{title} layers: distance of mixtures", fontsize=10)
+        panel.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+        panel.set_yticks(range(len(names)), names, fontsize=8)
+        figure.colorbar(image, ax=panel, shrink=0.7)
+    layers = np.arange(1, distances.shape[1] + 1)
+    for label, groups, colour in (
+        ("one image transform", [filter_of(name) for name in names], "tab:blue"),
+        ("one data set", [set_of(name) for name in names], "tab:orange"),
+    ):
+        values = torch.stack([agreement(each, groups) for each in distances]).numpy()
+        mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1 if len(values) > 1 else 0)
+        panels[2].plot(layers, mean, marker="o", color=colour, label=f"tasks of {label}")
+        panels[2].fill_between(layers, mean - deviation, mean + deviation, color=colour, alpha=0.2)
+    panels[2].axhline(0, color="0.5", linewidth=0.8)
+    panels[2].set_title("Closer than other tasks by (band: std over seeds)", fontsize=10)
+    panels[2].set_xlabel("Layer")
+    panels[2].legend(fontsize=8)
+    save_figure(figure, path, caption)

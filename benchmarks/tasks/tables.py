@@ -1,0 +1,186 @@
+"""Rows of the tasks benchmark to a captioned Markdown table a part."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+
+import torch
+
+from benchmarks.tasks.plan import (
+    COMPARED,
+    COMPOSITIONAL,
+    DEPTHS,
+    FEW_LABELS,
+    LEARNED,
+    PATCHES,
+    REGULARIZED,
+    SINGLE,
+    TRAINED,
+)
+from benchmarks.tasks.run import TaskRow
+from da_compose.signature import SIGNATURES, format_signature, num_runs, sharpness, signature_of
+from da_compose.transfer import MEAN, NEAREST, RANDOM
+
+NONE = "-"
+SETTINGS = (LEARNED, *REGULARIZED, *SIGNATURES)
+PART_NAMES = {"logits": "logits", "batch_norm": "γ, β", "mixture_weights": "ξ"}
+OF_ORDINARY = {
+    COMPOSITIONAL: "one bank of 4 templates, ξ a task",
+    PATCHES: "one ordinary network, logits and γ, β a task",
+    SINGLE: "nine networks, each of one task",
+}
+
+
+def pick(rows: Iterable[TaskRow], **fields: object) -> list[TaskRow]:
+    """The rows whose fields have these values; of `trains`, its parts in any sequence type."""
+    wanted = {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
+    return [row for row in rows if all(getattr(row, n) == value for n, value in wanted.items())]
+
+
+def accuracies(rows: Iterable[TaskRow], **fields: object) -> list[float]:
+    """Accuracy in percent of the rows that `pick` finds."""
+    return [row.accuracy for row in pick(rows, **fields)]
+
+
+def trained_in_words(parts: Sequence[str]) -> str:
+    """What is learned of a new task, as the tables call it."""
+    return " + ".join(PART_NAMES[part] for part in parts)
+
+
+def spread(values: Iterable[float], digits: int = 1) -> str:
+    """Mean ± standard deviation over seeds; `-` for the deviation of one, and for none."""
+    numbers = [*values]
+    if not numbers:
+        return NONE
+    deviation = f"{stdev(numbers):.{digits}f}" if len(numbers) > 1 else NONE
+    return f"{fmean(numbers):.{digits}f} ± {deviation}"
+
+
+def caption(rows: Sequence[TaskRow], text: str) -> str:
+    """What was measured, on which data, profile and seeds."""
+    first, seeds = rows[0], sorted({row.seed for row in rows})
+    return (
+        f"{text} Accuracy in percent of the test split, mean ± standard deviation over seeds. "
+        f"Data: {first.data} ({first.data_fingerprint[:12]}); profile: {first.profile}; "
+        f"seeds: {', '.join(map(str, seeds))}."
+    )
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A Markdown table whose first `texts` columns are text, all others numbers."""
+    marks = ["---"] * texts + ["--:"] * (len(header) - texts)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, marks, *lines))
+
+
+def signatures_markdown(rows: Sequence[TaskRow]) -> str:
+    """Learned mixtures beside hand-made signatures, before and after hardening."""
+    lines = []
+    for setting in SETTINGS:
+        own = [row for row in rows if row.setting == setting]
+        if not own:
+            continue
+        mixtures = [torch.tensor(row.found["mixture"]) for row in own]
+        hard = [r.found["hardened_accuracy"] for r in own if "hardened_accuracy" in r.found]
+        lines.append((
+            setting,
+            format_signature(signature_of(mixtures[0])),
+            spread(row.accuracy for row in own),
+            spread(hard),
+            spread((float(sharpness(mixture).mean()) for mixture in mixtures), 2),
+            spread(num_runs(signature_of(mixture)) for mixture in mixtures),
+        ))  # fmt: skip
+    header = ("Signature", "Templates of the layers (first seed)", "Accuracy", "Hardened",
+              "Largest weight", "Runs")  # fmt: skip
+    text = (
+        f"One task, {rows[0].task}, on 4 templates in 12 layers. Hardened: each layer becomes its "
+        "main template, batch-norm statistics are estimated anew, nothing is trained. Largest "
+        "weight: of a layer, mean over layers. Runs: of layers with one main template."
+    )
+    return f"{caption(rows, text)}\n\n{table(header, lines, texts=2)}\n"
+
+
+def depth_markdown(rows: Sequence[TaskRow]) -> str:
+    """One bank in more and more layers."""
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    lines = []
+    for layers in DEPTHS:
+        own = [row for row in rows if row.setting == f"{layers} layers"]
+        of_task = [[row for row in own if row.task == task] for task in tasks]
+        lines.append((
+            str(layers),
+            *(spread(row.accuracy for row in found) for found in of_task),
+            *(f"{found[0].total_parameters:,}" if found else NONE for found in of_task),
+            *(spread(row.seconds for row in found) for found in of_task),
+        ))  # fmt: skip
+    header = ("Layers", *tasks, *(f"{task}: parameters" for task in tasks),
+              *(f"{task}: seconds" for task in tasks))  # fmt: skip
+    text = (
+        "A bank of 4 templates in 4, 8 and 16 layers by the progressive signature: equal "
+        "parameters, more computation. Seconds: of training, one thread, beside other work."
+    )
+    return f"{caption(rows, text)}\n\n{table(header, lines)}\n"
+
+
+def tasks_markdown(rows: Sequence[TaskRow]) -> str:
+    """All tasks together, on one ordinary network, and each alone."""
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    lines = []
+    for setting, words in OF_ORDINARY.items():
+        own = [row for row in rows if row.setting == setting]
+        if not own:
+            continue
+        seeds = sorted({row.seed for row in own})
+        means = [fmean(accuracies(own, seed=seed)) for seed in seeds]
+        nets = {row.task: row.total_parameters for row in own}
+        total = sum(nets.values()) if setting == SINGLE else max(nets.values())
+        of_task = (spread(row.accuracy for row in own if row.task == task) for task in tasks)
+        lines.append((f"{setting}: {words}", *of_task, spread(means), f"{total:,}"))
+    text = "Many tasks; each gets as many training images in every setting."
+    header = ("Setting", *tasks, "mean", "parameters in all")
+    return f"{caption(rows, text)}\n\n{table(header, lines)}\n"
+
+
+def transfer_markdown(rows: Sequence[TaskRow]) -> str:
+    """New tasks: which start, what is learned, how many labels."""
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    starts = [s for s in dict.fromkeys(row.start for row in rows) if s != NEAREST]
+    lines = []
+    for task in tasks:
+        few = pick(rows, task=task, labels=FEW_LABELS)
+        chosen = [row.found["start"] for row in pick(few, start=NEAREST)]
+        for start in starts:
+            by_part = (spread(accuracies(few, start=start, trains=t)) for t in COMPARED)
+            count = f"{chosen.count(start)} of {len(chosen)}" if start != RANDOM else NONE
+            lines.append((task, start, *by_part, count))
+    words = [trained_in_words(parts) for parts in COMPARED]
+    of_starts = table(("New task", "Start", *words, "Chosen"), lines, texts=2)
+    counts = sorted({row.labels for row in rows}, key=lambda n: float("inf") if n is None else n)
+    lines = []
+    for task in tasks:
+        for trains in TRAINED:
+            own = pick(rows, task=task, start=NEAREST, trains=trains)
+            if not own:
+                continue
+            learned = dict(own[0].found["learned_parameters"])
+            logits = learned.pop("logits", 0)
+            by_labels = (spread(accuracies(own, labels=count)) for count in counts)
+            numbers = f"{logits:,}", f"{sum(learned.values()):,}"
+            lines.append((task, trained_in_words(trains), *by_labels, *numbers))
+    names = ("all labels" if count is None else f"{count} a class" for count in counts)
+    curve = table(("New task", "Learned", *names, "Logits", "Beyond logits"), lines, texts=2)
+    text = (
+        f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}. First table: "
+        f"{FEW_LABELS} labels a class; start: whose ξ, γ and β the new task begins with; {MEAN}: "
+        f"the tasks' mean; {RANDOM}: a random ξ and the mean γ, β; chosen: how often the training "
+        "labels choose this start, without training. Second table: from the chosen start; beyond "
+        "logits: learned numbers besides the logits', of two heads. Batch-norm statistics are "
+        "the new task's in all rows."
+    )
+    return f"{caption(rows, text)}\n\n{of_starts}\n\n{curve}\n"
+
+
+TABLES: Mapping[str, Callable[[Sequence[TaskRow]], str]] = {
+    "signatures": signatures_markdown,
+    "depth": depth_markdown,
+    "tasks": tasks_markdown,
+    "transfer": transfer_markdown,
+}

@@ -206,7 +206,8 @@ def trainable_parameters(backbone: Backbone, target: Domain, trains: str) -> lis
         trained = [target.mixture.xi]
     else:
         raise ValueError(
-            "this backbone is an unshared network: it has no mixture weights to train; "
+            "this backbone has a fixed signature, as an unshared network does, and no mixture "
+            "weights to train; "
             'use trains="input_adapter", or a compositional backbone'
         )
     for parameter in trained:

@@ -59,8 +59,9 @@ def check_start(backbone: Backbone, start: str) -> None:
         raise ValueError(f"no start {start!r}; choose from {choices}")
     if not backbone.knowledge:
         raise ValueError(
-            "the backbone knows no source domain, expected at least one; "
-            "give it what `da_compose.knowledge.collect_knowledge` returns"
+            "the backbone knows no source domain, expected at least one; give it what "
+            "`da_compose.knowledge.collect_knowledge` returns. One made of tasks with classes of "
+            "their own has none to adapt from: learn a new labelled task on it (`transfer`)"
         )
 
 

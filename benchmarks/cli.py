@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from io import TextIOWrapper
 from itertools import chain
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from safetensors import SafetensorError
 
 from adapters import AUTO, STRATEGIES, adapt, load_adaptation
@@ -20,6 +18,7 @@ from benchmarks.bench_cli import bench, report_command
 from benchmarks.digits import RECIPES as DIGIT_RECIPES
 from benchmarks.fetch_cli import fetch
 from benchmarks.html import write_adaptation_report
+from benchmarks.mixture_options import mixture_options
 from benchmarks.named_images import read_named_images
 from benchmarks.options import (
     PATH,
@@ -28,19 +27,19 @@ from benchmarks.options import (
     data_option,
     device_of,
     device_option,
+    picture_options,
     seed_option,
+    without_pictures,
 )
 from benchmarks.pictures import RECIPES as PICTURE_RECIPES
-from benchmarks.pictures import TARGETS
 from benchmarks.plan import NETWORKS
+from benchmarks.task_cli import train_tasks_command, transfer_command
 from benchmarks.training import RANDOM, domain_name, pretrain_digits, pretrain_pictures
 from da_compose import load_backbone
 from da_compose.parallel import process_group
 from da_compose.trunk import DOWNLOAD
 
 RECIPES = list(DIGIT_RECIPES | PICTURE_RECIPES)
-# Options that digits do not heed
-OF_PICTURES = ("image_size", "patch_size", "classes", "per_class", "trunk", "trunk_weights")
 
 
 class Commands(click.Group):
@@ -70,30 +69,6 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
-
-
-def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of commands that read labelled pictures in the place of digits."""
-    for option in (
-        click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
-        click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
-        click.option("--image-size", type=click.IntRange(min=1), default=64, help="In pixels."),
-        click.option(
-            "--pictures",
-            help=f"Folder <domain>/<class>/<picture>, or {', '.join(TARGETS)}.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def without_pictures(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that digits heed; raises where one of the others was given."""
-    context = click.get_current_context()
-    for name in OF_PICTURES:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --pictures; add it")
-    return {name: value for name, value in options.items() if name not in OF_PICTURES}
 
 
 @main.command()
@@ -134,6 +109,7 @@ def prepare(domains: tuple[str, ...], pictures: str | None, **options: Any) -> N
 @click.option(
     "--trunk-weights", help=f"Its .safetensors file, {DOWNLOAD}, or, for a trial, {RANDOM}."
 )
+@mixture_options
 @data_option
 @seed_option
 @device_option
@@ -245,11 +221,15 @@ def predict(backbone: Path, adapter: Path, images: Path) -> None:
 
 @main.command()
 @backbone_option
-@click.option("--adapter", type=PATH, help="Adapter file. [default: the plain source-only model]")
+@click.option(
+    "--adapter",
+    type=PATH,
+    help="Adapter file. [default: the plain source-only model; of trained tasks, the --domain's]",
+)
 @click.option(
     "--domain",
     required=True,
-    help="A digit domain, or a labelled .npz file or folder <class>/<picture>.",
+    help="A digit domain or task, or a labelled .npz file or folder <class>/<picture>.",
 )
 @data_option
 def evaluate(backbone: Path, adapter: Path | None, domain: str, data_root: Path | None) -> None:
@@ -291,6 +271,8 @@ def inspect(file: Path) -> None:
 main.add_command(bench)
 main.add_command(fetch)
 main.add_command(report_command)
+main.add_command(train_tasks_command)
+main.add_command(transfer_command)
 
 if __name__ == "__main__":
     main()

@@ -19,6 +19,7 @@ from adapters.selection import predict_logits
 from adapters.start import make_start, plain_start_name
 from adapters.targets import picture_batches, read_images, read_pictures
 from benchmarks.bench import load_digits
+from benchmarks.task_commands import task_name
 from benchmarks.training import choose_pictures, domain_notes
 from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.export import check_format, export
@@ -26,7 +27,13 @@ from da_compose.files import load_tensors
 from da_compose.images import ImageSet
 from da_compose.pictures import list_pictures
 from da_compose.signature import format_signature, num_runs, sharpness, signature_of
-from data_prep import DIGIT_DOMAINS, PreparedDomain, load_digit_domain, load_picture_domain
+from data_prep import (
+    PreparedDomain,
+    load_digit_domain,
+    load_picture_domain,
+    load_task,
+    task_classes,
+)
 from data_prep.trees import read_tree
 
 PICTURES_AT_ONCE = 512
@@ -101,7 +108,7 @@ def _left_out(domain: PreparedDomain) -> Iterator[str]:
 
 def predictions(adaptation: Adaptation, images: Path) -> Iterator[tuple[str, str, str]]:
     """(path, class, confidence) of every readable picture, a few hundred at a time."""
-    names = adaptation.backbone.class_names
+    names = adaptation.backbone.class_names_of(adaptation.domain)
     size = adaptation.backbone.network.config.image_size
     if images.suffix.lower() == ".npz":
         pixels = read_images(images, size)
@@ -125,21 +132,23 @@ def evaluation(
     backbone: Backbone, adapter: Path | None, domain: str, data_root: Path | None
 ) -> Iterator[str]:
     """Lines with the accuracy on a test split: in all, then class by class."""
-    test = labelled_test_split(domain, backbone, data_root)
-    classes = len(backbone.class_names)
-    if not 0 <= test.labels.min() <= test.labels.max() < classes:
+    own = task_name(domain)
+    is_own = not backbone.knowledge and own in backbone.network.domains
+    chosen = chosen_domain(backbone, adapter, own if is_own else None)
+    names, size = backbone.class_names_of(chosen), backbone.network.config.image_size
+    test = labelled_test_split(domain, names, size, data_root)
+    if not 0 <= test.labels.min() <= test.labels.max() < len(names):
         raise ValueError(
-            f"labels of {domain} must be in 0..{classes - 1}, the backbone's classes, "
+            f"labels of {domain} must be in 0..{len(names) - 1}, the model's classes, "
             f"got {test.labels.min()}..{test.labels.max()}"
         )
-    logits = predict_logits(backbone.network, chosen_domain(backbone, adapter), test.images)
+    logits = predict_logits(backbone.network, chosen, test.images)
     right = probabilities(logits).argmax(dim=1).numpy() == test.labels
     yield f"accuracy {100 * right.mean():.2f} % of {len(test):,} test images"
     for label in np.unique(test.labels):
         of_class = test.labels == label
         yield (
-            f"  class {backbone.class_names[label]}: {100 * right[of_class].mean():.2f} % "
-            f"of {of_class.sum():,}"
+            f"  class {names[label]}: {100 * right[of_class].mean():.2f} % of {of_class.sum():,}"
         )
 
 
@@ -149,6 +158,11 @@ def chosen_domain(backbone: Backbone, adapter: Path | None, name: str | None = N
         return load_adaptation(adapter, backbone).domain
     if name is not None:
         return backbone.network.domains[name]
+    if not backbone.knowledge:
+        raise ValueError(
+            "this backbone knows no source domain, so there is no source-only model; expected "
+            f"--adapter, or as --domain one of its own: {', '.join(backbone.network.domains.names)}"
+        )
     size, plain = backbone.network.config.image_size, plain_start_name(backbone)
     start = make_start(backbone, plain, plain, np.zeros((1, size, size), dtype=np.uint8))
     start.use_statistics(0.0)  # none of that black image's
@@ -168,29 +182,43 @@ def exported(backbone: Path, adapter: Path | None, domain: str | None, out: Path
     shape = f"{config.image_channels}, {config.image_size}, {config.image_size}"
     yield f"wrote {out}: domain {chosen.name}, {out.stat().st_size:,} bytes"
     yield f"input: float32 pixels in [0, 1], (batch, {shape})"
-    yield f"output: float32 class probabilities, (batch, {config.num_classes})"
+    yield f"output: float32 class probabilities, (batch, {len(loaded.class_names_of(chosen))})"
     yield f"largest difference from PyTorch on random images: {difference:.1e}"
 
 
-def labelled_test_split(domain: str, backbone: Backbone, data_root: Path | None) -> ImageSet:
-    """Test split of a digit domain by name, or of an `.npz` with test_images and test_labels.
+def labelled_test_split(
+    domain: str, class_names: tuple[str, ...], size: int, data_root: Path | None
+) -> ImageSet:
+    """Test split of a digit domain or task by name, or of an `.npz` with test_images, test_labels.
 
-    Or all readable pictures of a folder <class>/<picture>, its classes the backbone's by name.
+    Or all readable pictures of a folder <class>/<picture>. Its classes are `class_names`, as are
+    those of a name.
     """
-    size = backbone.network.config.image_size
-    if domain in DIGIT_DOMAINS:
-        return load_digit_domain(domain, data_root=data_root, size=size).test
     path = Path(domain)
-    if path.is_dir():
-        pictures, _ = read_tree(path, backbone.class_names)
-        images, kept = read_pictures(pictures.paths, size)
-        label = dict(zip(pictures.paths, pictures.labels, strict=True))
-        return ImageSet(images, np.array([label[file] for file in kept], dtype=np.int64))
-    if path.suffix != ".npz" or not path.is_file():
+    try:
+        known = task_classes(domain)
+    except ValueError as error:
+        if path.is_dir():
+            return _labelled_pictures(path, class_names, size)
+        if path.suffix == ".npz" and path.is_file():
+            return _labelled_archive(path, size)
+        raise ValueError(f"{error}, and no .npz file or folder <class>/<picture>") from error
+    if known != class_names:
         raise ValueError(
-            f"{domain!r} is neither a digit domain ({', '.join(DIGIT_DOMAINS)}) nor an .npz file "
-            "nor a folder <class>/<picture>"
+            f"{domain} has the classes {', '.join(known)}, the model has {', '.join(class_names)}; "
+            "evaluate it on images of these"
         )
+    return load_task(domain, data_root=data_root, size=size).test
+
+
+def _labelled_pictures(folder: Path, class_names: tuple[str, ...], size: int) -> ImageSet:
+    pictures, _ = read_tree(folder, class_names)
+    images, kept = read_pictures(pictures.paths, size)
+    label = dict(zip(pictures.paths, pictures.labels, strict=True))
+    return ImageSet(images, np.array([label[file] for file in kept], dtype=np.int64))
+
+
+def _labelled_archive(path: Path, size: int) -> ImageSet:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             parts = ("test_images", "test_labels")
@@ -211,7 +239,11 @@ def description(path: Path) -> Iterator[str]:
     tensors, metadata = load_tensors(path, "backbone", "adapter")
     yield f"{path}: {metadata['kind']}, {path.stat().st_size:,} bytes"
     yield f"fingerprint {metadata['fingerprint']}, written by {metadata['versions']}"
-    yield f"classes: {', '.join(metadata['class_names'])}"
+    parts = metadata.get("own_parts", {})
+    own = {name: part["own_classes"] for name, part in parts.items() if part.get("own_classes")}
+    if not own or len(own) < len(parts):
+        yield f"classes: {', '.join(metadata['class_names'])}"
+    yield from (f"classes of {name}: {', '.join(classes)}" for name, classes in own.items())
     if metadata["kind"] == "backbone":
         config = load_backbone(path).network.config
         yield f"network: {config}"

@@ -1,9 +1,14 @@
 """Options that several commands of `da-compose` have."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
+from click.core import ParameterSource
+
+from benchmarks.pictures import TARGETS
 
 PATH = click.Path(path_type=Path)
 STEPS = click.IntRange(min=1)
@@ -13,11 +18,37 @@ data_option = click.option(
     "data_root",
     type=PATH,
     envvar="DA_COMPOSE_DATA",
-    help="Folder with digits/ and pictures/ inside. Else ./data, a download, the bundled set.",
+    help="Folder with digits/, pictures/, tasks/ inside. Else ./data, a download, bundled sets.",
 )
 seed_option = click.option("--seed", type=SEED, default=0, help="Seed of everything random.")
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 backbone_option = click.option("--backbone", required=True, type=PATH, help="Backbone file.")
+# Options that digits do not heed
+OF_PICTURES = ("image_size", "patch_size", "classes", "per_class", "trunk", "trunk_weights")
+
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of commands that read labelled pictures in the place of digits."""
+    for option in (
+        click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
+        click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
+        click.option("--image-size", type=click.IntRange(min=1), default=64, help="In pixels."),
+        click.option(
+            "--pictures",
+            help=f"Folder <domain>/<class>/<picture>, or {', '.join(TARGETS)}.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def without_pictures(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that digits heed; raises where one of the others was given."""
+    context = click.get_current_context()
+    for name in OF_PICTURES:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --pictures; add it")
+    return {name: value for name, value in options.items() if name not in OF_PICTURES}
 
 
 def device_of(name: str) -> str:

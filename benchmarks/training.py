@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import digits, pictures
 from benchmarks.bench import load_digits
+from benchmarks.mixture_options import MixtureOptions
 from benchmarks.plan import Profile, Recipe
 from benchmarks.run import accuracy
 from da_compose import Backbone, CompositionalNetwork
@@ -36,6 +37,7 @@ def pretrain_digits(
     *,
     recipe: str,
     network: str,
+    mixtures: MixtureOptions,
     sources: Sequence[str],
     target: str | None,
     steps: int | None,
@@ -46,13 +48,14 @@ def pretrain_digits(
     """Pretrain on digit domains and write the backbone; lines with each source's test accuracy."""
     _check_target(target, sources)
     made = _recipe(digits.RECIPES, recipe)
+    config = _config(made, digits.PROFILES, steps, seed, mixtures)
+    model = mixtures.network(made.network_of(network), seed).to(device)
     with process_0_first():  # it alone downloads and prepares
         names = sources or load_digits(data_root, target).sources
         domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
-    model = CompositionalNetwork(made.network_of(network), seed=seed).to(device)
     class_names = tuple(map(str, range(NUM_CLASSES)))
-    config = _config(made, digits.PROFILES, steps, seed)
-    yield from _pretrain(out, model, domains, class_names, config, {"recipe": recipe})
+    notes = {"recipe": recipe} | mixtures.given
+    yield from _pretrain(out, model, domains, class_names, config, notes)
 
 
 def pretrain_pictures(
@@ -67,6 +70,7 @@ def pretrain_pictures(
     trunk_weights: str | None = None,
     recipe: str,
     network: str,
+    mixtures: MixtureOptions,
     sources: Sequence[str],
     target: str | None,
     steps: int | None,
@@ -85,6 +89,7 @@ def pretrain_pictures(
             f"FILE or download; for a trial with a useless trunk: {RANDOM}"
         )
     made = _recipe(pictures.RECIPES, recipe)
+    config = _config(made, pictures.PROFILES, steps, seed, mixtures)
     chosen = choose_pictures(name, data_root, classes, per_class)
     asked = {*sources, *([] if target is None else [target])}
     if unknown := sorted(asked - set(chosen.domains)):
@@ -98,7 +103,7 @@ def pretrain_pictures(
         patch_size=patch_size or (1 if trunk else max(1, image_size // MAP_SIZE)),
         trunk=trunk,
     )
-    model = CompositionalNetwork(shape, seed=seed)
+    model = mixtures.network(shape, seed)
     folders = sources or [domain for domain in chosen.domains if domain != target]
     names = [domain_name(folder, f"source-{n}") for n, folder in enumerate(folders, 1)]
     if len(set(names)) < len(names):
@@ -116,8 +121,8 @@ def pretrain_pictures(
     if rank() == 0:
         yield from (f"note: {note}" for note in chosen.notes)
         yield from (f"note: {note}" for d in domains.values() for note in domain_notes(d))
-    config = _config(made, pictures.PROFILES, steps, seed)
     notes = {"recipe": recipe} | ({"trunk_weights": trunk_weights} if trunk else {})
+    notes |= mixtures.given
     yield from _pretrain(out, model.to(device), domains, chosen.class_names, config, notes)
 
 
@@ -161,9 +166,18 @@ def _recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
 
 
 def _config(
-    recipe: Recipe, profiles: Mapping[str, Profile], steps: int | None, seed: int
+    recipe: Recipe,
+    profiles: Mapping[str, Profile],
+    steps: int | None,
+    seed: int,
+    mixtures: MixtureOptions,
 ) -> PretrainConfig:
-    return replace(recipe.pretraining, steps=steps or profiles["quick"].pretrain_steps, seed=seed)
+    return replace(
+        recipe.pretraining,
+        steps=steps or profiles["quick"].pretrain_steps,
+        regularization=mixtures.regularization,
+        seed=seed,
+    )
 
 
 def _pretrain(

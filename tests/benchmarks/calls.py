@@ -52,4 +52,6 @@ def outputs(files) -> dict[str, Callable[[Path], tuple[object, ...]]]:
     return {
         "adapt": lambda out: ("adapt", *backbone, "--steps", 1, "--out", out),
         "pretrain": lambda out: ("pretrain", out, *data),
+        "train-tasks": lambda out: ("train-tasks", out, "--task", "usps", *data),
+        "transfer": lambda out: ("transfer", *backbone[:2], "--task", "usps", "--out", out, *data),
     }

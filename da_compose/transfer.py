@@ -21,7 +21,7 @@ NEAREST, MEAN, RANDOM = "nearest", "mean", "random"
 LOGITS, BATCH_NORM, MIXTURE_WEIGHTS = PARTS = ("logits", "batch_norm", "mixture_weights")
 COMPARED_IMAGES = 500  # at most, to compare starts
 BATCH = 200  # images in a forward pass
-USUAL = PretrainConfig(steps=150, batch_size=32, statistics_batches=20)
+USUAL = PretrainConfig(steps=150, batch_size=32, xi_rate=10.0, statistics_batches=20)
 
 
 @dataclass(frozen=True, kw_only=True)

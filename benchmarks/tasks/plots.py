@@ -31,7 +31,7 @@ def plot_organization(rows: Sequence[TaskRow], path: Path, caption: str) -> None
     halves = {"Early": distances[:, :half], "Late": distances[:, -half:]}
     highest = max(float(part.mean(dim=(0, 1)).max()) for part in halves.values())
     for panel, (title, part) in zip(panels, halves.items(), strict=False):
-        image = panel.imshow(part.mean(dim=(0, 1)), vmin=0, vmax=highest, cmap="viridis")
+        image = panel.imshow(part.mean(dim=(0, 1)).numpy(), vmin=0, vmax=highest, cmap="viridis")
         panel.set_title(f"{title} layers: distance of mixtures", fontsize=10)
         panel.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         panel.set_yticks(range(len(names)), names, fontsize=8)

@@ -1,4 +1,4 @@
-# On a fresh machine: `make digits` and `make domainnet` run the benchmarks, `make test` the checks.
+# On a fresh machine: `make digits`, `make domainnet` and `make tasks` run the benchmarks, `make test` the checks.
 # Each sets up .venv.
 PYTHON ?= python3
 PROFILE ?= quick
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: digits digits-full domainnet domainnet-full report test lint setup clean
+.PHONY: digits digits-full domainnet domainnet-full tasks tasks-full report test lint setup clean
 
 digits: setup
 	$(BIN)/da-compose bench digits --profile $(PROFILE)
@@ -20,6 +20,13 @@ domainnet: setup
 
 domainnet-full: PROFILE = full
 domainnet-full: domainnet
+
+# Signatures, depth, nine tasks on one bank, transfer to new ones
+tasks: setup
+	$(BIN)/da-compose bench tasks --profile $(PROFILE)
+
+tasks-full: PROFILE = full
+tasks-full: tasks
 
 report: setup
 	$(BIN)/da-compose report --readme README.md

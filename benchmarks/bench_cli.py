@@ -19,7 +19,7 @@ from benchmarks.measure import ROOT
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.pictures import ALL, PICTURES, load_pictures
 from benchmarks.plan import NETWORKS, STRATEGIES, Benchmark
-from benchmarks.readme import update_readme
+from benchmarks.readme import update_docs, update_readme
 from benchmarks.report import RESULTS, write_report
 from benchmarks.speed.bench import SUITES, bench_speed
 from benchmarks.speed.setting import Setting
@@ -279,7 +279,11 @@ def bench_tasks_command(
 
 @click.command("report")
 @click.option("--results", type=PATH, default=RESULTS / "digits", help="Folder with results.jsonl.")
-@click.option("--readme", type=PATH, help="README whose tables are to be made anew, all of them.")
+@click.option(
+    "--readme",
+    type=PATH,
+    help="README whose tables are to be made anew, all of them, with those of docs/ beside it.",
+)
 def report_command(results: Path, readme: Path | None) -> None:
     """Make tables and plots anew from result rows, and README's tables with --readme.
 
@@ -288,4 +292,5 @@ def report_command(results: Path, readme: Path | None) -> None:
     write_report(results)
     if readme:
         update_readme(readme, results.parent)
+        update_docs(readme.parent / "docs", results.parent)
     click.echo(f"tables and plots are in {results}")

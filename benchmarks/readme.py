@@ -8,6 +8,9 @@ from benchmarks.rotation_table import rotation_markdown
 from benchmarks.speed.bench import markdown as speed_markdown
 from benchmarks.speed.bench import read_speed_rows
 from benchmarks.tables import insert_between_markers, markdown
+from benchmarks.tasks.bench import texts
+from benchmarks.tasks.run import read_task_rows
+from benchmarks.tasks.tables import TABLES as TASK_TABLES
 from da_compose.files import replacing
 
 PROFILE = "full"  # of the tables shown, unless it is named
@@ -35,6 +38,25 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "emoji": of_rows(markdown, "quick"),
     "speed": of_speed,
 }
+
+
+def update_docs(docs: Path, results: Path) -> None:
+    """Make anew the tables of `docs/signatures.md` and the like, each part's own, and its claims.
+
+    Of the rows of profile full on the data of the last of them. Raises ValueError where a page
+    lacks markers.
+    """
+    rows = [row for row in read_task_rows(results / "tasks") if row.profile == PROFILE]
+    last = rows[-1].data_fingerprint if rows else ""
+    rows = [row for row in rows if row.data_fingerprint == last]
+    for part in TASK_TABLES:
+        if own := [row for row in rows if row.part == part]:
+            page = docs / f"{part}.md"
+            text = page.read_text(encoding="utf-8")
+            for name, table in texts(own).items():
+                text = insert_between_markers(text, name, table)
+            with replacing(page) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
 def update_readme(readme: Path, results: Path) -> None:

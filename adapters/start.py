@@ -63,6 +63,12 @@ def check_start(backbone: Backbone, start: str) -> None:
             "`da_compose.knowledge.collect_knowledge` returns. One made of tasks with classes of "
             "their own has none to adapt from: learn a new labelled task on it (`transfer`)"
         )
+    known = [backbone.network.domains[name] for name in backbone.knowledge]
+    if own := [d.name for d in known if d.heads is not None or d.gamma is not None]:
+        raise ValueError(
+            f"{', '.join(own)}: logits or batch norm of their own, which no new domain shares; "
+            "expected a backbone of `pretrain`, or learn a new labelled task (`transfer`)"
+        )
 
 
 def make_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uint8]) -> Start:

@@ -77,7 +77,8 @@ class Stream:
         colours = (3,) if network.image_channels > 1 else ()
         self.memory = np.empty((0, network.image_size, network.image_size, *colours), np.uint8)
         self.waiting = self.memory
-        self.before = torch.empty(2, 0, network.num_classes)  # adapted domain's logits on `memory`
+        num_classes = len(backbone.class_names_of(adapted))
+        self.before = torch.empty(2, 0, num_classes)  # adapted domain's logits on `memory`
         self.last = StreamUpdate(0, 0, 0, 0.0, 0.0, 0.0, "no chunk yet")
         self.changed, self.reason = self.last.changed, self.last.reason
 

@@ -8,7 +8,7 @@ from benchmarks.digits import RECIPES
 from benchmarks.few_labels import draw_labelled
 from benchmarks.mixture_options import MixtureOptions
 from benchmarks.run import accuracy
-from benchmarks.training import MAP_SIZE, domain_name, domain_notes
+from benchmarks.training import domain_name, domain_notes, usual_patch_size
 from da_compose import load_backbone
 from da_compose.images import ImageSet
 from da_compose.parallel import process_0_first, rank
@@ -95,7 +95,7 @@ def train_named_tasks(
 
     names: as of `read_task`; none: the benchmark's. Several processes of one group train together.
     """
-    recipe, patch_size = RECIPES["paper"], max(1, image_size // MAP_SIZE)
+    recipe, patch_size = RECIPES["paper"], usual_patch_size(image_size)
     shape = replace(recipe.network, image_size=image_size, patch_size=patch_size)
     config = replace(
         recipe.pretraining,
@@ -111,6 +111,9 @@ def train_named_tasks(
             chosen = choose_task_benchmark(data_root)
             names, notes = chosen.tasks, [*chosen.notes]
         found = [read_task(name, image_size, data_root) for name in names]
+    for name in (task.prepared.name for task in found):
+        if name in (NEAREST, MEAN, RANDOM):
+            raise ValueError(f"a task cannot be named {name}, a start of `transfer`; rename it")
     notes += [note for task in found for note in domain_notes(task.prepared)]
     if rank() == 0:
         yield from (f"note: {note}" for note in dict.fromkeys(notes))

@@ -126,7 +126,8 @@ class Pretrainer:
 
     def members(self, name: str) -> tuple[list[str], int]:
         """Sources in a domain's batch, and images of each: `pooled` has equal parts of all."""
-        names = list(self.samplers) if name == POOLED else [name]
+        all_together = self.config.pooled and name == POOLED
+        names = list(self.samplers) if all_together else [name]
         return names, max(1, self.config.batch_size // len(names))
 
     def batch_size(self, name: str) -> int:

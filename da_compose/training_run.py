@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -112,11 +113,17 @@ def load_state(trainer: Pretrainer, path: Path) -> None:
 
 
 def _identity(trainer: Pretrainer) -> dict[str, object]:
+    first_xi = sha256(trainer.network.get_buffer("first_xi").cpu().numpy().tobytes())
     return {
         "pretraining": asdict(trainer.config),
         "network": asdict(trainer.network.config),
         "sources": {name: len(data) for name, data in trainer.sources.items()},
         "order of sources": list(trainer.sources),
+        "set of own parts": {
+            domain.name: [domain.class_names, domain.gamma is not None]
+            for domain in trainer.domains.values()
+        },
+        "first_xi": first_xi.hexdigest()[:16],
     }
 
 

@@ -233,3 +233,16 @@ def test_a_backbone_that_knows_no_source_is_refused(tiny_config: NetworkConfig):
     backbone = Backbone(CompositionalNetwork(tiny_config), ("a", "b", "c"), {})
     with pytest.raises(ValueError, match="knows no source domain"):
         check_start(backbone, MEAN)
+
+
+@pytest.mark.parametrize("part", ["heads", "batch norm"])
+def test_sources_with_logits_or_batch_norm_of_their_own_are_no_start(make_backbone, part: str):
+    """The network's own were not trained, and a new domain would get them."""
+    backbone = make_backbone()
+    network = backbone.network
+    if part == "heads":
+        network.own_heads(network.domains["left"], backbone.class_names)
+    else:
+        network.own_batch_norm(network.domains["left"])
+    with pytest.raises(ValueError, match="left: logits or batch norm of their own"):
+        check_start(backbone, MEAN)

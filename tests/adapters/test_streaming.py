@@ -196,6 +196,16 @@ def test_grey_and_colour_images_may_alternate(adapted: Adaptation, make_images, 
     assert same(content(adapted), mixed)
 
 
+def test_a_domain_with_classes_of_its_own_is_followed(backbone: Backbone, make_images):
+    network = backbone.network
+    domain = network.new_domain("task")
+    network.own_batch_norm(domain)
+    network.own_heads(domain, ("no", "yes"))
+    task = Adaptation(backbone, domain.requires_grad_(False), 1, {})
+    said = task.update(make_images(12), **SMALL)
+    assert said.moves + said.refused == 2
+
+
 def test_reset_goes_back_to_the_adapted_domain(adapted: Adaptation, make_images, always):
     always(True)
     domain, notes, before = adapted.domain, dict(adapted.notes), content(adapted)

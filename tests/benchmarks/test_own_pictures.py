@@ -151,7 +151,7 @@ def test_pretrain_on_a_trunk(tree, tmp_path):
         (("--target", "Product"), "there are: Art, Real World, site-7"),
         (("--target", "Art", "--source", "Art"), "leave one of the two out"),
         (("--recipe", "paper"), "choose from strong"),
-        (("--image-size", 21), "multiple of patch_size"),
+        (("--image-size", 21, "--patch-size", 2), "multiple of patch_size"),
         (("--classes", "no.txt"), "no.txt"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.training import usual_patch_size
 from da_compose import load_adapter, load_backbone
 from da_compose.pretraining import Pretrainer
 from da_compose.transfer import transfer
@@ -73,6 +74,13 @@ def test_tasks_with_classes_of_their_own_are_written_and_tested(root, rooms, tmp
     assert [written.class_names_of(d) for d in domains] == [HIRAGANA, ROOMS, tuple("0123456789")]
     assert written.network.config.image_size == 16
     assert {path.name for path in out.parent.iterdir()} == {out.name, "pretrain.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("image_size", "expected"), [(1, 1), (13, 1), (16, 2), (20, 2), (21, 3), (28, 4), (32, 4)]
+)
+def test_images_of_any_size_are_cut_into_whole_patches(image_size, expected):
+    assert usual_patch_size(image_size) == expected
 
 
 def test_without_names_the_tasks_are_the_benchmarks(root, tmp_path):
@@ -213,7 +221,7 @@ def test_adapting_a_backbone_of_tasks_is_refused(bank, user_files):
         (("train-tasks", "new", "--task", "one"), "holds one class, bed; expected at least two"),
         (("train-tasks", "new", "--task", "pictures"), "pictures of no class"),
         (("train-tasks", "new", "--task", "usps", "--task", "usps"), "different names"),
-        (("train-tasks", "new", "--task", "usps", "--image-size", "21"), "multiple of patch_size"),
+        (("train-tasks", "new", "--task", "mean"), "cannot be named mean"),
         (("train-tasks", "new", "--task", "usps", "--tasks-a-step", "0"), "--tasks-a-step"),
         (("train-tasks", "one", "--task", "usps"), "one is a folder"),
         (("transfer", "--out", "new", "--task", "minst"), "one of emnist_letters, kmnist, mnist"),
@@ -229,8 +237,11 @@ def test_adapting_a_backbone_of_tasks_is_refused(bank, user_files):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
 def test_mistakes_are_refused_before_any_training(user_files, monkeypatch, arguments, expected):
-    (user_files.folder / "one" / "bed").mkdir(parents=True)
-    noise(0).save(user_files.folder / "one" / "bed" / "0.png")
+    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: user_files.data_root)
+    for folder in ("one/bed", "mean/bed", "mean/sofa"):
+        (user_files.folder / folder).mkdir(parents=True)
+        for number in range(2):
+            noise(number).save(user_files.folder / folder / f"{number}.png")
     monkeypatch.setattr(Pretrainer, "step", lambda *_: pytest.fail("trained for nothing"))
     monkeypatch.chdir(user_files.folder)
     backbone = ("--backbone", user_files.backbone) if arguments[0] == "transfer" else ()

@@ -14,6 +14,7 @@ from da_compose.augmentation import AugmentationConfig
 from da_compose.images import ImageSet
 from da_compose.parallel import rank
 from da_compose.pretraining import POOLED, PretrainConfig, Pretrainer
+from da_compose.regularizers import Regularization
 from tests.da_compose.processes import Together
 
 Arrays = dict[str, np.ndarray]
@@ -35,11 +36,16 @@ class Case:
     sources: dict[str, ImageSet]
     config: PretrainConfig
     dtype: torch.dtype = torch.float64
+    own_parts: bool = False  # batch norm and logits a source
 
     def build(self, seed: int = 0) -> CompositionalNetwork:
         network = CompositionalNetwork(self.network, seed=seed)
         for name in (*self.sources, POOLED) if self.config.pooled else self.sources:
-            network.domains.add(network.new_domain(name))
+            domain = network.new_domain(name)
+            if self.own_parts:
+                network.own_batch_norm(domain)
+                network.own_heads(domain, ("zero", "one", "two"), seed)
+            network.domains.add(domain)
         return network.to(self.dtype)
 
 
@@ -105,6 +111,17 @@ def test_two_processes_train_as_one(together: Together, case: Case, change: str)
 
 def test_unshared_network_trains_as_in_one_process(together: Together, case: Case) -> None:
     case = replace(case, network=case.network.unshared())
+    figures, network = train(case)
+    first, _ = together(train, case)
+    assert_same_figures(first[0], figures, 1e-9)
+    assert_close(first[1], network, 1e-9)
+
+
+def test_a_few_tasks_a_step_train_as_in_one_process(together: Together, case: Case) -> None:
+    """Also where some parameters have no gradient in a step, and mixtures are penalized."""
+    penalties = Regularization(min_entropy=0.3, template_attraction=0.2)
+    config = replace(case.config, domains_a_step=1, regularization=penalties)
+    case = replace(case, config=config, own_parts=True)
     figures, network = train(case)
     first, _ = together(train, case)
     assert_same_figures(first[0], figures, 1e-9)

@@ -95,6 +95,12 @@ def test_pooled_batches_hold_an_equal_share_of_every_source(make_network) -> Non
     assert trainer.step()["images"] == 4 * 12
 
 
+def test_a_source_may_be_named_as_the_pooled_domain_where_there_is_none(make_network) -> None:
+    sources = {POOLED: numbered(8), "other": numbered(8)}
+    trainer = Pretrainer(make_network(domains=()), sources, PretrainConfig(batch_size=4))
+    assert trainer.members(POOLED) == ([POOLED], 4)
+
+
 def test_more_sources_than_images_a_batch_still_pool_all(make_network) -> None:
     sources = {name: numbered(4) for name in "abc"}
     trainer = Pretrainer(

@@ -120,7 +120,13 @@ def test_resuming_does_not_depend_on_the_network_that_it_starts_from(
 ) -> None:
     whole = bench.run(tmp_path / "whole")
     bench.interrupted(tmp_path / "parts", 5)
-    bench.make_network = lambda domains: make_network(domains, seed=7)
+
+    def other_weights(domains: tuple[str, ...]) -> CompositionalNetwork:
+        network, same = make_network(domains, seed=7), make_network(domains)
+        network.first_xi.copy_(same.first_xi)
+        return network
+
+    bench.make_network = other_weights
     assert_same_training(whole, bench.run(tmp_path / "parts"))
 
 
@@ -181,6 +187,30 @@ def test_resume_with_another_network_is_refused(bench: Bench, tmp_path: Path, ma
     bench.interrupted(tmp_path, 5)
     bench.make_network = lambda domains: make_network(domains, hidden=7)
     with pytest.raises(ValueError, match="saved with another network"):
+        bench.run(tmp_path)
+
+
+def test_resume_from_another_first_xi_is_refused(
+    bench: Bench, tmp_path: Path, make_network
+) -> None:
+    bench.interrupted(tmp_path, 5)
+    bench.make_network = lambda domains: make_network(domains, seed=7)
+    with pytest.raises(ValueError, match="saved with another first_xi"):
+        bench.run(tmp_path)
+
+
+def test_resume_with_other_parts_of_a_source_is_refused(
+    bench: Bench, tmp_path: Path, make_network
+) -> None:
+    bench.interrupted(tmp_path, 5)
+
+    def with_own_heads(domains: tuple[str, ...]) -> CompositionalNetwork:
+        network = make_network(("a", "b"))
+        network.own_heads(network.domains["a"], ("one", "two", "three", "four"))
+        return network
+
+    bench.make_network = with_own_heads
+    with pytest.raises(ValueError, match="saved with another set of own parts"):
         bench.run(tmp_path)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from safetensors import SafetensorError
 
-from adapters import AUTO, STRATEGIES, adapt, load_adaptation
+from adapters import AUTO, STRATEGIES, adapt
 from adapters.config import TRAINS
 from benchmarks import commands
 from benchmarks.bench_cli import bench, report_command
@@ -204,16 +204,18 @@ def adapt_command(
 
 @main.command()
 @backbone_option
-@click.option("--adapter", required=True, type=PATH, help="Adapter file of the domain.")
+@click.option("--adapter", type=PATH, help="Adapter file. [default: the plain source-only model]")
+@click.option("--domain", help="A domain or task of the backbone, in place of --adapter.")
 @click.argument("images", type=PATH)
-def predict(backbone: Path, adapter: Path, images: Path) -> None:
+def predict(backbone: Path, adapter: Path | None, domain: str | None, images: Path) -> None:
     """Predict IMAGES (a folder, a picture or .npz) and print CSV: path, class, confidence.
 
     Example: da-compose predict --backbone backbone.safetensors --adapter site-7.safetensors
     scans/site-7 > predictions.csv
     """
-    adaptation = load_adaptation(adapter, load_backbone(backbone))
-    rows = commands.predictions(adaptation, images)
+    loaded = load_backbone(backbone)
+    chosen = commands.chosen_domain(loaded, adapter, domain)
+    rows = commands.predictions(loaded, chosen, images)
     first = next(rows)  # before anything is printed: nothing is, where no image can be read
     for row in chain([("path", "class", "confidence"), first], rows):
         sys.stdout.write(commands.csv_line(*row))

@@ -7,8 +7,9 @@ import shlex
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -106,10 +107,10 @@ def _left_out(domain: PreparedDomain) -> Iterator[str]:
                     yield f"{row['path']}: {row['reason']}"
 
 
-def predictions(adaptation: Adaptation, images: Path) -> Iterator[tuple[str, str, str]]:
+def predictions(backbone: Backbone, domain: Domain, images: Path) -> Iterator[tuple[str, str, str]]:
     """(path, class, confidence) of every readable picture, a few hundred at a time."""
-    names = adaptation.backbone.class_names_of(adaptation.domain)
-    size = adaptation.backbone.network.config.image_size
+    names, size = backbone.class_names_of(domain), backbone.network.config.image_size
+    adaptation = Adaptation(backbone, domain, 0, {})
     if images.suffix.lower() == ".npz":
         pixels = read_images(images, size)
         batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
@@ -134,7 +135,7 @@ def evaluation(
     """Lines with the accuracy on a test split: in all, then class by class."""
     own = task_name(domain)
     is_own = not backbone.knowledge and own in backbone.network.domains
-    chosen = chosen_domain(backbone, adapter, own if is_own else None)
+    chosen = chosen_domain(backbone, adapter, own if is_own and adapter is None else None)
     names, size = backbone.class_names_of(chosen), backbone.network.config.image_size
     test = labelled_test_split(domain, names, size, data_root)
     if not 0 <= test.labels.min() <= test.labels.max() < len(names):
@@ -144,7 +145,8 @@ def evaluation(
         )
     logits = predict_logits(backbone.network, chosen, test.images)
     right = probabilities(logits).argmax(dim=1).numpy() == test.labels
-    yield f"accuracy {100 * right.mean():.2f} % of {len(test):,} test images"
+    kind = "pictures of the folder" if Path(domain).is_dir() else "test images"
+    yield f"accuracy {100 * right.mean():.2f} % of {len(test):,} {kind}"
     for label in np.unique(test.labels):
         of_class = test.labels == label
         yield (
@@ -154,6 +156,8 @@ def evaluation(
 
 def chosen_domain(backbone: Backbone, adapter: Path | None, name: str | None = None) -> Domain:
     """The adapter's domain, the backbone's domain of this name, or the plain source-only one."""
+    if adapter is not None and name is not None:
+        raise ValueError("--adapter and --domain both name a domain; leave one of the two out")
     if adapter is not None:
         return load_adaptation(adapter, backbone).domain
     if name is not None:
@@ -171,8 +175,6 @@ def chosen_domain(backbone: Backbone, adapter: Path | None, name: str | None = N
 
 def exported(backbone: Path, adapter: Path | None, domain: str | None, out: Path) -> Iterator[str]:
     """Export one domain of a backbone, or an adapter's, to `out`; lines that say what it is."""
-    if adapter is not None and domain is not None:
-        raise ValueError("--adapter and --domain both name a domain; leave one of the two out")
     check_format(out)
     check_output(out, backbone, *([] if adapter is None else [adapter]))
     loaded = load_backbone(backbone)
@@ -255,8 +257,14 @@ def description(path: Path) -> Iterator[str]:
     yield f"notes: {metadata['notes']}"
     for name, tensor in tensors.items():
         if name.endswith("mixture.xi"):
-            yield f"{name}: mixture weights, a line a layer"
+            yield f"mixture weights of {_domain_of(name, metadata)}, a line a layer"
             yield from _drawn(tensor.softmax(dim=-1))
+
+
+def _domain_of(name: str, metadata: Mapping[str, Any]) -> str:
+    """The domain that a tensor `network.domains._domains.<number>...` of a file belongs to."""
+    numbers = [part for part in name.split(".") if part.isdigit()]
+    return metadata["domains"][int(numbers[0])] if numbers else metadata["domain"]
 
 
 def _drawn(mixture: Tensor) -> Iterator[str]:

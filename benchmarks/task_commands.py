@@ -1,5 +1,6 @@
 """What `da-compose train-tasks` and `transfer` do, and the labelled tasks that they are given."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from benchmarks.training import domain_name, domain_notes, usual_patch_size
 from da_compose import load_backbone
 from da_compose.images import ImageSet
 from da_compose.parallel import process_0_first, rank
-from da_compose.tasks import Task, train_tasks
+from da_compose.tasks import XI_RATE, Task, train_tasks
 from da_compose.training_run import discard_state
 from da_compose.transfer import MEAN, NEAREST, PARTS, RANDOM, USUAL, trained_parts, transfer
 from data_prep import (
@@ -56,11 +57,17 @@ def read_task(name: str, size: int, data_root: Path | None) -> LabelledTask:
 
 
 def _read_folder(folder: Path, size: int) -> LabelledTask:
-    _, classes = read_tree(folder)
+    pictures, classes = read_tree(folder)
     if len(classes) < 2:
         raise ValueError(
             f"{folder} holds one class, {', '.join(classes)}; expected at least two, as "
             "<class>/<picture>"
+        )
+    counts = Counter(classes[label] for label in pictures.labels)
+    if lonely := [name for name in classes if counts[name] < 2]:
+        raise ValueError(
+            f"{folder} holds fewer than two pictures of {', '.join(lonely)}; one trains, another "
+            "is held out: add some, or leave the class out"
         )
     tree = PictureBenchmark(
         name=folder.parent.name,
@@ -101,6 +108,7 @@ def train_named_tasks(
         recipe.pretraining,
         steps=steps,
         domains_a_step=tasks_a_step,
+        xi_rate=XI_RATE,
         regularization=mixtures.regularization,
         seed=seed,
     )

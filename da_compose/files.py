@@ -30,7 +30,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Write tensors and JSON metadata to one safetensors file, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, {"da_compose": json.dumps(metadata, sort_keys=True)})
+        try:
+            save_file(contiguous, temporary, {"da_compose": json.dumps(metadata, sort_keys=True)})
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written ({error}); is the disk full?") from error
 
 
 def load_tensors(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

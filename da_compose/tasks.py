@@ -15,6 +15,9 @@ from da_compose.network import CompositionalNetwork, NetworkConfig
 from da_compose.pretraining import PretrainConfig
 from da_compose.training_run import pretrain
 
+# Usual `xi_rate` of tasks: at that of adaptation's sources, 3, their xi hardly part in a short run
+XI_RATE = 30.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:

@@ -12,6 +12,7 @@ from da_compose import PRESETS, NetworkConfig
 from da_compose.pretraining import PretrainConfig
 from da_compose.regularizers import Regularization
 from da_compose.signature import SIGNATURES, make_signature
+from da_compose.tasks import XI_RATE
 from da_compose.transfer import MEAN, NEAREST, PARTS, RANDOM
 from data_prep import (
     PreparedDomain,
@@ -24,7 +25,6 @@ from data_prep import (
 NETWORK = PRESETS["small"]  # 16 layers x 4 templates
 SIGNATURE_LAYERS = 12  # as in the paper's example of a progressive signature
 DEPTHS = (4, 8, 16)
-XI_RATE = 30.0  # trainings are short: at adaptation's rate of 3, xi hardly leaves its start
 LEARNED = "learned"
 REGULARIZED = {
     "learned, min-entropy": Regularization(min_entropy=1.0),

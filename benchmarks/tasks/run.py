@@ -169,7 +169,9 @@ def _measure_transfer(
 def hardened_accuracy(backbone: Backbone, domain: Domain, data: Any) -> float:
     """Percent of the test split after each layer is its main template, with new statistics."""
     network = backbone.network
-    images = to_input(data.train.images[:STATISTICS_IMAGES], network.config.image_channels)
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    chosen = order[:STATISTICS_IMAGES].numpy()
+    images = to_input(data.train.images[chosen], network.config.image_channels)
     hardened = harden(domain)
     hardened.set_statistics(*estimate_statistics(network, hardened, images.split(BATCH)))
     return accuracy(backbone, hardened.eval(), data.test)

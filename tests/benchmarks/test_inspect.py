@@ -15,7 +15,7 @@ def shown_adapter(backbone, xi: Tensor, path) -> list[str]:
     network: CompositionalNetwork = backbone.network
     save_adapter(path, backbone, network.new_domain("new", xi), {})
     lines = succeed("inspect", path).stdout.splitlines()
-    return lines[lines.index("mixture.xi: mixture weights, a line a layer") + 1 :]
+    return lines[lines.index("mixture weights of new, a line a layer") + 1 :]
 
 
 def test_a_one_hot_mixture_is_drawn_as_its_signature(backbone, tmp_path):
@@ -48,6 +48,8 @@ def test_every_domain_of_a_backbone_is_drawn(user_files):
     domains = load_backbone(user_files.backbone).network.domains
     assert len(figures) == len(domains) == 2
     assert len(drawn) == 2 * len(domains)
+    titles = [line for line in lines if line.startswith("mixture weights of ")]
+    assert titles == [f"mixture weights of {name}, a line a layer" for name in domains.names]
     for line, domain in zip(figures, domains, strict=True):
         mean = float(domain.mixture().max(dim=1).values.mean())
         assert float(line.rpartition(" ")[2]) == pytest.approx(mean, abs=0.005)

@@ -235,7 +235,7 @@ def test_evaluate_on_a_folder_agrees_with_predict(tree, backbone, tmp_path):
     _, *rows = read_csv(succeed("predict", *options, site))
     right = [Path(path).parent.name == label for path, label, _ in rows]
     said = succeed("evaluate", *options, "--domain", site).stdout.splitlines()
-    assert said[0] == f"accuracy {100 * sum(right) / 10:.2f} % of 10 test images"
+    assert said[0] == f"accuracy {100 * sum(right) / 10:.2f} % of 10 pictures of the folder"
     assert [line.split()[1] for line in said[1:]] == ["bed:", "sofa:"]
 
 
@@ -243,7 +243,7 @@ def test_evaluate_lists_broken_pictures_and_refuses_unknown_classes(tree, backbo
     site = tree / "site-7"
     (site / "bed" / "a.png").write_bytes(b"")
     result = succeed("evaluate", "--backbone", backbone, "--domain", site)
-    assert "of 10 test images" in result.stdout
+    assert "of 10 pictures of the folder" in result.stdout
     assert f"{site / 'bed' / 'a.png'}: the file is empty" in result.stderr
     write_domain(site, ("chair",))
     assert "chair" in refuse("evaluate", "--backbone", backbone, "--domain", site)
@@ -279,7 +279,7 @@ def test_a_thousand_pictures_of_which_thirty_are_broken(tree, tmp_path):
     assert len(predicted.stdout.splitlines()) == 971
     good = sorted(path for path in site.rglob("*.*") if path not in broken)
     assert [row[0] for row in read_csv(predicted)[1:]] == [str(path) for path in good]
-    assert "of 970 test images" in evaluated.stdout
+    assert "of 970 pictures of the folder" in evaluated.stdout
 
 
 def test_odd_names_of_files_come_whole_through_every_command(tree, backbone, tmp_path):
@@ -300,4 +300,4 @@ def test_odd_names_of_files_come_whole_through_every_command(tree, backbone, tmp
     assert len(expected) == 10 + len(odd)
     assert {row[0] for row in found[1:]} == expected
     assert b"broken-" not in predicted.stdout_bytes and "broken-" in predicted.stderr
-    assert "of 18 test images" in succeed("evaluate", *options, "--domain", site).stdout
+    assert "of 18 pictures of the folder" in succeed("evaluate", *options, "--domain", site).stdout

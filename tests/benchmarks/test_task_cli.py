@@ -120,7 +120,7 @@ def test_a_new_task_goes_the_whole_round(bank, root, rooms):
     new = rooms.rename(root.parent / "other-rooms")
     adapter, said = transferred(bank, new, root)
     assert [line.split(":")[0] for line in said] == [
-        "start kmnist", "start my-rooms", "start mean", "other-rooms", f"wrote {adapter}",
+        "start mean", "start kmnist", "start my-rooms", "other-rooms", f"wrote {adapter}",
     ]  # fmt: skip
     files = ("--backbone", bank, "--adapter", adapter)
     header, *rows = csv.reader(io.StringIO(succeed("predict", *files, new).stdout))
@@ -128,7 +128,7 @@ def test_a_new_task_goes_the_whole_round(bank, root, rooms):
     assert {row[1] for row in rows} <= set(ROOMS)
     total, *classes = succeed("evaluate", *files, "--domain", new).stdout.splitlines()
     right = sum(Path(path).parent.name == found for path, found, _ in rows)
-    assert total == f"accuracy {100 * right / 15:.2f} % of 15 test images"
+    assert total == f"accuracy {100 * right / 15:.2f} % of 15 pictures of the folder"
     assert [line.split()[1] for line in classes] == [f"{name}:" for name in ROOMS]
     shown = succeed("inspect", adapter).stdout.splitlines()
     assert "classes: bed, lamp, sofa" in shown and "domain: other-rooms" in shown
@@ -136,10 +136,29 @@ def test_a_new_task_goes_the_whole_round(bank, root, rooms):
     assert "domain other-rooms," in exported and "class probabilities, (batch, 3)" in exported
 
 
+def test_a_task_of_the_backbone_predicts_by_its_name(bank, rooms):
+    printed = succeed("predict", "--backbone", bank, "--domain", "my-rooms", rooms).stdout
+    rows = [*csv.reader(io.StringIO(printed))]
+    assert len(rows) == 16
+    assert {row[1] for row in rows[1:]} <= set(ROOMS)
+    neither = call("predict", "--backbone", bank, rooms)
+    assert "expected --adapter, or as --domain one of its own: kmnist, my-rooms" in neither.stderr
+    both = call("predict", "--backbone", bank, "--adapter", bank, "--domain", "kmnist", rooms)
+    assert "leave one of the two out" in both.stderr
+
+
+def test_a_class_of_one_picture_is_named(rooms, tmp_path):
+    for picture in sorted((rooms / "lamp").iterdir())[1:]:
+        picture.unlink()
+    refused = call("train-tasks", tmp_path / "backbone.safetensors", "--task", rooms, "--steps", 1)
+    assert refused.exit_code == 1
+    assert "fewer than two pictures of lamp" in refused.stderr
+
+
 def test_domains_of_a_pretrained_backbone_are_starts_too(user_files, root):
     adapter, said = transferred(user_files.backbone, "kmnist", root, "--start", "nearest")
     compared = [line.split()[1] for line in said if line.startswith("start ")]
-    assert compared == ["mnist:", "meter:", "mean:"]
+    assert compared == ["mean:", "mnist:", "meter:"]
     assert said[-1].rpartition(" ")[2] + ":" in compared
     files = ("--backbone", user_files.backbone, "--adapter", adapter, "--data", root)
     tested = succeed("evaluate", *files, "--domain", "kmnist").stdout.splitlines()

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from da_compose import files
 from da_compose.files import load_tensors, replacing, save_tensors
@@ -31,6 +32,16 @@ def test_one_of_several_kinds_is_accepted(tmp_path: Path) -> None:
     assert load_tensors(tmp_path / "file", "a", "b") == ({}, {"kind": "b"})
     with pytest.raises(ValueError, match="holds a b, expected a a or c"):
         load_tensors(tmp_path / "file", "a", "c")
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SafetensorError("I/O error")
+
+    monkeypatch.setattr(files, "save_file", fail)
+    with pytest.raises(OSError, match=r"file cannot be written \(I/O error\); is the disk full"):
+        save_tensors(tmp_path / "file", {}, {"kind": "test"})
+    assert not [*tmp_path.iterdir()]
 
 
 def test_missing_folders_are_made(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from benchmarks.speed.bench import markdown as speed_markdown
 from benchmarks.speed.bench import read_speed_rows
 from benchmarks.tables import insert_between_markers, markdown
 from benchmarks.tasks.bench import texts
-from benchmarks.tasks.run import read_task_rows
+from benchmarks.tasks.claims import claims_markdown
+from benchmarks.tasks.run import TaskRow, read_task_rows
 from benchmarks.tasks.tables import TABLES as TASK_TABLES
 from da_compose.files import replacing
 
@@ -32,10 +33,24 @@ def of_speed(folder: Path) -> str:
     return speed_markdown(rows) if rows else ""
 
 
+def full_task_rows(folder: Path) -> list[TaskRow]:
+    """Rows of the tasks benchmark of profile full, on the data of the last of them."""
+    rows = [row for row in read_task_rows(folder) if row.profile == PROFILE]
+    last = rows[-1].data_fingerprint if rows else ""
+    return [row for row in rows if row.data_fingerprint == last]
+
+
+def of_claims(folder: Path) -> str:
+    """The paper's claims beside our margins; nothing where there are no rows."""
+    rows = full_task_rows(folder)
+    return claims_markdown(rows) if rows else ""
+
+
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "digits": of_rows(markdown),
     "pacs": of_rows(rotation_markdown),
     "emoji": of_rows(markdown, "quick"),
+    "tasks": of_claims,
     "speed": of_speed,
 }
 
@@ -43,12 +58,9 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
 def update_docs(docs: Path, results: Path) -> None:
     """Make anew the tables of `docs/signatures.md` and the like, each part's own, and its claims.
 
-    Of the rows of profile full on the data of the last of them. Raises ValueError where a page
-    lacks markers.
+    Raises ValueError where a page lacks markers.
     """
-    rows = [row for row in read_task_rows(results / "tasks") if row.profile == PROFILE]
-    last = rows[-1].data_fingerprint if rows else ""
-    rows = [row for row in rows if row.data_fingerprint == last]
+    rows = full_task_rows(results / "tasks")
     for part in TASK_TABLES:
         if own := [row for row in rows if row.part == part]:
             page = docs / f"{part}.md"

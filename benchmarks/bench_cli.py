@@ -19,7 +19,7 @@ from benchmarks.measure import ROOT
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.pictures import ALL, PICTURES, load_pictures
 from benchmarks.plan import NETWORKS, STRATEGIES, Benchmark
-from benchmarks.readme import update_docs, update_readme
+from benchmarks.readme import update_pages
 from benchmarks.report import RESULTS, write_report
 from benchmarks.speed.bench import SUITES, bench_speed
 from benchmarks.speed.setting import Setting
@@ -291,6 +291,5 @@ def report_command(results: Path, readme: Path | None) -> None:
     """
     write_report(results)
     if readme:
-        update_readme(readme, results.parent)
-        update_docs(readme.parent / "docs", results.parent)
+        update_pages(readme, results.parent)
     click.echo(f"tables and plots are in {results}")

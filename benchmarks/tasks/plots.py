@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.plots import DPI, save_figure
 from benchmarks.tasks.claims import filter_of, joint_mixtures, set_of
@@ -46,7 +47,8 @@ def plot_organization(rows: Sequence[TaskRow], path: Path, caption: str) -> None
         panels[2].plot(layers, mean, marker="o", color=colour, label=f"tasks of {label}")
         panels[2].fill_between(layers, mean - deviation, mean + deviation, color=colour, alpha=0.2)
     panels[2].axhline(0, color="0.5", linewidth=0.8)
-    panels[2].set_title("Closer than other tasks by (band: std over seeds)", fontsize=10)
-    panels[2].set_xlabel("Layer")
+    panels[2].set_title("Closer than other tasks, by layer", fontsize=10)
+    panels[2].set_xlabel("Layer (bands: std over seeds)")
+    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[2].legend(fontsize=8)
     save_figure(figure, path, caption)

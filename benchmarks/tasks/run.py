@@ -19,7 +19,7 @@ from da_compose.mixture import MixtureWeights
 from da_compose.signature import harden
 from da_compose.statistics import estimate_statistics
 from da_compose.tasks import Task, parameters_behind, train_tasks
-from da_compose.training_run import discard_state
+from da_compose.training_run import STATE, discard_state
 from da_compose.transfer import PARTS, USUAL, trained_parts, transfer
 
 STATISTICS_IMAGES = 2_000  # for a hardened network
@@ -42,7 +42,7 @@ class TaskRow:
     data_fingerprint: str
     accuracy: float  # percent of the test split
     total_parameters: int  # of all that this setting's tasks depend on
-    seconds: float
+    seconds: float  # of training; 0: not known, as it was interrupted
     peak_memory_mb: float
     found: dict[str, Any]  # more that was measured
     commit: str
@@ -94,6 +94,7 @@ def trained(job: TaskJob, data: TaskData, folder: Path) -> tuple[Backbone, dict[
     path = folder / "backbone.safetensors"
     if not path.exists():
         tasks = [task_of(name, data, data.domains[name].train) for name in job.tasks]
+        resumed = (folder / STATE).exists()
         with measure.measured() as took:
             backbone = train_tasks(
                 tasks,
@@ -103,7 +104,7 @@ def trained(job: TaskJob, data: TaskData, folder: Path) -> tuple[Backbone, dict[
                 own_batch_norm=job.own_batch_norm,
                 show_progress=False,
             )
-        backbone.notes["seconds"] = round(took.seconds, 2)
+        backbone.notes["seconds"] = 0.0 if resumed else round(took.seconds, 2)
         backbone.notes["peak_memory_mb"] = round(took.peak_memory_mb, 1)
         backbone.save(path)
         discard_state(folder)

@@ -18,7 +18,7 @@ from benchmarks.tasks.plan import (
 )
 from benchmarks.tasks.run import TaskRow
 from da_compose.signature import SIGNATURES, format_signature, num_runs, sharpness, signature_of
-from da_compose.transfer import MEAN, NEAREST, RANDOM
+from da_compose.transfer import MEAN, NEAREST, PARTS, RANDOM
 
 NONE = "-"
 SETTINGS = (LEARNED, *REGULARIZED, *SIGNATURES)
@@ -109,13 +109,14 @@ def depth_markdown(rows: Sequence[TaskRow]) -> str:
             str(layers),
             *(spread(row.accuracy for row in found) for found in of_task),
             *(f"{found[0].total_parameters:,}" if found else NONE for found in of_task),
-            *(spread(row.seconds for row in found) for found in of_task),
+            *(spread(row.seconds for row in found if row.seconds) for found in of_task),
         ))  # fmt: skip
     header = ("Layers", *tasks, *(f"{task}: parameters" for task in tasks),
               *(f"{task}: seconds" for task in tasks))  # fmt: skip
     text = (
         "A bank of 4 templates in 4, 8 and 16 layers by the progressive signature: equal "
-        "parameters, more computation. Seconds: of training, one thread, beside other work."
+        "parameters, more computation. Seconds: of trainings without interruption, one thread, beside other "
+        "work."
     )
     return f"{caption(rows, text)}\n\n{table(header, lines)}\n"
 
@@ -146,7 +147,7 @@ def transfer_markdown(rows: Sequence[TaskRow]) -> str:
     lines = []
     for task in tasks:
         few = pick(rows, task=task, labels=FEW_LABELS)
-        chosen = [row.found["start"] for row in pick(few, start=NEAREST)]
+        chosen = [row.found["start"] for row in pick(few, start=NEAREST, trains=PARTS)]
         for start in starts:
             by_part = (spread(accuracies(few, start=start, trains=t)) for t in COMPARED)
             count = f"{chosen.count(start)} of {len(chosen)}" if start != RANDOM else NONE
@@ -170,10 +171,10 @@ def transfer_markdown(rows: Sequence[TaskRow]) -> str:
     text = (
         f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}. First table: "
         f"{FEW_LABELS} labels a class; start: whose ξ, γ and β the new task begins with; {MEAN}: "
-        f"the tasks' mean; {RANDOM}: a random ξ and the mean γ, β; chosen: how often the training "
-        "labels choose this start, without training. Second table: from the chosen start; beyond "
-        "logits: learned numbers besides the logits', of two heads. Batch-norm statistics are "
-        "the new task's in all rows."
+        f"the tasks' mean; {RANDOM}: a random ξ and the mean γ, β; chosen: in how many "
+        "seeds the training labels choose this start, without training. Second table: from the "
+        "chosen start; beyond logits: learned numbers besides the logits', of two heads. "
+        "Batch-norm statistics are the new task's in all rows."
     )
     return f"{caption(rows, text)}\n\n{of_starts}\n\n{curve}\n"
 

@@ -115,8 +115,8 @@ def depth_markdown(rows: Sequence[TaskRow]) -> str:
               *(f"{task}: seconds" for task in tasks))  # fmt: skip
     text = (
         "A bank of 4 templates in 4, 8 and 16 layers by the progressive signature: equal "
-        "parameters, more computation. Seconds: of trainings without interruption, one thread, beside other "
-        "work."
+        "parameters, more computation. Seconds: of trainings without interruption, one thread, "
+        "beside other work."
     )
     return f"{caption(rows, text)}\n\n{table(header, lines)}\n"
 

@@ -42,6 +42,7 @@ TRAINED = (
     PARTS,
 )
 COMPARED = TRAINED[2:]  # from every start
+CURVE_STARTS = (NEAREST, RANDOM)  # with every number of labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,16 +247,17 @@ def _transfer(profile: TaskProfile, chosen: TaskBenchmark, seed: int) -> Iterato
         for trains in COMPARED:
             for start in (*chosen.sets, MEAN, RANDOM):
                 cells.append(Cell(task=task, start=start, trains=trains, labels=FEW_LABELS))
-        for trains in TRAINED:
-            for labels in profile.labels:
-                cells.append(Cell(task=task, start=NEAREST, trains=trains, labels=labels))
+        for start in CURVE_STARTS:
+            for trains in TRAINED:
+                for labels in profile.labels:
+                    cells.append(Cell(task=task, start=start, trains=trains, labels=labels))
     yield {
         "setting": "bank",
         "tasks": chosen.sets,
         "network": NETWORK,
         "pretraining": _together(profile.bank_steps, seed),
         "own_batch_norm": True,
-        "cells": tuple(cells),
+        "cells": tuple(dict.fromkeys(cells)),
     }
 
 

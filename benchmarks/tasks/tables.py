@@ -1,12 +1,14 @@
 """Rows of the tasks benchmark to a captioned Markdown table a part."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from statistics import fmean, stdev
 
 import torch
 
 from benchmarks.tasks.plan import (
     COMPARED,
+    CURVE_STARTS,
     COMPOSITIONAL,
     DEPTHS,
     FEW_LABELS,
@@ -157,23 +159,26 @@ def transfer_markdown(rows: Sequence[TaskRow]) -> str:
     counts = sorted({row.labels for row in rows}, key=lambda n: float("inf") if n is None else n)
     lines = []
     for task in tasks:
-        for trains in TRAINED:
-            own = pick(rows, task=task, start=NEAREST, trains=trains)
+        for start, trains in product(CURVE_STARTS, TRAINED):
+            own = pick(rows, task=task, start=start, trains=trains)
             if not own:
                 continue
             learned = dict(own[0].found["learned_parameters"])
             logits = learned.pop("logits", 0)
             by_labels = (spread(accuracies(own, labels=count)) for count in counts)
             numbers = f"{logits:,}", f"{sum(learned.values()):,}"
-            lines.append((task, trained_in_words(trains), *by_labels, *numbers))
+            words = "chosen" if start == NEAREST else start
+            lines.append((task, words, trained_in_words(trains), *by_labels, *numbers))
     names = ("all labels" if count is None else f"{count} a class" for count in counts)
-    curve = table(("New task", "Learned", *names, "Logits", "Beyond logits"), lines, texts=2)
+    curve = table(
+        ("New task", "Start", "Learned", *names, "Logits", "Beyond logits"), lines, texts=3
+    )
     text = (
         f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}. First table: "
         f"{FEW_LABELS} labels a class; start: whose ξ, γ and β the new task begins with; {MEAN}: "
         f"the tasks' mean; {RANDOM}: a random ξ and the mean γ, β; chosen: in how many "
         "seeds the training labels choose this start, without training. Second table: from the "
-        "chosen start; beyond logits: learned numbers besides the logits', of two heads. "
+        "chosen start and a random one; beyond logits: learned numbers besides the logits', of two heads. "
         "Batch-norm statistics are the new task's in all rows."
     )
     return f"{caption(rows, text)}\n\n{of_starts}\n\n{curve}\n"

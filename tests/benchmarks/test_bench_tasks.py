@@ -146,7 +146,13 @@ def test_tables_and_figure_are_made_of_rows_alone(
         assert (results / f"{name}-{part}.md").read_text() == text
     assert (results / f"{name}-organization.png").read_bytes()[:4] == b"\x89PNG"
     transfer = (results / f"{name}-transfer.md").read_text()
-    for words in ("| usps | random |", "| usps | logits + γ, β + ξ |", "2 a class", "seeds: 0, 1."):
+    for words in (
+        "| usps | random |",
+        "| usps | chosen | logits + γ, β + ξ |",
+        "| usps | random | logits |",
+        "2 a class",
+        "seeds: 0, 1.",
+    ):
         assert words in transfer
     tasks = (results / f"{name}-tasks.md").read_text()
     single = [row for row in rows if row.setting == "single" and row.seed == 0]

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.tasks.plan import (
     COMPARED,
-    CURVE_STARTS,
     COMPOSITIONAL,
+    CURVE_STARTS,
     DEPTHS,
     FEW_LABELS,
     LEARNED,
@@ -178,8 +178,8 @@ def transfer_markdown(rows: Sequence[TaskRow]) -> str:
         f"{FEW_LABELS} labels a class; start: whose ξ, γ and β the new task begins with; {MEAN}: "
         f"the tasks' mean; {RANDOM}: a random ξ and the mean γ, β; chosen: in how many "
         "seeds the training labels choose this start, without training. Second table: from the "
-        "chosen start and a random one; beyond logits: learned numbers besides the logits', of two heads. "
-        "Batch-norm statistics are the new task's in all rows."
+        "chosen start and a random one; beyond logits: learned numbers besides the logits', of two "
+        "heads. Batch-norm statistics are the new task's in all rows."
     )
     return f"{caption(rows, text)}\n\n{of_starts}\n\n{curve}\n"
 

@@ -205,13 +205,14 @@ class CompositionalNetwork(nn.Module):
 
         They are 2 F numbers: 7,728 for the digits network.
         """
+        if domain.gamma is not None:
+            return
         adapter, output = domain.input_adapter or self.input_adapter, self.output_adapter
         blocks = self.templates.mix(domain.mixture())
         gammas = adapter.gamma, blocks.gamma, output.before_gamma, output.after_gamma
         betas = adapter.beta, blocks.beta, output.before_beta, output.after_beta
-        if domain.gamma is None:
-            domain.gamma = nn.Parameter(torch.cat([part.flatten() for part in gammas]))
-            domain.beta = nn.Parameter(torch.cat([part.flatten() for part in betas]))
+        domain.gamma = nn.Parameter(torch.cat([part.flatten() for part in gammas]))
+        domain.beta = nn.Parameter(torch.cat([part.flatten() for part in betas]))
 
     def own_heads(self, domain: Domain, class_names: tuple[str, ...], seed: int = 0) -> None:
         """Give a domain two random classifiers of its own, for these classes."""

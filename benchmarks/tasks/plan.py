@@ -13,7 +13,7 @@ from da_compose.pretraining import PretrainConfig
 from da_compose.regularizers import Regularization
 from da_compose.signature import SIGNATURES, make_signature
 from da_compose.tasks import XI_RATE
-from da_compose.transfer import MEAN, NEAREST, PARTS, RANDOM
+from da_compose.transfer import MEAN, NEAREST, PARTS, RANDOM, USUAL
 from data_prep import (
     PreparedDomain,
     TaskBenchmark,
@@ -140,7 +140,12 @@ class TaskJob:
         """All that its cells depend on, besides what a row names."""
         if self.part != "transfer":
             return self.identity
-        return self.identity | {"transfer_steps": self.profile.transfer_steps}
+        return self.identity | {"transfer": without_what_is_off(asdict(self.transfer))}
+
+    @property
+    def transfer(self) -> PretrainConfig:
+        """How a new task is learned on the bank."""
+        return replace(USUAL, steps=self.profile.transfer_steps, seed=self.seed)
 
     def folder(self, runs: Path) -> Path:
         """Where the network lies; another identity gives another folder."""

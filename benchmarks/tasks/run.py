@@ -1,7 +1,7 @@
 """The cells of the tasks benchmark: train a network once, measure each cell, append its row."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from da_compose.signature import harden
 from da_compose.statistics import estimate_statistics
 from da_compose.tasks import Task, parameters_behind, train_tasks
 from da_compose.training_run import STATE, discard_state
-from da_compose.transfer import PARTS, USUAL, trained_parts, transfer
+from da_compose.transfer import PARTS, trained_parts, transfer
 
 STATISTICS_IMAGES = 2_000  # for a hardened network
 BATCH = 200
@@ -143,14 +143,13 @@ def _measure_transfer(
     train = domain.train
     if cell.labels is not None:
         train = ImageSet(*draw_labelled(train, cell.labels, job.seed))
-    config = replace(USUAL, steps=job.profile.transfer_steps, seed=job.seed)
     with measure.measured() as spent:
         new = transfer(
             backbone,
             task_of(cell.task, data, train),
             start=cell.start,
             trains=cell.trains,
-            config=config,
+            config=job.transfer,
         )
     learned = {
         part: sum(parameter.numel() for parameter in trained_parts(new.domain, [part]))

@@ -1,4 +1,4 @@
-"""`da-compose bench tasks`: rows, a table a part, the claims and the figure."""
+"""`da-compose bench tasks`: rows, a table a part, the claims and the figures."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,12 +6,16 @@ from pathlib import Path
 from benchmarks.grid import run_grid
 from benchmarks.tasks.claims import claims_markdown
 from benchmarks.tasks.plan import TaskData, TaskProfile, plan_tasks
-from benchmarks.tasks.plots import plot_organization
+from benchmarks.tasks.plots import plot_few_shots, plot_organization
 from benchmarks.tasks.run import TaskRow, read_task_rows, run_job
-from benchmarks.tasks.tables import TABLES
+from benchmarks.tasks.tables import TABLES, source_of
 from da_compose.files import replacing
 
 CLAIMS = "claims"
+FIGURES = {
+    "tasks": (plot_organization, "organization"),
+    "transfer": (plot_few_shots, "few-shots"),
+}
 
 
 def bench_tasks(
@@ -24,7 +28,7 @@ def bench_tasks(
     processes: int,
     say: Callable[[str], None],
 ) -> None:
-    """Run every unfinished cell of the parts, then make tables and figure of all rows."""
+    """Run every unfinished cell of the parts, then make tables and figures of all rows."""
     chosen = data.chosen
     say(f"tasks: {', '.join(chosen.tasks)}; then: {', '.join(chosen.transfer)}")
     say(f"data: {chosen.origin}")
@@ -36,7 +40,7 @@ def bench_tasks(
 
 
 def write_task_report(folder: Path) -> None:
-    """For every profile and data of the rows: a table a part, the claims, the figure."""
+    """For every profile and data of the rows: a table a part, the claims, the figures."""
     parted: dict[str, list[TaskRow]] = {}
     for row in read_task_rows(folder):
         parted.setdefault(f"{row.profile}-{row.data_fingerprint[:6]}", []).append(row)
@@ -44,10 +48,9 @@ def write_task_report(folder: Path) -> None:
         for part, text in texts(rows).items():
             with replacing(folder / f"{name}-{part}.md") as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        if joint := [row for row in rows if row.part == "tasks"]:
-            first, seeds = joint[0], sorted({row.seed for row in joint})
-            caption = f"tasks, data: {first.data}, profile {first.profile}, seeds: {seeds}"
-            plot_organization(joint, folder / f"{name}-organization.png", caption)
+        for part, (draw, figure) in FIGURES.items():
+            if own := [row for row in rows if row.part == part]:
+                draw(own, folder / f"{name}-{figure}.png", source_of(own))
 
 
 def texts(rows: Sequence[TaskRow]) -> dict[str, str]:

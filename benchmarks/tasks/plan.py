@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ REGULARIZED = {
 COMPOSITIONAL, PATCHES, SINGLE = "compositional", "patches", "single"
 STATISTICS_BATCHES = 30
 TASKS_A_STEP = 3  # of the nine
-FEW_LABELS = 20  # images of each class, where starts are compared
 # What is learned of a new task, from least to most
 TRAINED = (
     ("logits",),
@@ -41,8 +41,6 @@ TRAINED = (
     ("logits", "batch_norm"),
     PARTS,
 )
-COMPARED = TRAINED[2:]  # from every start
-CURVE_STARTS = (NEAREST, RANDOM)  # with every number of labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +60,11 @@ class TaskProfile:
 PROFILES = {
     "quick": TaskProfile(
         name="quick", seeds=(0,), alone_steps=200, joint_steps=360, bank_steps=200,
-        transfer_steps=80, new_tasks=1, labels=(5, FEW_LABELS, None),
+        transfer_steps=80, new_tasks=1, labels=(5, 20, None),
     ),
     "full": TaskProfile(
         name="full", seeds=(0, 1, 2), alone_steps=400, joint_steps=720, bank_steps=300,
-        transfer_steps=80, new_tasks=3, labels=(5, FEW_LABELS, 100, None),
+        transfer_steps=80, new_tasks=3, labels=(5, 20, 100, None),
     ),
 }  # fmt: skip
 
@@ -246,23 +244,23 @@ def _tasks(profile: TaskProfile, chosen: TaskBenchmark, seed: int) -> Iterator[d
 
 
 def _transfer(profile: TaskProfile, chosen: TaskBenchmark, seed: int) -> Iterator[dict[str, Any]]:
-    """New tasks on a bank of the unfiltered ones: start, what is learned, how many labels."""
-    cells: list[Cell] = []
-    for task in chosen.transfer[: profile.new_tasks]:
-        for trains in COMPARED:
-            for start in (*chosen.sets, MEAN, RANDOM):
-                cells.append(Cell(task=task, start=start, trains=trains, labels=FEW_LABELS))
-        for start in CURVE_STARTS:
-            for trains in TRAINED:
-                for labels in profile.labels:
-                    cells.append(Cell(task=task, start=start, trains=trains, labels=labels))
+    """New tasks on a bank of the unfiltered ones: start x what is learned x number of labels."""
+    every = product(
+        chosen.transfer[: profile.new_tasks],
+        (*chosen.sets, MEAN, RANDOM, NEAREST),
+        TRAINED,
+        profile.labels,
+    )
     yield {
         "setting": "bank",
         "tasks": chosen.sets,
         "network": NETWORK,
         "pretraining": _together(profile.bank_steps, seed),
         "own_batch_norm": True,
-        "cells": tuple(dict.fromkeys(cells)),
+        "cells": tuple(
+            Cell(task=task, start=start, trains=trains, labels=labels)
+            for task, start, trains, labels in every
+        ),
     }
 
 

@@ -1,6 +1,7 @@
-"""The self-organization figure: how far apart tasks are, layer by layer (paper, Figure 2)."""
+"""Figures of the tasks benchmark: self-organization (paper, Figure 2) and transfer's few shots."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,19 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmarks.plots import DPI, save_figure
 from benchmarks.tasks.claims import filter_of, joint_mixtures, set_of
+from benchmarks.tasks.plan import TRAINED
 from benchmarks.tasks.run import TaskRow
+from benchmarks.tasks.tables import (
+    accuracies,
+    label_counts,
+    labels_in_words,
+    pick,
+    trained_in_words,
+)
 from da_compose.organization import agreement, mixture_distances
+from da_compose.transfer import NEAREST, RANDOM
+
+LINES = {NEAREST: ("chosen", "-"), RANDOM: ("random", ":")}  # what a start is called and drawn as
 
 
 def plot_organization(rows: Sequence[TaskRow], path: Path, caption: str) -> None:
@@ -51,4 +63,39 @@ def plot_organization(rows: Sequence[TaskRow], path: Path, caption: str) -> None
     panels[2].set_xlabel("Layer (bands: std over seeds)")
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[2].legend(fontsize=8)
+    save_figure(figure, path, caption)
+
+
+def plot_few_shots(rows: Sequence[TaskRow], path: Path, caption: str) -> None:
+    """Accuracy on each new task against labels a class, mean and deviation over seeds.
+
+    A colour for what is learned, a line style for the start: the chosen one and a random one.
+    """
+    tasks, counts = list(dict.fromkeys(row.task for row in rows)), label_counts(rows)
+    figure = Figure(figsize=(4.6 * len(tasks), 4.8), dpi=DPI, layout="constrained")
+    figure.suptitle("Transfer to a new task on a frozen bank")
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for panel, task in zip(panels, tasks, strict=True):
+        for (start, (name, style)), (colour, trains) in product(LINES.items(), enumerate(TRAINED)):
+            own = pick(rows, task=task, start=start, trains=trains)
+            values = [accuracies(own, labels=count) for count in counts]
+            panel.errorbar(
+                range(len(counts)),
+                [np.mean(found) if found else np.nan for found in values],
+                yerr=[np.std(found, ddof=1) if len(found) > 1 else 0 for found in values],
+                color=f"C{colour}",
+                linestyle=style,
+                marker="o",
+                markersize=3,
+                elinewidth=0.8,
+                label=f"{trained_in_words(trains)}, {name} start",
+            )
+        panel.set_title(task, fontsize=10)
+        panel.set_xticks(range(len(counts)), map(labels_in_words, counts))
+        panel.set_xlabel("Labels a class")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("Test accuracy (%)")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+    )
     save_figure(figure, path, caption)

@@ -7,11 +7,8 @@ from statistics import fmean, stdev
 import torch
 
 from benchmarks.tasks.plan import (
-    COMPARED,
     COMPOSITIONAL,
-    CURVE_STARTS,
     DEPTHS,
-    FEW_LABELS,
     LEARNED,
     PATCHES,
     REGULARIZED,
@@ -59,11 +56,18 @@ def spread(values: Iterable[float], digits: int = 1) -> str:
 
 def caption(rows: Sequence[TaskRow], text: str) -> str:
     """What was measured, on which data, profile and seeds."""
-    first, seeds = rows[0], sorted({row.seed for row in rows})
     return (
         f"{text} Accuracy in percent of the test split, mean ± standard deviation over seeds. "
+        f"{source_of(rows)}."
+    )
+
+
+def source_of(rows: Sequence[TaskRow]) -> str:
+    """Data, profile and seeds of these rows."""
+    first, seeds = rows[0], sorted({row.seed for row in rows})
+    return (
         f"Data: {first.data} ({first.data_fingerprint[:12]}); profile: {first.profile}; "
-        f"seeds: {', '.join(map(str, seeds))}."
+        f"seeds: {', '.join(map(str, seeds))}"
     )
 
 
@@ -145,43 +149,45 @@ def tasks_markdown(rows: Sequence[TaskRow]) -> str:
 def transfer_markdown(rows: Sequence[TaskRow]) -> str:
     """New tasks: which start, what is learned, how many labels."""
     tasks = list(dict.fromkeys(row.task for row in rows))
-    starts = [s for s in dict.fromkeys(row.start for row in rows) if s != NEAREST]
-    lines = []
+    starts = [start for start in dict.fromkeys(row.start for row in rows) if start != NEAREST]
+    of_cells = []
+    for task, trains, labels in product(tasks, TRAINED, label_counts(rows)):
+        own = pick(rows, task=task, trains=trains, labels=labels)
+        by_start = (spread(accuracies(own, start=start)) for start in (*starts, NEAREST))
+        of_cells.append((task, trained_in_words(trains), labels_in_words(labels), *by_start))
+    chosen = []
     for task in tasks:
-        few = pick(rows, task=task, labels=FEW_LABELS)
-        chosen = [row.found["start"] for row in pick(few, start=NEAREST, trains=PARTS)]
-        for start in starts:
-            by_part = (spread(accuracies(few, start=start, trains=t)) for t in COMPARED)
-            count = f"{chosen.count(start)} of {len(chosen)}" if start != RANDOM else NONE
-            lines.append((task, start, *by_part, count))
-    words = [trained_in_words(parts) for parts in COMPARED]
-    of_starts = table(("New task", "Start", *words, "Chosen"), lines, texts=2)
-    counts = sorted({row.labels for row in rows}, key=lambda n: float("inf") if n is None else n)
-    lines = []
-    for task in tasks:
-        for start, trains in product(CURVE_STARTS, TRAINED):
-            own = pick(rows, task=task, start=start, trains=trains)
-            if not own:
-                continue
-            learned = dict(own[0].found["learned_parameters"])
-            logits = learned.pop("logits", 0)
-            by_labels = (spread(accuracies(own, labels=count)) for count in counts)
-            numbers = f"{logits:,}", f"{sum(learned.values()):,}"
-            words = "chosen" if start == NEAREST else start
-            lines.append((task, words, trained_in_words(trains), *by_labels, *numbers))
-    names = ("all labels" if count is None else f"{count} a class" for count in counts)
-    curve = table(
-        ("New task", "Start", "Learned", *names, "Logits", "Beyond logits"), lines, texts=3
-    )
+        found = [row.found["start"] for row in pick(rows, task=task, start=NEAREST, trains=PARTS)]
+        chosen.append((task, *(f"{found.count(start)} of {len(found)}" for start in starts)))
+    learned: dict[str, int] = {}
+    for row in pick(rows, task=tasks[0]):
+        learned |= row.found["learned_parameters"]
+    numbers = [(trained_in_words([part]), f"{count:,}") for part, count in learned.items()]
     text = (
-        f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}. First table: "
-        f"{FEW_LABELS} labels a class; start: whose ξ, γ and β the new task begins with; {MEAN}: "
-        f"the tasks' mean; {RANDOM}: a random ξ and the mean γ, β; chosen: in how many "
-        "seeds the training labels choose this start, without training. Second table: from the "
-        "chosen start and a random one; beyond logits: learned numbers besides the logits', of two "
-        "heads. Batch-norm statistics are the new task's in all rows."
+        f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}; a start is the task "
+        f"whose ξ, γ and β the new one begins with; {MEAN}: the tasks' mean; {RANDOM}: a random ξ "
+        "and the mean γ, β; chosen: by the training labels, without training. Batch-norm "
+        "statistics are the new task's in all rows."
     )
-    return f"{caption(rows, text)}\n\n{of_starts}\n\n{curve}\n"
+    parts = (
+        caption(rows, text),
+        table(("New task", "Learned", "Labels a class", *starts, "chosen"), of_cells, texts=3),
+        "How often the training labels choose a start, over seeds and numbers of labels:",
+        table(("New task", *starts), chosen),
+        f"Learned numbers of {tasks[0]}, in two heads:",
+        table(("Part", "Numbers"), numbers),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def label_counts(rows: Iterable[TaskRow]) -> list[int | None]:
+    """Numbers of labels a class, rising; None, all of them, comes last."""
+    return sorted({row.labels for row in rows}, key=lambda n: float("inf") if n is None else n)
+
+
+def labels_in_words(count: int | None) -> str:
+    """A number of labels a class, as tables and plots call it."""
+    return "all" if count is None else str(count)
 
 
 TABLES: Mapping[str, Callable[[Sequence[TaskRow]], str]] = {

@@ -132,7 +132,7 @@ def test_learned_numbers_of_a_new_task_are_counted_by_part(
     assert counts[("logits", "batch_norm")]["batch_norm"] == 2 * TINY.num_statistics
 
 
-def test_tables_and_figure_are_made_of_rows_alone(
+def test_tables_and_figures_are_made_of_rows_alone(
     measured: Callable[..., list[TaskRow]], tmp_path: Path
 ) -> None:
     rows = measured(*PARTS)
@@ -144,13 +144,13 @@ def test_tables_and_figure_are_made_of_rows_alone(
     name = f"quick-{rows[0].data_fingerprint[:6]}"
     for part, text in texts(rows).items():
         assert (results / f"{name}-{part}.md").read_text() == text
-    assert (results / f"{name}-organization.png").read_bytes()[:4] == b"\x89PNG"
+    for figure in ("organization", "few-shots"):
+        assert (results / f"{name}-{figure}.png").read_bytes()[:4] == b"\x89PNG"
     transfer = (results / f"{name}-transfer.md").read_text()
     for words in (
-        "| usps | random |",
-        "| usps | chosen | logits + γ, β + ξ |",
-        "| usps | random | logits |",
-        "2 a class",
+        "| mean | random | chosen |",
+        "| usps | logits + γ, β + ξ | 2 |",
+        "| usps | logits | all |",
         "seeds: 0, 1.",
     ):
         assert words in transfer

@@ -1,7 +1,7 @@
 """The commands `da-compose bench ...` and `da-compose report`."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,23 @@ from benchmarks.tasks.plan import JOBS, load_task_data
 from benchmarks.tasks.plan import PROFILES as TASK_PROFILES
 from data_prep import DomainUnavailable
 
-processes_option = click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    default=os.cpu_count() or 1,
-    help="One-thread processes at a time.",
+process_options = (
+    click.option(
+        "--processes",
+        type=click.IntRange(min=1),
+        default=os.cpu_count() or 1,
+        help="One-thread processes at a time.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        default="loky",
+        help="What runs the processes: loky, on this machine; dask or ray, also on a cluster.",
+    ),
+    click.option(
+        "--scheduler",
+        help="Address of Dask's scheduler. [default: a cluster of --processes here]",
+    ),
 )
 
 
@@ -54,6 +66,17 @@ def several(
     return click.option(*names, multiple=True, type=click.Choice(values), default=default)
 
 
+def adding(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """One decorator of several options, in their order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
     """The options of every benchmark of cells."""
     folder, recipes = benchmark.name, benchmark.recipes
@@ -69,17 +92,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]"),
         click.option("--pretrain-steps", type=STEPS, help="[default: the profile's]"),
         click.option("--adapt-steps", type=STEPS, help="[default: the profile's]"),
-        processes_option,
-        click.option(
-            "--backend",
-            type=click.Choice(BACKENDS),
-            default="loky",
-            help="What runs the processes: loky, on this machine; dask or ray, also on a cluster.",
-        ),
-        click.option(
-            "--scheduler",
-            help="Address of Dask's scheduler. [default: a cluster of --processes here]",
-        ),
+        *process_options,
         click.option(
             "--runs", type=PATH, default=ROOT / "runs" / folder, help="Backbones and adapters."
         ),
@@ -90,12 +103,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         device_option,
     )
 
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return adding(options)
 
 
 def run(
@@ -252,7 +260,7 @@ def bench_speed_command(
 @several("--part", "parts", choices=JOBS)
 @click.option("--profile", type=click.Choice(list(TASK_PROFILES)), default="quick")
 @click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]")
-@processes_option
+@adding(process_options)
 @click.option("--runs", type=PATH, default=ROOT / "runs" / "tasks", help="Trained networks.")
 @click.option("--results", type=PATH, default=RESULTS / "tasks", help="Rows, tables and figure.")
 @data_option

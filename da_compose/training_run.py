@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -96,7 +97,7 @@ def load_state(trainer: Pretrainer, path: Path) -> None:
         saved = metadata.get(key, value)
         if saved != value:
             raise ValueError(
-                f"{path} was saved with another {key} ({saved}, now {value}); "
+                f"{path} was saved with another {key} ({_difference(saved, value)}); "
                 "delete it to start anew, or use another folder"
             )
     prefix = "network."
@@ -125,6 +126,16 @@ def _identity(trainer: Pretrainer) -> dict[str, object]:
         },
         "first_xi": first_xi.hexdigest()[:16],
     }
+
+
+def _difference(saved: object, now: object) -> str:
+    """What is not the same, in words: of mappings only the entries that differ."""
+    if not (isinstance(saved, dict) and isinstance(now, dict)):
+        return f"{saved}, now {now}"
+    old, new = cast(dict[str, object], saved), cast(dict[str, object], now)
+    absent = object()
+    differ = [key for key in {**old, **new} if old.get(key, absent) != new.get(key, absent)]
+    return ", ".join(f"{key} {old.get(key, 'none')}, now {new.get(key, 'none')}" for key in differ)
 
 
 def _cut_log(log: Path, step: int) -> None:

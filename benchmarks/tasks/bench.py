@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.grid import run_grid
 from benchmarks.tasks.claims import claims_markdown
@@ -25,17 +26,20 @@ def bench_tasks(
     parts: tuple[str, ...],
     runs: Path,
     results: Path,
-    processes: int,
     say: Callable[[str], None],
+    **grid: Any,
 ) -> None:
-    """Run every unfinished cell of the parts, then make tables and figures of all rows."""
+    """Run every unfinished cell of the parts, then make tables and figures of all rows.
+
+    grid: options of `run_grid`.
+    """
     chosen = data.chosen
     say(f"tasks: {', '.join(chosen.tasks)}; then: {', '.join(chosen.transfer)}")
     say(f"data: {chosen.origin}")
     for note in chosen.notes:
         say(f"note: {note}")
     jobs = plan_tasks(profile, data, parts)
-    run_grid(run_job, jobs, (data, runs, results), processes=processes)
+    run_grid(run_job, jobs, (data, runs, results), **grid)
     write_task_report(results)
 
 

@@ -186,7 +186,7 @@ def test_resume_with_another_configuration_is_refused(
 def test_resume_with_another_network_is_refused(bench: Bench, tmp_path: Path, make_network) -> None:
     bench.interrupted(tmp_path, 5)
     bench.make_network = lambda domains: make_network(domains, hidden=7)
-    with pytest.raises(ValueError, match="saved with another network"):
+    with pytest.raises(ValueError, match=r"saved with another network \(hidden \d+, now 7\);"):
         bench.run(tmp_path)
 
 

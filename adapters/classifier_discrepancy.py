@@ -26,16 +26,17 @@ class ClassifierDiscrepancy:
     """
 
     RATE: ClassVar[float] = 0.2
+    WARM_UP: ClassVar[int] = 0
 
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task
         self.source_moments = task.source_moments()
         self.critics = deepcopy(task.backbone.network.heads).requires_grad_(True)
-        self.critic_optimizer = torch.optim.Adam(
-            self.critics.parameters(), lr=HEAD_LEARNING_RATE, weight_decay=5e-4
+        self.critic_optimizer = task.adam(
+            self.critics.parameters(), HEAD_LEARNING_RATE, weight_decay=5e-4
         )
 
-    def step(self, images: Tensor) -> Mapping[str, float]:
+    def step(self, images: Tensor) -> Mapping[str, Tensor]:
         features = self.task.backbone.network.features
         _, embedding = features(images, self.task.target)  # (B, F)
         apart = moment_distance(moments(embedding), self.source_moments)
@@ -46,7 +47,7 @@ class ClassifierDiscrepancy:
             _, embedding = features(images, self.task.target)
             disagreement = discrepancy(self._criticize(embedding))
             self.task.descend(disagreement)  # step C
-        return {"moment_distance": apart.item(), "discrepancy": disagreement.item()}
+        return {"moment_distance": apart.detach(), "discrepancy": disagreement.detach()}
 
     def _step_critics(self, embedding: Tensor) -> None:
         """Step B: right on remembered source features, as far apart as possible on the target."""

@@ -39,6 +39,7 @@ class AdaptConfig:
     check_images: int = 1000
     start_images: int = 400  # of them, to choose the start with
     guard: bool = True  # go back to the start where the outcome is not to be trusted
+    cuda_graph: bool = False  # record a step once and replay it; for a backbone on a GPU
     seed: int = 0
 
     def __post_init__(self) -> None:

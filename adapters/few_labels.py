@@ -21,7 +21,8 @@ from da_compose.images import ImageSet, to_input
 def supervised(task: AdaptationTask, labelled: ImageSet) -> Tensor:
     """Cross-entropy of both heads on the labelled images, a random batch where there are more."""
     network = task.backbone.network
-    chosen = torch.randperm(len(labelled), generator=task.generator)[: task.batch_size]
+    order = torch.randperm(len(labelled), generator=task.generator, device=task.generator.device)
+    chosen = order[: task.batch_size].cpu()
     images = to_input(labelled.images[chosen.numpy()], network.config.image_channels)
     labels = torch.from_numpy(labelled.labels)[chosen].to(network.device)
     logits = network(images.to(network.device), task.target)  # (2, B, N)
@@ -48,6 +49,8 @@ def adapt_with_labels(
     method = STRATEGIES[strategy]
     if method is None:
         raise ValueError(f"{strategy} learns nothing, with labels or without; choose another")
+    if config.cuda_graph:
+        raise ValueError("steps with labels are not recorded on a CUDA graph; leave it out")
     few = check_labelled(backbone, *labelled)
     run = prepare(backbone, images, name, config)
     run.notes["labels"] = len(few)

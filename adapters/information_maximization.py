@@ -15,12 +15,13 @@ class InformationMaximization:
     """Maximize the mutual information of image and prediction (SHOT, Liang et al. 2020)."""
 
     RATE: ClassVar[float] = 1.0
+    WARM_UP: ClassVar[int] = 0
 
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task
 
-    def step(self, images: Tensor) -> Mapping[str, float]:
+    def step(self, images: Tensor) -> Mapping[str, Tensor]:
         logits = self.task.backbone.network(images, self.task.target)  # (2, B, N)
         gain = information(probabilities(logits))
         self.task.descend(-gain)
-        return {"information": gain.item()}
+        return {"information": gain.detach()}

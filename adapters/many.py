@@ -63,6 +63,8 @@ def adapt_many(
             name: adapt(backbone, images, strategy, name=name, **options)
             for name, images in targets.items()
         }
+    if config.cuda_graph:
+        raise ValueError("steps of several targets are not recorded; leave cuda_graph out")
     runs = [prepare(backbone, images, name, config) for name, images in targets.items()]
     if runs:
         step_together(backbone, runs, TOGETHER[strategy], config)
@@ -86,7 +88,7 @@ def step_together(
         for parameter, gradient in zip(xi, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
-        for run, loss in zip(runs, losses.tolist(), strict=True):
+        for run, loss in zip(runs, losses.detach(), strict=True):
             run.after({"loss": loss})
     for run in runs:
         run.keep_best()

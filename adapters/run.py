@@ -10,17 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from adapters.adaptation import Adaptation
 from adapters.config import BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
 from adapters.guard import judge_learning
+from adapters.replay import replayed
 from adapters.selection import Scores, predict_logits, score
 from adapters.start import best_start, check_start, make_start, plain_start_name
-from adapters.strategy import AdaptationTask, Strategy
+from adapters.strategy import AdaptationTask, Strategy, draw
 from adapters.targets import read_images
 from da_compose import Backbone, Domain
 from da_compose.images import to_input
 from da_compose.mixture import MixtureWeights
+
+MOST_RESIDENT = 0.25  # of a GPU's free memory, for images
 
 
 def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
@@ -29,9 +33,15 @@ def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
     Or at the start, where the guard does not trust that one.
     """
     strategy = method(run.task())
+
+    def advance() -> Mapping[str, Tensor]:
+        return strategy.step(run.batch())
+
+    if run.config.cuda_graph:
+        advance = replayed(advance, run.draws, strategy.WARM_UP)
     for step in range(run.config.steps):
         run.before(step)
-        run.after(strategy.step(run.batch()))
+        run.after(advance())
     run.keep_best()
 
 
@@ -48,12 +58,12 @@ class Run:
     trained: list[nn.Parameter]
     rate: float
     start: Tensor  # logits of both heads on the checked images, before anything is learned
-    generator: torch.Generator
-    pixels: NDArray[np.uint8]
+    draws: torch.Generator  # of batches and source samples, on the backbone's device
+    pixels: NDArray[np.uint8] | Tensor  # a tensor where they lie on the backbone's device
     checked: NDArray[np.uint8]  # those of them that iterates are compared on, without labels
     scores: dict[str, Scores]
     notes: dict[str, Any]
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)  # figures may be tensors
     started: list[Tensor] = field(init=False)  # what is trained, at the start
     best: float = float("-inf")
     kept: list[Tensor] = field(default_factory=list)
@@ -65,32 +75,41 @@ class Run:
 
     def task(self) -> AdaptationTask:
         """What a strategy is given, with a new optimizer."""
-        self.optimizer = torch.optim.Adam(self.trained, lr=self.rate)
+        recorded = self.config.cuda_graph
+        rate = torch.tensor(self.rate, device=self.draws.device) if recorded else self.rate
+        self.optimizer = Adam(self.trained, lr=rate, capturable=recorded)
         return AdaptationTask(
             self.backbone,
             self.target,
             self.trained,
             self.optimizer,
             self.config.batch_size,
-            self.generator,
+            self.draws,
+            recorded=recorded,
         )
 
     def batch(self) -> Tensor:
         """A random batch of the target's images (B, 3, S, S), on the backbone's device."""
-        network, size = self.backbone.network, (self.config.batch_size,)
-        chosen = torch.randint(len(self.pixels), size, generator=self.generator)
-        batch = to_input(self.pixels[chosen.numpy()], network.config.image_channels)
+        network = self.backbone.network
+        chosen = draw(len(self.pixels), self.config.batch_size, self.draws)
+        if isinstance(self.pixels, Tensor):
+            return to_input(self.pixels[chosen], network.config.image_channels)
+        batch = to_input(self.pixels[chosen.cpu().numpy()], network.config.image_channels)
         return batch.to(network.device)
 
     def before(self, step: int) -> None:
         """Check the iterate where it is due, and set the learning rate of this step."""
         if step % self.config.check_every == 0:
             self.check(step)
+        rate = self.rate * 0.5 * (1 + cos(pi * step / self.config.steps))
         for group in self.optimizer.param_groups if self.optimizer else ():
-            group["lr"] = self.rate * 0.5 * (1 + cos(pi * step / self.config.steps))
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)  # a recorded step reads it there
+            else:
+                group["lr"] = rate
 
-    def after(self, figures: Mapping[str, float]) -> None:
-        """Note a step's figures."""
+    def after(self, figures: Mapping[str, float | Tensor]) -> None:
+        """Note a step's figures, without waiting for those that are tensors."""
         self.history.append({"step": len(self.history) + 1, **figures, "checked": self.best})
 
     def check(self, step: int) -> None:
@@ -145,9 +164,27 @@ class Run:
             "trains": self.config.trains,
             "seed": self.config.seed,
         }
+        history = as_numbers(self.history)
         return Adaptation(
-            self.backbone, self.target, learned, self.scores, self.history, last, self.notes
+            self.backbone, self.target, learned, self.scores, history, last, self.notes
         )
+
+
+def as_numbers(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The figures of all steps as numbers, from their device in one transfer."""
+    tensors = [f for entry in history for f in entry.values() if isinstance(f, Tensor)]
+    numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [
+        {name: next(numbers) if isinstance(f, Tensor) else f for name, f in entry.items()}
+        for entry in history
+    ]
+
+
+def on_device(pixels: NDArray[np.uint8], device: torch.device) -> NDArray[np.uint8] | Tensor:
+    """The images on a GPU, if they take no more than `MOST_RESIDENT` of what it has free."""
+    if device.type != "cuda" or pixels.nbytes > MOST_RESIDENT * torch.cuda.mem_get_info(device)[0]:
+        return pixels
+    return torch.from_numpy(np.array(pixels)).to(device)
 
 
 def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> Run:
@@ -175,6 +212,13 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
 
     trained = trainable_parameters(backbone, start.target, config.trains) if learns else []
+    device = network.device
+    on_gpu = device.type == "cuda"
+    draws = torch.Generator(device).manual_seed(config.seed) if on_gpu else generator
+    held = on_device(pixels, device)
+    if config.cuda_graph and not isinstance(held, Tensor):
+        where = "the images do not fit on it" if on_gpu else f"this backbone is on {device}"
+        raise ValueError(f"cuda_graph replays steps on a GPU, and {where}; leave it out")
     return Run(
         config=config,
         backbone=backbone,
@@ -182,8 +226,8 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         trained=trained,
         rate=rate_of(config, config.strategy),
         start=logits,
-        generator=generator,
-        pixels=pixels,
+        draws=draws,
+        pixels=held,
         checked=checked,
         scores=scores,
         notes=notes,

@@ -128,14 +128,14 @@ def measure_condition(
     accuracies = {name: accuracy(backbone, d, test) for name, d in unlearned.items()}
     config = AdaptConfig(trains=TRAINED[job.network], steps=STEPS, seed=job.seed, guard=False)
     run = prepare(backbone, images, "target", config)
-    drawn = run.generator.get_state()
+    drawn = run.draws.get_state()
     accuracies["start"] = accuracy(backbone, run.target, test)
     plain = predict_logits(backbone.network, unlearned["source_only"], run.checked)
     for strategy in strategies:
         method = STRATEGIES[strategy]
         assert method is not None
         run.restart(strategy)
-        run.generator.set_state(drawn)
+        run.draws.set_state(drawn)
         learn(run, method)
         logits = predict_logits(backbone.network, run.target, run.checked)
         verdict = judge_learning(run.start, logits)

@@ -42,9 +42,13 @@ class ImageSet:
         return len(self.images)
 
 
-def to_pixels(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 (B, S, S) or (B, S, S, 3) -> float pixels in [0, 1], (B, 1 or 3, S, S)."""
-    pixels = torch.from_numpy(np.array(images, order="C")).float() / 255
+def to_pixels(images: NDArray[np.uint8] | Tensor) -> Tensor:
+    """uint8 (B, S, S) or (B, S, S, 3) -> float pixels in [0, 1], (B, 1 or 3, S, S).
+
+    A tensor stays on its device.
+    """
+    held = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images, order="C"))
+    pixels = held.float() / 255
     return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
 
@@ -56,7 +60,7 @@ def normalize(pixels: Tensor, channels: int = 3) -> Tensor:
     return normalized.contiguous(memory_format=torch.channels_last)
 
 
-def to_input(images: NDArray[np.uint8], channels: int = 3) -> Tensor:
+def to_input(images: NDArray[np.uint8] | Tensor, channels: int = 3) -> Tensor:
     """uint8 (B, S, S) or (B, S, S, 3) -> network input (B, channels, S, S)."""
     return normalize(to_pixels(images), channels)
 

@@ -5,7 +5,7 @@ constants of the checkpoint: computed once, kept in the backbone's file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,11 @@ class SourceKnowledge:
     embeddings: Tensor
     labels: Tensor
     num_images: int
+
+    def to(self, device: torch.device) -> "SourceKnowledge":
+        """The same on a device."""
+        names = "first", "second", "block_features", "embeddings", "labels"
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 @torch.no_grad()

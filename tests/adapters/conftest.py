@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapters.config import LEARNING_RATES, STRATEGIES
-from adapters.run import trainable_parameters
+from adapters.run import as_numbers, trainable_parameters
 from adapters.start import MEAN, make_start
 from adapters.strategy import AdaptationTask, Strategy
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
@@ -88,7 +88,7 @@ def run_steps(
     for _ in range(steps):
         chosen = torch.randint(len(pixels), (batch_size,), generator=generator).numpy()
         batch = to_input(pixels[chosen], backbone.network.config.image_channels)
-        history.append(dict(running.step(batch)))
+        history += as_numbers([running.step(batch)])
         if until(target):
             break
     return target, history

@@ -44,7 +44,7 @@ def few(make_images) -> tuple[Any, Any]:
 def test_labels_reach_what_every_strategy_trains(
     backbone: Backbone, make_images, few, monkeypatch, strategy: str, trains: str
 ):
-    monkeypatch.setattr("adapters.adversarial.WARM_UP_STEPS", 0)
+    monkeypatch.setattr("adapters.adversarial.Adversarial.WARM_UP", 0)
     images, options = make_images(15), FREE | {"trains": trains, "steps": 2}
     without = adapt(backbone, images, strategy, **options).last
     found = adapt_with_labels(backbone, images, few, strategy, **options).last

@@ -33,15 +33,16 @@ class Scripted:
     """A stand-in strategy: sets xi to the next of given values each step."""
 
     RATE: ClassVar[float] = 1.0
+    WARM_UP: ClassVar[int] = 0
 
     def __init__(self, task: AdaptationTask) -> None:
         self.task = task
         self.values: Iterator[Tensor] = iter(())
 
-    def step(self, images: Tensor) -> dict[str, float]:
+    def step(self, images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             self.task.trained[0].copy_(next(self.values))
-        return {"images": float(len(images))}
+        return {"images": torch.tensor(float(len(images)))}
 
 
 def scripted_run(
@@ -69,7 +70,7 @@ def scripted_run(
         trained=[xi],
         rate=1.0,
         start=predict_logits(backbone.network, target, images),
-        generator=generator,
+        draws=generator,
         pixels=images,
         checked=images,
         scores={},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adapters import STRATEGIES, adapt, adapt_many
-from adapters.adversarial import WARM_UP_STEPS
+from adapters.adversarial import Adversarial
 from adapters.start import MEAN, make_start
 from da_compose import Backbone, NetworkConfig
 
@@ -27,7 +27,7 @@ def test_steps_move_the_target_s_xi_alone(
     images = make_images(20, size=SIZE)
     before = {name: value.clone() for name, value in trunked.network.state_dict().items()}
     start = make_start(trunked, MEAN, "target", images).target.state_dict()
-    target, _ = take_steps(trunked, strategy, images=images, steps=WARM_UP_STEPS + 2)
+    target, _ = take_steps(trunked, strategy, images=images, steps=Adversarial.WARM_UP + 2)
     found = target.state_dict()
     assert {name for name in found if not found[name].equal(start[name])} == {"mixture.xi"}
     after = trunked.network.state_dict()

@@ -1,0 +1,171 @@
+"""Steps that never wait for the device, and their recording on a CUDA graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from adapters import adapt, adapt_many, adapt_with_labels
+from adapters.config import STRATEGIES, AdaptConfig
+from adapters.replay import LEAST_EAGER, Step, replayed
+from adapters.run import Run, as_numbers, learn, prepare
+
+LEARNING = [name for name, method in STRATEGIES.items() if method is not None]
+WAITING = (
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.masked_select.default,
+)
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class NeverWait(TorchDispatchMode):
+    """Fails on operations whose result the host, or the shape of another tensor, waits for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        masks = args[1] if func is torch.ops.aten.index.Tensor else ()
+        assert func not in WAITING, f"{func} waits for the device"
+        assert all(mask is None or mask.dtype != torch.bool for mask in masks)
+        return func(*args, **(kwargs or {}))
+
+
+def uncounted(parameters: Any, lr: float, **options: Any) -> torch.optim.SGD:
+    """In the place of Adam, which counts its steps on the host unless it is capturable."""
+    return torch.optim.SGD(parameters, lr=lr)
+
+
+@pytest.mark.parametrize("strategy", LEARNING)
+def test_no_step_waits_for_the_device(make_backbone, make_images, monkeypatch, strategy: str):
+    for place in ("adapters.run.Adam", "adapters.strategy.Adam"):
+        monkeypatch.setattr(place, uncounted)
+    run = prepare(make_backbone(), make_images(60), "target", AdaptConfig(batch_size=6))
+    method = STRATEGIES[strategy]
+    assert method is not None
+    made = method(run.task())
+    for step in range(method.WARM_UP + 2):
+        if step in (0, method.WARM_UP + 1):
+            with NeverWait():
+                figures = made.step(run.batch())
+        else:
+            figures = made.step(run.batch())
+        assert all(f.shape == () and not f.requires_grad for f in figures.values())
+
+
+def test_what_waits_is_noticed():
+    with pytest.raises(AssertionError, match="waits"), NeverWait():
+        torch.ones(1).item()
+
+
+def not_capturable(*args: Any, capturable: bool, **options: Any) -> Adam:
+    """Adam can be capturable on a GPU alone; what it computes is the same."""
+    return Adam(*args, **options)
+
+
+@pytest.mark.parametrize("strategy", LEARNING)
+def test_recorded_steps_are_the_steps(
+    make_backbone, make_images, monkeypatch: pytest.MonkeyPatch, strategy: str
+):
+    """A recording that takes the step again gives what the plain loop gives."""
+    backbone, images, method = make_backbone(), make_images(60), STRATEGIES[strategy]
+    assert method is not None
+    steps = method.WARM_UP + LEAST_EAGER + 4
+    calls: list[str] = []
+
+    def eagerly(step: Step) -> dict[str, Tensor]:
+        calls.append("eager")
+        return dict(step())
+
+    def record(step: Step, generator: torch.Generator) -> Step:
+        calls.append("record")
+
+        def replay() -> dict[str, Tensor]:
+            calls.append("replay")
+            return dict(step())
+
+        return replay
+
+    def run_of(**options: bool) -> Run:
+        config = AdaptConfig(strategy=strategy, steps=steps, batch_size=6, check_every=2)
+        run = prepare(backbone, images, "target", config)
+        vars(run.config).update(options)  # past the check that there is a GPU
+        learn(run, method)
+        return run
+
+    plain = run_of()
+    monkeypatch.setattr("adapters.replay.on_side_stream", eagerly)
+    monkeypatch.setattr("adapters.replay.recorded", record)
+    for place in ("adapters.run.Adam", "adapters.strategy.Adam"):
+        monkeypatch.setattr(place, not_capturable)
+    replay = run_of(cuda_graph=True)
+    assert calls == ["eager"] * (steps - 4) + ["record"] + ["replay"] * 4
+    assert as_numbers(replay.history) == as_numbers(plain.history)
+    for one, other in zip(replay.values(), plain.values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_nothing_is_recorded_before_its_time():
+    recordings: list[int] = []
+
+    def record(step: Step, generator: torch.Generator) -> Step:
+        recordings.append(len(taken))
+        return step
+
+    taken: list[int] = []
+
+    def step() -> dict[str, Tensor]:
+        taken.append(0)
+        return {}
+
+    advance = replayed(
+        step, torch.Generator(), warm_up=5, eagerly=lambda step: step(), record=record
+    )
+    for _ in range(12):
+        advance()
+    assert len(taken) == 12 and recordings == [5 + LEAST_EAGER]
+
+
+def test_figures_of_all_steps_become_numbers():
+    history = [{"step": 1, "loss": torch.tensor(0.5)}, {"step": 2, "loss": torch.tensor(0.25)}]
+    assert as_numbers(history) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+    assert as_numbers([{"step": 1, "loss": 2.0}]) == [{"step": 1, "loss": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda b, i: adapt(b, i, cuda_graph=True), "this backbone is on cpu; leave it out"),
+        (lambda b, i: adapt_with_labels(b, i, (i[:2], [0, 1]), cuda_graph=True), "with labels"),
+        (lambda b, i: adapt_many(b, {"a": i}, together=True, cuda_graph=True), "several targets"),
+    ],
+)
+def test_a_graph_without_its_conditions_is_refused(
+    make_backbone, make_images, call: Callable, expected: str
+):
+    with pytest.raises(ValueError, match=expected):
+        call(make_backbone(), make_images(20))
+
+
+@on_gpu
+@pytest.mark.parametrize("strategy", LEARNING)
+def test_a_graph_on_a_gpu_learns_what_single_steps_learn(make_backbone, make_images, strategy: str):
+    backbone, images = make_backbone(), make_images(60)
+    backbone.network.to("cuda")
+    options = {"steps": 40, "batch_size": 6, "guard": False}
+    one, other = (
+        adapt(backbone, images, strategy, cuda_graph=graph, **options) for graph in (False, True)
+    )
+    for left, right in zip(one.domain.parameters(), other.domain.parameters(), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-2, atol=1e-3)
+
+
+@on_gpu
+def test_images_lie_on_the_gpu(make_backbone, make_images):
+    backbone = make_backbone()
+    backbone.network.to("cuda")
+    run = prepare(backbone, make_images(20), "target", AdaptConfig())
+    assert isinstance(run.pixels, Tensor) and run.pixels.device.type == "cuda"
+    assert run.batch().device.type == "cuda"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from benchmarks.plan import NETWORKS
 from benchmarks.results import append_line, read_lines
 from benchmarks.speed.accuracy import compare_time_to_accuracy
 from benchmarks.speed.compare import SpeedRow
+from benchmarks.speed.gpu import compare_on_gpu
 from benchmarks.speed.prediction import compare_prediction
 from benchmarks.speed.scale import compare_scale
 from benchmarks.speed.setting import Setting
@@ -24,6 +25,7 @@ SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "pretrain": compare_pretraining,
     "predict": compare_prediction,
     "scale": compare_scale,
+    "gpu": compare_on_gpu,
 }
 HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")
 
@@ -35,8 +37,9 @@ def bench_speed(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        trains = replace(setting, device="cuda") if torch.cuda.is_available() else setting
         for network in NETWORKS:
-            setting.backbone(network)  # pretrained now, where it is missing
+            trains.backbone(network)  # pretrained now, where it is missing
         for suite in suites:
             for row in SUITES[suite](setting):
                 append_line(folder / "results.jsonl", asdict(row))

@@ -38,6 +38,7 @@ class Comparison:
     name: str
     against: str
     target: float | None = None
+    device: str = "cpu"
 
     def of_calls(
         self,
@@ -50,7 +51,7 @@ class Comparison:
         versions: dict[str, str] | None = None,
     ) -> SpeedRow:
         """Median time of both in ms; as rates where `work`, done by a call, is given."""
-        seconds = alternate(ours, other, repeats)
+        seconds = alternate(ours, other, repeats, self.device)
         values = [work / s if work else 1000 * s for s in seconds]
         unit = f"{work_unit}/s" if work else "ms"
         return self.of_values(*values, unit=unit, repeats=repeats, versions=versions)
@@ -75,7 +76,7 @@ class Comparison:
             target=self.target,
             against=self.against,
             repeats=repeats,
-            device=measure.device_name(torch.device("cpu")),
+            device=measure.device_name(torch.device(self.device)),
             threads=threads or torch.get_num_threads(),
             commit=measure.commit(),
             versions=measure.versions() | (versions or {}),
@@ -83,7 +84,10 @@ class Comparison:
 
 
 def alternate(
-    ours: Callable[[], Any], other: Callable[[], Any], repeats: int
+    ours: Callable[[], Any],
+    other: Callable[[], Any],
+    repeats: int,
+    device: str = "cpu",
 ) -> tuple[float, float]:
     """Median seconds of both, called in turn, so that what slows the machine slows both.
 
@@ -93,7 +97,19 @@ def alternate(
     for _ in range(repeats):
         for call, found in zip((ours, other), times, strict=True):
             call()
-            started = time.perf_counter()
-            call()
-            found.append(time.perf_counter() - started)
+            found.append(timed(call, device))
     return median(times[0]), median(times[1])
+
+
+def timed(call: Callable[[], Any], device: str) -> float:
+    """Seconds of a call; on a GPU until its work there is done."""
+    wait = torch.cuda.synchronize if device != "cpu" else _go_on
+    wait()
+    started = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - started
+
+
+def _go_on() -> None:
+    """The host does its own work at once."""

@@ -30,6 +30,7 @@ class Setting:
     data: BenchmarkData
     profile: Profile
     runs: Path
+    device: str = "cpu"
 
     @cached_property
     def domains(self) -> Mapping[str, Splits]:
@@ -46,7 +47,7 @@ class Setting:
     def backbone(self, network: str) -> Backbone:
         """A fresh copy: what is timed may train it."""
         job = self.job(network)
-        return prepare_backbone(job, self.domains, job.folder(self.runs), "cpu")
+        return prepare_backbone(job, self.domains, job.folder(self.runs), self.device)
 
     def batch(self, name: str, seed: int = 0) -> Batch:
         """Network input (B, 3, S, S) and labels (B,) of one domain, on CPU."""

@@ -1,0 +1,67 @@
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+
+from benchmarks.speed import gpu
+from benchmarks.speed.setting import Setting
+from da_compose import Backbone
+from tests.adapters.conftest import build_backbone, random_images
+
+
+class TinySetting:
+    """What the suite asks of a setting, on CPU."""
+
+    device = "cpu"
+    target = SimpleNamespace(train=SimpleNamespace(images=random_images(60)))
+    domains = None
+
+    def backbone(self, network: str) -> Backbone:
+        return build_backbone()
+
+    def job(self, network: str) -> str:
+        return network
+
+
+def test_without_a_gpu_the_suite_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [*gpu.compare_on_gpu(cast(Setting, TinySetting()))] == []
+    assert "there is no CUDA device" in capsys.readouterr().out
+
+
+def test_the_suite_runs_on_any_device_but_for_the_recording(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[Path] = []
+    single = partial(gpu.step_of, cuda_graph=False)
+    monkeypatch.setattr(gpu, "step_of", lambda setting, name, cuda_graph: single(setting, name))
+    monkeypatch.setattr(
+        gpu, "prepare_backbone", lambda job, domains, folder, device: trained.append(folder)
+    )
+    monkeypatch.setattr(gpu, "SIDE", 64)
+    monkeypatch.setattr(gpu, "MANY", 2)
+    monkeypatch.setattr(gpu, "MANY_STEPS", 1)
+    monkeypatch.setattr(gpu, "adapt", partial(gpu.adapt, steps=2))
+    rows = {row.name: row for row in gpu.compare_device(cast(Setting, TinySetting()))}
+    assert [name for name in rows if name.startswith("gpu/step/")] == [
+        "gpu/step/adversarial",
+        "gpu/step/moment_matching",
+        "gpu/step/classifier_discrepancy",
+        "gpu/step/information_maximization",
+    ]
+    floor = rows["gpu/floor/information_maximization"]
+    assert 0 < floor.ratio == floor.other / floor.ours
+    assert rows["gpu/many/2 targets"].unit == "targets/s"
+    assert rows["gpu/adapt"].ratio == 3.0 / rows["gpu/adapt"].ours
+    assert rows["gpu/pretrain"].other == 60.0
+    assert len(trained) == 1 and not trained[0].exists()
+
+
+def test_operations_of_a_matrix_product_are_counted() -> None:
+    left, right = torch.ones(3, 5), torch.ones(5, 7)
+    assert gpu.operations(lambda: left @ right) == 2 * 3 * 5 * 7

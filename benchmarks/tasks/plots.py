@@ -72,7 +72,7 @@ def plot_few_shots(rows: Sequence[TaskRow], path: Path, caption: str) -> None:
     A colour for what is learned, a line style for the start: the chosen one and a random one.
     """
     tasks, counts = list(dict.fromkeys(row.task for row in rows)), label_counts(rows)
-    figure = Figure(figsize=(4.6 * len(tasks), 4.8), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(4.2 * len(tasks) + 2.4, 4.4), dpi=DPI, layout="constrained")
     figure.suptitle("Transfer to a new task on a frozen bank")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for panel, task in zip(panels, tasks, strict=True):
@@ -95,7 +95,5 @@ def plot_few_shots(rows: Sequence[TaskRow], path: Path, caption: str) -> None:
         panel.set_xlabel("Labels a class")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("Test accuracy (%)")
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
-    )
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     save_figure(figure, path, caption)

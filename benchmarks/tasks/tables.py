@@ -155,10 +155,10 @@ def transfer_markdown(rows: Sequence[TaskRow]) -> str:
         own = pick(rows, task=task, trains=trains, labels=labels)
         by_start = (spread(accuracies(own, start=start)) for start in (*starts, NEAREST))
         of_cells.append((task, trained_in_words(trains), labels_in_words(labels), *by_start))
-    chosen = []
+    trained, chosen = [start for start in starts if start != RANDOM], []
     for task in tasks:
         found = [row.found["start"] for row in pick(rows, task=task, start=NEAREST, trains=PARTS)]
-        chosen.append((task, *(f"{found.count(start)} of {len(found)}" for start in starts)))
+        chosen.append((task, *(f"{found.count(start)} of {len(found)}" for start in trained)))
     learned: dict[str, int] = {}
     for row in pick(rows, task=tasks[0]):
         learned |= row.found["learned_parameters"]
@@ -173,7 +173,7 @@ def transfer_markdown(rows: Sequence[TaskRow]) -> str:
         caption(rows, text),
         table(("New task", "Learned", "Labels a class", *starts, "chosen"), of_cells, texts=3),
         "How often the training labels choose a start, over seeds and numbers of labels:",
-        table(("New task", *starts), chosen),
+        table(("New task", *trained), chosen),
         f"Learned numbers of {tasks[0]}, in two heads:",
         table(("Part", "Numbers"), numbers),
     )

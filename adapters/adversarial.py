@@ -58,7 +58,7 @@ class Adversarial:
         loss.backward()
         self.optimizer.step()
         right = ((on_source > 0).float().mean() + (on_target < 0).float().mean()) / 2
-        return {"discriminator": loss.detach(), "discriminator_accuracy": 100 * right}
+        return {"discriminator": loss.detach(), "discriminator_accuracy": 100 * right.double()}
 
     def _judge(self, features: Tensor) -> Tensor:
         return self.discriminator((features - self.shift) / self.scale).squeeze(

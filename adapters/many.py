@@ -1,6 +1,7 @@
 """Many targets on one backbone: in one pass on a GPU, one after another on CPU."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,9 +25,7 @@ def uninformed(backbone: Backbone, targets: Sequence[Domain], images: Tensor) ->
 
 def moments_apart(backbone: Backbone, targets: Sequence[Domain], images: Tensor) -> Tensor:
     """Loss of moment matching, a value a target: (D,) of images (D, B, 3, S, S)."""
-    device = images.device
-    known = backbone.knowledge.values()
-    sources = [(source.first.to(device), source.second.to(device)) for source in known]
+    sources = [(source.first, source.second) for source in backbone.knowledge.values()]
     return moment_distance(moments(features_many(backbone.network, targets, images)[1]), sources)
 
 
@@ -67,7 +66,9 @@ def adapt_many(
         raise ValueError("steps of several targets are not recorded; leave cuda_graph out")
     runs = [prepare(backbone, images, name, config) for name, images in targets.items()]
     if runs:
-        step_together(backbone, runs, TOGETHER[strategy], config)
+        device = backbone.network.device
+        known = {name: source.to(device) for name, source in backbone.knowledge.items()}
+        step_together(replace(backbone, knowledge=known), runs, TOGETHER[strategy], config)
     return {run.target.name: run.result() for run in runs}
 
 

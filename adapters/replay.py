@@ -13,21 +13,13 @@ Step = Callable[[], Mapping[str, Tensor]]
 LEAST_EAGER = 3  # steps that allocate what a recording must find, such as an optimizer's state
 
 
-def replayed(
-    step: Step,
-    generator: torch.Generator,
-    warm_up: int = 0,
-    *,
-    eagerly: Callable[[Step], Mapping[str, Tensor]] | None = None,
-    record: Callable[[Step, torch.Generator], Step] | None = None,
-) -> Step:
+def replayed(step: Step, generator: torch.Generator, warm_up: int = 0) -> Step:
     """`step` as it is for the first `warm_up` calls and `LEAST_EAGER` more, then from a graph.
 
     The first calls are steps like all others, so nothing has to be undone. `step` must draw from
-    `generator` alone and must not wait for the device; an error says where it does.
-    eagerly, record: in the place of `on_side_stream` and `recorded`.
+    `generator`, of a GPU, alone and must not wait for the device; an error says where it does.
     """
-    eagerly, record = eagerly or on_side_stream, record or recorded
+    stream = SideStream(generator)
     left = warm_up + LEAST_EAGER
     replay: Step | None = None
 
@@ -35,33 +27,39 @@ def replayed(
         nonlocal left, replay
         if left > 0:
             left -= 1
-            return eagerly(step)
+            return stream.take(step)
         if replay is None:
-            replay = record(step, generator)
+            replay = stream.record(step)
         return replay()
 
     return advance
 
 
-def on_side_stream(step: Step) -> Mapping[str, Tensor]:
-    """`step` on a stream of its own, as steps before a recording must be."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        figures = step()
-    torch.cuda.current_stream().wait_stream(stream)
-    return figures
+class SideStream:
+    """Takes and records steps on one stream: what a step sets up there, the recording finds."""
 
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+        self.stream = torch.cuda.Stream(generator.device)
 
-def recorded(step: Step, generator: torch.Generator) -> Step:
-    """A graph of `step`, which is not taken now; each call replays it, with new draws."""
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        figures = step()
+    def take(self, step: Step) -> Mapping[str, Tensor]:
+        """`step`, between what was started before and what will be."""
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            figures = step()
+        current.wait_stream(self.stream)
+        return figures
 
-    def replay() -> Mapping[str, Tensor]:
-        graph.replay()
-        return {name: figure.clone() for name, figure in figures.items()}
+    def record(self, step: Step) -> Step:
+        """A graph of `step`, which is not taken now; each call replays it, with new draws."""
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        with torch.cuda.graph(graph, stream=self.stream):
+            figures = step()
 
-    return replay
+        def replay() -> Mapping[str, Tensor]:
+            graph.replay()
+            return {name: figure.clone() for name, figure in figures.items()}
+
+        return replay

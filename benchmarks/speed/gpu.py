@@ -7,7 +7,9 @@ from pathlib import Path
 from statistics import median
 
 import click
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,9 +17,11 @@ from adapters import adapt, adapt_many
 from adapters.config import STRATEGIES, AdaptConfig
 from adapters.replay import LEAST_EAGER, Step, replayed
 from adapters.run import prepare
+from benchmarks.digits import PROFILES
 from benchmarks.run import prepare_backbone
 from benchmarks.speed.compare import REPEATS, Comparison, SpeedRow, timed
 from benchmarks.speed.setting import Setting, method_of
+from da_compose import Backbone
 
 GOALS = {"adapt": 3.0, "pretrain": 60.0}  # seconds
 MANY, MANY_STEPS = 16, 20  # targets at once, and their steps
@@ -51,10 +55,13 @@ def compare_device(setting: Setting) -> Iterator[SpeedRow]:
     spent = seconds(recorded[strategy], setting.device)
     row = comparison(setting, f"floor/{strategy}", words)
     yield row.of_values(1000 * spent, 1000 * work / rate, unit="ms")
-    yield against_goal(setting, "adapt", seconds(lambda: adapted(setting), setting.device, 3))
+    backbone, images = setting.backbone("compositional"), setting.target.train.images
+    on_gpu = setting.device != "cpu"
+    spent = seconds(lambda: adapt(backbone, images, cuda_graph=on_gpu), setting.device, 3)
+    yield against_goal(setting, "adapt", spent)
     yield comparison(setting, f"many/{MANY} targets", "one target after another").of_calls(
-        lambda: adapted_many(setting, together=True),
-        lambda: adapted_many(setting, together=False),
+        lambda: adapted_many(backbone, images, together=True),
+        lambda: adapted_many(backbone, images, together=False),
         work=MANY,
         work_unit="targets",
         repeats=3,
@@ -92,23 +99,17 @@ def step_of(setting: Setting, strategy: str, *, cuda_graph: bool) -> Step:
     return advance
 
 
-def adapted(setting: Setting) -> None:
-    """The whole of `adapt` with its defaults, recorded."""
-    backbone = setting.backbone("compositional")
-    adapt(backbone, setting.target.train.images, cuda_graph=setting.device != "cpu")
-
-
-def adapted_many(setting: Setting, *, together: bool) -> None:
+def adapted_many(backbone: Backbone, images: NDArray[np.uint8], *, together: bool) -> None:
     """Many targets of a thousand images each."""
-    images = setting.target.train.images[:1000]
-    targets = {f"target-{number}": images for number in range(MANY)}
-    adapt_many(setting.backbone("compositional"), targets, together=together, steps=MANY_STEPS)
+    targets = {f"target-{number}": images[:1000] for number in range(MANY)}
+    adapt_many(backbone, targets, together=together, steps=MANY_STEPS)
 
 
 def pretrained_in(setting: Setting) -> float:
-    """Seconds of pretraining all sources, knowledge of them included."""
+    """Seconds of the full profile's pretraining on all sources, knowledge of them included."""
+    full = replace(PROFILES["full"], seeds=(0,))
+    job = replace(setting, profile=full).job("compositional")
     with tempfile.TemporaryDirectory() as folder:
-        job = setting.job("compositional")
         return seconds(
             lambda: prepare_backbone(job, setting.domains, Path(folder), setting.device),
             setting.device,

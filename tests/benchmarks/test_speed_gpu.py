@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,16 +7,20 @@ from typing import cast
 import pytest
 import torch
 
+from benchmarks.digits import PROFILES
+from benchmarks.plan import Profile
 from benchmarks.speed import gpu
 from benchmarks.speed.setting import Setting
 from da_compose import Backbone
 from tests.adapters.conftest import build_backbone, random_images
 
 
+@dataclass(frozen=True)
 class TinySetting:
     """What the suite asks of a setting, on CPU."""
 
-    device = "cpu"
+    device: str = "cpu"
+    profile: Profile = PROFILES["quick"]
     target = SimpleNamespace(train=SimpleNamespace(images=random_images(60)))
     domains = None
 
@@ -23,7 +28,7 @@ class TinySetting:
         return build_backbone()
 
     def job(self, network: str) -> str:
-        return network
+        return self.profile.name
 
 
 def test_without_a_gpu_the_suite_says_so(
@@ -37,11 +42,11 @@ def test_without_a_gpu_the_suite_says_so(
 def test_the_suite_runs_on_any_device_but_for_the_recording(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trained: list[Path] = []
+    trained: list[tuple[str, Path]] = []
     single = partial(gpu.step_of, cuda_graph=False)
     monkeypatch.setattr(gpu, "step_of", lambda setting, name, cuda_graph: single(setting, name))
     monkeypatch.setattr(
-        gpu, "prepare_backbone", lambda job, domains, folder, device: trained.append(folder)
+        gpu, "prepare_backbone", lambda job, domains, folder, device: trained.append((job, folder))
     )
     monkeypatch.setattr(gpu, "SIDE", 64)
     monkeypatch.setattr(gpu, "MANY", 2)
@@ -59,7 +64,8 @@ def test_the_suite_runs_on_any_device_but_for_the_recording(
     assert rows["gpu/many/2 targets"].unit == "targets/s"
     assert rows["gpu/adapt"].ratio == 3.0 / rows["gpu/adapt"].ours
     assert rows["gpu/pretrain"].other == 60.0
-    assert len(trained) == 1 and not trained[0].exists()
+    ((job, folder),) = trained
+    assert job == "full" and not folder.exists()
 
 
 def test_operations_of_a_matrix_product_are_counted() -> None:

@@ -73,7 +73,7 @@ def plot_few_shots(rows: Sequence[TaskRow], path: Path, caption: str) -> None:
     """
     tasks, counts = list(dict.fromkeys(row.task for row in rows)), label_counts(rows)
     figure = Figure(figsize=(4.2 * len(tasks) + 2.4, 4.4), dpi=DPI, layout="constrained")
-    figure.suptitle("Transfer to a new task on a frozen bank")
+    figure.suptitle("Transfer to a new task on a frozen bank", x=0.01, ha="left")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for panel, task in zip(panels, tasks, strict=True):
         for (start, (name, style)), (colour, trains) in product(LINES.items(), enumerate(TRAINED)):

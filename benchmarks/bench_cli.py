@@ -253,7 +253,6 @@ def bench_speed_command(
     chosen = replace(PROFILES[profile], seeds=(0,))
     setting = Setting(load_digits(data_root), chosen, runs)
     bench_speed(setting, suites, results, click.echo)
-    click.echo(f"table: {results / 'table.md'}")
 
 
 @bench.command("tasks")

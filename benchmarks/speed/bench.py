@@ -19,13 +19,14 @@ from benchmarks.speed.step import compare_steps
 from benchmarks.speed.training import compare_pretraining
 from da_compose.files import replacing
 
+GPU = "gpu"
 SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "step": compare_steps,
     "time_to_accuracy": compare_time_to_accuracy,
     "pretrain": compare_pretraining,
     "predict": compare_prediction,
     "scale": compare_scale,
-    "gpu": compare_on_gpu,
+    GPU: compare_on_gpu,
 }
 HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")
 
@@ -33,7 +34,15 @@ HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")
 def bench_speed(
     setting: Setting, suites: tuple[str, ...], folder: Path, say: Callable[[str], None]
 ) -> None:
-    """Measure the suites with one thread, append their rows, and write the table."""
+    """Measure the suites with one thread, append their rows, and write the table.
+
+    The suite `gpu` is left out where there is none.
+    """
+    if GPU in suites and not torch.cuda.is_available():
+        say(f"note: the suite {GPU} is left out, there is no CUDA device")
+        suites = tuple(name for name in suites if name != GPU)
+        if not suites:
+            return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -48,6 +57,7 @@ def bench_speed(
     finally:
         torch.set_num_threads(threads)
     write_table(folder)
+    say(f"table: {folder / 'table.md'}")
 
 
 def read_speed_rows(folder: Path) -> list[SpeedRow]:

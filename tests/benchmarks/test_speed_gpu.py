@@ -10,6 +10,7 @@ import torch
 from benchmarks.digits import PROFILES
 from benchmarks.plan import Profile
 from benchmarks.speed import gpu
+from benchmarks.speed.bench import bench_speed
 from benchmarks.speed.setting import Setting
 from da_compose import Backbone
 from tests.adapters.conftest import build_backbone, random_images
@@ -31,12 +32,14 @@ class TinySetting:
         return self.profile.name
 
 
-def test_without_a_gpu_the_suite_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_a_gpu_nothing_is_trained_for_the_suite(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert [*gpu.compare_on_gpu(cast(Setting, TinySetting()))] == []
-    assert "there is no CUDA device" in capsys.readouterr().out
+    said: list[str] = []
+    bench_speed(cast(Setting, None), ("gpu",), tmp_path, said.append)
+    assert said == ["note: the suite gpu is left out, there is no CUDA device"]
+    assert not [*tmp_path.iterdir()]
 
 
 def test_the_suite_runs_on_any_device_but_for_the_recording(

@@ -39,6 +39,7 @@ class AdaptConfig:
     check_images: int = 1000
     start_images: int = 400  # of them, to choose the start with
     guard: bool = True  # go back to the start where the outcome is not to be trusted
+    bfloat16: bool = False  # steps compute blocks in it: faster on a GPU or a CPU that has it
     cuda_graph: bool = False  # record a step once and replay it; for a backbone on a GPU
     seed: int = 0
 

@@ -62,8 +62,8 @@ def adapt_many(
             name: adapt(backbone, images, strategy, name=name, **options)
             for name, images in targets.items()
         }
-    if config.cuda_graph:
-        raise ValueError("steps of several targets are not recorded; leave cuda_graph out")
+    if config.cuda_graph or config.bfloat16:
+        raise ValueError("targets at once take neither cuda_graph nor bfloat16; leave them out")
     runs = [prepare(backbone, images, name, config) for name, images in targets.items()]
     if runs:
         device = backbone.network.device

@@ -33,9 +33,11 @@ def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
     Or at the start, where the guard does not trust that one.
     """
     strategy = method(run.task())
+    precision = torch.bfloat16 if run.config.bfloat16 else None
 
     def advance() -> Mapping[str, Tensor]:
-        return strategy.step(run.batch())
+        with run.backbone.network.computing(precision):
+            return strategy.step(run.batch())
 
     if run.config.cuda_graph:
         advance = replayed(advance, run.draws, strategy.WARM_UP)

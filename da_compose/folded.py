@@ -30,6 +30,10 @@ class FoldedWeights(NamedTuple):
     project: Tensor  # (C, E)
     project_bias: Tensor  # (C,)
 
+    def to(self, dtype: torch.dtype) -> "FoldedWeights":
+        """The same in another precision."""
+        return FoldedWeights(*(value.to(dtype) for value in self))
+
     def layers(self, axis: int = 0) -> list["FoldedWeights"]:
         """One layer's weights each, from those with an axis L at `axis`."""
         columns = [value.unbind(axis) for value in self]
@@ -58,7 +62,10 @@ def fold(weights: BlockWeights, mean: Tensor, var: Tensor) -> FoldedWeights:
 
 
 def folded_block(features: Tensor, weights: FoldedWeights) -> Tensor:
-    """Inverted residual with squeeze-excite: (B, C, S, S) -> (B, C, S, S), channels-last."""
+    """Inverted residual with squeeze-excite: (B, C, S, S) -> (B, C, S, S), channels-last.
+
+    Features and weights share one precision, float32 or bfloat16.
+    """
     return _Block.apply(features, *weights)
 
 

@@ -1,6 +1,7 @@
 """The compositional isometric network (paper, sections 3.1 and 3.2)."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -172,6 +173,7 @@ class CompositionalNetwork(nn.Module):
         if first_xi is None:
             first_xi = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
         self.register_buffer("first_xi", first_xi, persistent=False)
+        self.block_precision: torch.dtype | None = None  # None: that of the weights
 
     @property
     def device(self) -> torch.device:
@@ -241,9 +243,24 @@ class CompositionalNetwork(nn.Module):
             for block in self.templates.mix(domain.mixture()).layers():
                 features = isometric_block(features, block, norms)
             return features
+        precision = features.dtype
+        features = features.to(self.block_precision or precision)
         for block in self.folded_blocks(domain, norms):
-            features = folded_block(features, block)
-        return features
+            features = folded_block(features, block.to(features.dtype))
+        return features.to(precision)
+
+    @contextmanager
+    def computing(self, precision: torch.dtype | None) -> Iterator[None]:
+        """Inside, blocks under stored statistics compute in `precision`; weights stay as they are.
+
+        None: as the weights are. bfloat16 is faster on a GPU and on a CPU that has it (AVX-512
+        BF16, AMX).
+        """
+        before, self.block_precision = self.block_precision, precision
+        try:
+            yield
+        finally:
+            self.block_precision = before
 
     def folded_blocks(self, domain: Domain, norms: NormCursor) -> list[FoldedWeights]:
         """Every block's weights for a domain under its stored statistics, the next of `norms`."""

@@ -15,13 +15,14 @@ from benchmarks.speed.gpu import compare_on_gpu
 from benchmarks.speed.prediction import compare_prediction
 from benchmarks.speed.scale import compare_scale
 from benchmarks.speed.setting import Setting
-from benchmarks.speed.step import compare_steps
+from benchmarks.speed.step import compare_precisions, compare_steps
 from benchmarks.speed.training import compare_pretraining
 from da_compose.files import replacing
 
 GPU = "gpu"
 SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "step": compare_steps,
+    "precision": compare_precisions,
     "time_to_accuracy": compare_time_to_accuracy,
     "pretrain": compare_pretraining,
     "predict": compare_prediction,

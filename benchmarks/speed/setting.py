@@ -62,9 +62,12 @@ class Setting:
     def target_images(self) -> Tensor:
         return self.batch(self.data.target)[0]
 
-    def our_strategy(self, network: str, name: str) -> Strategy:
-        """A strategy on a fresh backbone, past its warm-up, ready to step."""
+    def our_strategy(
+        self, network: str, name: str, precision: torch.dtype | None = None
+    ) -> Strategy:
+        """A strategy on a fresh backbone, ready to step; its blocks compute in `precision`."""
         backbone = self.backbone(network)
+        backbone.network.block_precision = precision
         target = fresh_target(backbone, self.target)
         trains = TRAINED[network]
         learned = trainable_parameters(backbone, target, trains)

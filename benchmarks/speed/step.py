@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import click
+import torch
 
+from adapters.config import STRATEGIES
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.peers import MISSING, pytorch_adapt_steps, skada_steps
 from benchmarks.speed.setting import Setting
@@ -12,7 +14,6 @@ from benchmarks.speed.setting import Setting
 TARGETS = {"adversarial": 3.0, "moment_matching": 4.0, "classifier_discrepancy": 4.0}
 PEERS = {"pytorch-adapt": pytorch_adapt_steps, "skada": skada_steps}
 PEER_TARGET = 1.5
-WARM_UP = 21  # steps of ADDA's discriminator alone, and one more
 
 
 def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
@@ -40,6 +41,17 @@ def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
     yield from compare_peers(setting)
 
 
+def compare_precisions(setting: Setting) -> Iterator[SpeedRow]:
+    """Steps whose blocks compute in bfloat16, as `adapt(..., bfloat16=True)` takes them."""
+    for strategy, method in STRATEGIES.items():
+        if method is not None:
+            row = Comparison(
+                name=f"precision/{strategy}/bfloat16", against="the same step in float32"
+            )
+            fast = our_step(setting, strategy, torch.bfloat16)
+            yield row.of_calls(fast, our_step(setting, strategy))
+
+
 def compare_peers(setting: Setting) -> Iterator[SpeedRow]:
     """One source, as the peers support; the whole unshared network trains, as they document."""
     backbone = setting.backbone("unshared")
@@ -62,11 +74,12 @@ def compare_peers(setting: Setting) -> Iterator[SpeedRow]:
             yield row.of_calls(our_step(setting, strategy), step, versions={peer: found})
 
 
-def our_step(setting: Setting, strategy: str) -> Callable[[], object]:
-    """A step on 64 xi, past the warm-up of its discriminator."""
-    made = setting.our_strategy("compositional", strategy)
+def our_step(
+    setting: Setting, strategy: str, precision: torch.dtype | None = None
+) -> Callable[[], object]:
+    """A step on 64 xi, past the first ones, which differ."""
+    made = setting.our_strategy("compositional", strategy, precision)
     images = setting.target_images()
-    if strategy == "adversarial":
-        for _ in range(WARM_UP):
-            made.step(images)
+    for _ in range(made.WARM_UP + 1):
+        made.step(images)
     return lambda: made.step(images)

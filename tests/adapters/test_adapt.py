@@ -281,3 +281,16 @@ def test_the_blend_of_the_start_is_in_the_notes(backbone: Backbone, make_images)
     )
     torch.testing.assert_close(found.domain.mean, blend[0])
     torch.testing.assert_close(found.domain.var, blend[1])
+
+
+@pytest.mark.parametrize("strategy", LEARNED)
+def test_bfloat16_learns_nearly_the_same(backbone, make_images, strategy: str):
+    images = make_images(60)
+    one, other = (
+        adapt(backbone, images, strategy, steps=25, guard=False, check_every=25, bfloat16=flag).last
+        for flag in (False, True)
+    )
+    assert one is not None and other is not None
+    left, right = one.mixture(), other.mixture()
+    assert not torch.equal(left, right)
+    torch.testing.assert_close(left, right, atol=0.05, rtol=0.05)

@@ -125,7 +125,10 @@ def test_figures_of_all_steps_become_numbers():
     [
         (lambda b, i: adapt(b, i, cuda_graph=True), "this backbone is on cpu; leave it out"),
         (lambda b, i: adapt_with_labels(b, i, (i[:2], [0, 1]), cuda_graph=True), "with labels"),
-        (lambda b, i: adapt_many(b, {"a": i}, together=True, cuda_graph=True), "several targets"),
+        (
+            lambda b, i: adapt_many(b, {"a": i}, together=True, cuda_graph=True),
+            "targets at once take neither",
+        ),
     ],
 )
 def test_a_graph_without_its_conditions_is_refused(

@@ -121,3 +121,30 @@ def test_any_memory_layout_and_batch_size_gives_the_same(batch: int) -> None:
     found = folded_block(features.contiguous(), weights)
     torch.testing.assert_close(found, folded_block(features, weights))
     assert found.shape == features.shape
+
+
+def test_bfloat16_blocks_are_close_and_only_within_their_context() -> None:
+    network, images = network_of().float(), torch.randn(5, 3, 8, 8)
+    domain = network.domains["a"].eval()
+    xi = domain.get_parameter("mixture.xi")
+
+    def outcome() -> tuple[Tensor, Tensor]:
+        features, embedding = network.features(images, domain)
+        assert features.dtype == embedding.dtype == torch.float32
+        (gradient,) = torch.autograd.grad(embedding.square().mean(), xi)
+        return features.detach(), gradient
+
+    plain, slope = outcome()
+    with network.computing(torch.bfloat16):
+        rounded, other = outcome()
+    assert not torch.equal(rounded, plain)
+    assert (rounded - plain).norm() < 0.02 * plain.norm()
+    assert torch.cosine_similarity(other.flatten(), slope.flatten(), dim=0) > 0.99
+    assert torch.equal(outcome()[0], plain)
+
+
+def test_an_error_within_leaves_the_precision_as_it_was() -> None:
+    network = network_of()
+    with pytest.raises(RuntimeError), network.computing(torch.bfloat16):
+        raise RuntimeError
+    assert network.block_precision is None

@@ -26,6 +26,7 @@ from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.training_run import discard_state, pretrain
 
+BACKBONE = "backbone.safetensors"
 BASELINES = ("source_only", "batch_norm")
 SELECTION = (
     "start and blend of statistics by information and agreement with the consensus of all starts, "
@@ -74,9 +75,14 @@ def run_backbone(
     oracles: bool,
     device: str,
 ) -> None:
-    """One backbone and its cells, in this process; what is finished is not done again."""
+    """One backbone and its cells, in this process; what is finished is not done again.
+
+    Rows of a backbone that is not in `runs`, such as those a clone comes with, do not count: the
+    one trained here is another, as results depend on the processor.
+    """
     torch.set_num_threads(1)
-    rows = read_rows(results)
+    folder = job.folder(runs)
+    rows = read_rows(results) if (folder / BACKBONE).exists() else []
     finished = {cell(vars(row)): without_what_is_off(row.config.get("job")) for row in rows}
     cells = job.cells(strategies, oracles)
     name = f"{job.recipe} {job.network} seed {job.seed}"
@@ -84,7 +90,6 @@ def run_backbone(
     if not todo:
         print(f"{name}: finished earlier", flush=True)
         return
-    folder = job.folder(runs)
     backbone = prepare_backbone(job, domains, folder, device)
     target = domains[job.target]
     baselines = {
@@ -104,7 +109,7 @@ def prepare_backbone(
     job: BackboneJob, domains: Mapping[str, Splits], folder: Path, device: str
 ) -> Backbone:
     """The job's backbone from its folder, or pretrained now; an interrupted training goes on."""
-    path = folder / "backbone.safetensors"
+    path = folder / BACKBONE
     if path.exists():
         return load_backbone(path, device)
     sources = {name: domains[name].train for name in job.sources}

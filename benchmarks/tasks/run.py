@@ -10,7 +10,7 @@ import torch
 from benchmarks import measure
 from benchmarks.few_labels import draw_labelled
 from benchmarks.results import append_line, read_lines
-from benchmarks.run import accuracy
+from benchmarks.run import BACKBONE, accuracy
 from benchmarks.tasks.plan import Cell, TaskData, TaskJob
 from da_compose import Backbone, load_backbone
 from da_compose.domain import Domain
@@ -66,9 +66,13 @@ def read_task_rows(folder: Path) -> list[TaskRow]:
 
 
 def run_job(job: TaskJob, data: TaskData, runs: Path, results: Path) -> None:
-    """One network and its cells, in this process; what is finished is not done again."""
+    """One network and its cells, in this process; what is finished is not done again.
+
+    Rows of a network that is not in `runs`, such as those a clone comes with, do not count.
+    """
     torch.set_num_threads(1)
-    finished = {row.cell: row.config for row in read_task_rows(results)}
+    here = (job.folder(runs) / BACKBONE).exists()
+    finished = {row.cell: row.config for row in read_task_rows(results)} if here else {}
     name = f"{job.part}, {job.setting}, seed {job.seed}"
     todo = [cell for cell in job.cells if finished.get(_key(job, cell)) != job.config]
     if not todo:
@@ -91,7 +95,7 @@ def run_job(job: TaskJob, data: TaskData, runs: Path, results: Path) -> None:
 
 def trained(job: TaskJob, data: TaskData, folder: Path) -> tuple[Backbone, dict[str, float]]:
     """The job's network from its folder, or trained now; and what that took."""
-    path = folder / "backbone.safetensors"
+    path = folder / BACKBONE
     if not path.exists():
         tasks = [task_of(name, data, data.domains[name].train) for name in job.tasks]
         resumed = (folder / STATE).exists()

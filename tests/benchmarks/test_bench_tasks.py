@@ -1,5 +1,6 @@
 """The tasks benchmark on tiny networks and synthetic tasks: rows, resumption, tables, claims."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_finished_cells_are_not_run_again(
     assert measured("transfer") == before
     with pytest.raises(TypeError):
         measured("transfer", profile=replace(SHORT, transfer_steps=2))
+
+
+def test_rows_of_a_network_that_is_not_here_do_not_count(
+    measured: Callable[..., list[TaskRow]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A clone comes with rows: of another machine, whose network is not the one trained here."""
+    before = measured("transfer")
+    shutil.rmtree(tmp_path / "runs")
+    calls: list[str] = []
+    monkeypatch.setattr(run, "trained", lambda *_: calls.append("") or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measured("transfer")
+    assert calls == [""] and before
 
 
 def test_a_killed_run_goes_on_with_the_network_it_has(

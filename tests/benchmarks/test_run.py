@@ -112,6 +112,14 @@ def test_a_second_run_trains_nothing_and_adds_no_row(benchmark_run, monkeypatch)
     assert benchmark_run.results.read_bytes() == before
 
 
+def test_rows_of_a_backbone_that_is_not_here_do_not_count(benchmark_run):
+    """A clone comes with rows: of another machine, whose backbone is not the one trained here."""
+    first = benchmark_run.run(strategies=FEW)
+    for path in benchmark_run.runs.rglob("backbone.safetensors"):
+        path.unlink()
+    assert len(benchmark_run.run(strategies=FEW)) == 2 * len(first)
+
+
 @pytest.mark.parametrize("removed", [0, 2, 4])  # a baseline, a strategy, an oracle
 def test_only_the_cell_of_a_removed_row_is_run_again(benchmark_run, monkeypatch, removed):
     rows = benchmark_run.run(strategies=FEW)

@@ -82,7 +82,9 @@ def run_backbone(
     """
     torch.set_num_threads(1)
     folder = job.folder(runs)
-    rows = read_rows(results) if (folder / BACKBONE).exists() else []
+    rows = read_rows(results)  # a broken line is named before anything is trained
+    if not (folder / BACKBONE).exists():
+        rows = []
     finished = {cell(vars(row)): without_what_is_off(row.config.get("job")) for row in rows}
     cells = job.cells(strategies, oracles)
     name = f"{job.recipe} {job.network} seed {job.seed}"

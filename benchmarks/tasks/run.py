@@ -71,8 +71,10 @@ def run_job(job: TaskJob, data: TaskData, runs: Path, results: Path) -> None:
     Rows of a network that is not in `runs`, such as those a clone comes with, do not count.
     """
     torch.set_num_threads(1)
-    here = (job.folder(runs) / BACKBONE).exists()
-    finished = {row.cell: row.config for row in read_task_rows(results)} if here else {}
+    rows = read_task_rows(results)  # a broken line is named before anything is trained
+    if not (job.folder(runs) / BACKBONE).exists():
+        rows = []
+    finished = {row.cell: row.config for row in rows}
     name = f"{job.part}, {job.setting}, seed {job.seed}"
     todo = [cell for cell in job.cells if finished.get(_key(job, cell)) != job.config]
     if not todo:

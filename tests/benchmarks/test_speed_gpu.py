@@ -71,6 +71,17 @@ def test_the_suite_runs_on_any_device_but_for_the_recording(
     assert job == "full" and not folder.exists()
 
 
+def test_operations_of_a_depthwise_convolution_and_its_gradients_are_counted() -> None:
+    inputs = torch.randn(2, 6, 5, 5, requires_grad=True)
+    kernel = torch.randn(6, 1, 3, 3, requires_grad=True)
+
+    def step() -> None:
+        outputs = torch.nn.functional.conv2d(inputs, kernel, padding=1, groups=6)
+        torch.autograd.grad(outputs.sum(), (inputs, kernel))
+
+    assert gpu.operations(step) == 3 * (2 * 2 * 5 * 5 * 6 * 9)
+
+
 def test_operations_of_a_matrix_product_are_counted() -> None:
     left, right = torch.ones(3, 5), torch.ones(5, 7)
     assert gpu.operations(lambda: left @ right) == 2 * 3 * 5 * 7

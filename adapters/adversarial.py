@@ -34,8 +34,8 @@ class Adversarial:
             self.discriminator.parameters(), DISCRIMINATOR_LEARNING_RATE, betas=(0.5, 0.999)
         )
         self.steps = 0
-        remembered = [known.block_features.float() for known in task.backbone.knowledge.values()]
-        channels = torch.cat(remembered).to(task.target.mean.device)  # (M, C, S, S)
+        remembered = [known.block_features.float() for known in task.remembered]
+        channels = torch.cat(remembered)  # (M, C, S, S)
         self.shift = channels.mean(dim=(0, 2, 3), keepdim=True)
         self.scale = channels.std(dim=(0, 2, 3), keepdim=True) + 1e-6
 

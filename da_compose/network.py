@@ -243,11 +243,11 @@ class CompositionalNetwork(nn.Module):
             for block in self.templates.mix(domain.mixture()).layers():
                 features = isometric_block(features, block, norms)
             return features
-        precision = features.dtype
-        features = features.to(self.block_precision or precision)
-        for block in self.folded_blocks(domain, norms):
-            features = folded_block(features, block.to(features.dtype))
-        return features.to(precision)
+        precision = self.block_precision or features.dtype
+        outputs = features.to(precision)
+        for block in self.folded_blocks(domain, norms, precision):
+            outputs = folded_block(outputs, block)
+        return outputs.to(features.dtype)
 
     @contextmanager
     def computing(self, precision: torch.dtype | None) -> Iterator[None]:
@@ -262,12 +262,15 @@ class CompositionalNetwork(nn.Module):
         finally:
             self.block_precision = before
 
-    def folded_blocks(self, domain: Domain, norms: NormCursor) -> list[FoldedWeights]:
+    def folded_blocks(
+        self, domain: Domain, norms: NormCursor, precision: torch.dtype | None = None
+    ) -> list[FoldedWeights]:
         """Every block's weights for a domain under its stored statistics, the next of `norms`."""
         weights = self.templates.mix(domain.mixture())
         taken = norms.take(weights.gamma.flatten(), weights.beta.flatten())
         mean, var, gamma, beta = (part.view(weights.gamma.shape) for part in taken)
-        return fold(weights._replace(gamma=gamma, beta=beta), mean, var).layers()
+        folded = fold(weights._replace(gamma=gamma, beta=beta), mean, var)
+        return (folded if precision is None else folded.to(precision)).layers()
 
     def embed_block_features(self, features: Tensor, domain: Domain) -> Tensor:
         """Output adapter alone: (B, C, S, S) -> (B, F)."""

@@ -103,13 +103,14 @@ def alternate(
 
 def timed(call: Callable[[], Any], device: str) -> float:
     """Seconds of a call; on a GPU until its work there is done."""
-    wait = torch.cuda.synchronize if device != "cpu" else _go_on
-    wait()
+    settle(device)
     started = time.perf_counter()
     call()
-    wait()
+    settle(device)
     return time.perf_counter() - started
 
 
-def _go_on() -> None:
-    """The host does its own work at once."""
+def settle(device: str) -> None:
+    """Wait for what a GPU has still to do."""
+    if device != "cpu":
+        torch.cuda.synchronize()

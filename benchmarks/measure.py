@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_RESULTS = ":!benchmarks/results"
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "da-compose")
 
 
@@ -52,12 +53,16 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit the code stands at, `+` where tracked files differ from it; `unknown` if none."""
+    """The commit the code stands at, `+` where tracked files differ from it; `unknown` if none.
+
+    Results are not code: a benchmark adds to them while it runs.
+    """
     try:
         if Path(_git("rev-parse", "--show-toplevel")) != ROOT:
             return "unknown"  # installed inside another repository
         head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", NO_RESULTS)
+        return head + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

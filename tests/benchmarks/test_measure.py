@@ -84,6 +84,19 @@ def test_commit_is_marked_where_tracked_files_differ(repository):
     assert commit() == clean + "+"
 
 
+def test_results_that_a_run_adds_do_not_mark_the_commit(repository):
+    rows = repository / "benchmarks" / "results" / "digits" / "results.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_text("one")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "rows")
+    clean = commit()
+    rows.write_text("two")
+    assert commit() == clean
+    (repository / "file").write_text("two")
+    assert commit() == clean + "+"
+
+
 def test_commit_is_unknown_outside_git(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "ROOT", tmp_path)
     assert commit() == "unknown"

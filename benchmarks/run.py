@@ -22,6 +22,7 @@ from da_compose import (
     probabilities,
     save_adapter,
 )
+from da_compose.backbone import saved_fingerprint
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.training_run import discard_state, pretrain
@@ -77,18 +78,19 @@ def run_backbone(
 ) -> None:
     """One backbone and its cells, in this process; what is finished is not done again.
 
-    Rows of a backbone that is not in `runs`, such as those a clone comes with, do not count: the
-    one trained here is another, as results depend on the processor.
+    Rows of another backbone do not count, such as those a clone comes with: what is trained here
+    differs from it, as numbers depend on the processor.
     """
     torch.set_num_threads(1)
     folder = job.folder(runs)
-    rows = read_rows(results)  # a broken line is named before anything is trained
-    if not (folder / BACKBONE).exists():
-        rows = []
-    finished = {cell(vars(row)): without_what_is_off(row.config.get("job")) for row in rows}
+    finished = {
+        cell(vars(row)): (without_what_is_off(row.config.get("job")), row.config.get("backbone"))
+        for row in read_rows(results)
+    }
     cells = job.cells(strategies, oracles)
     name = f"{job.recipe} {job.network} seed {job.seed}"
-    todo = [c for c in cells if finished.get(cell(naming(job, c))) != job.cell_config]
+    wanted = job.cell_config, fingerprint_in(folder)
+    todo = [c for c in cells if finished.get(cell(naming(job, c))) != wanted]
     if not todo:
         print(f"{name}: finished earlier", flush=True)
         return
@@ -103,8 +105,14 @@ def run_backbone(
         outcome = baselines.get(planned.strategy)
         if outcome is None:
             outcome = run_cell(job, planned, backbone, target, folder)
-        append_row(results, row_of(job, planned, outcome, against))
+        append_row(results, row_of(job, planned, backbone, outcome, against))
         print(f"{name}: {planned.strategy} {planned.trains}: {outcome.accuracy:.2f} %", flush=True)
+
+
+def fingerprint_in(folder: Path) -> str:
+    """The fingerprint of the backbone in a folder of runs; none where it is still to be trained."""
+    path = folder / BACKBONE
+    return saved_fingerprint(path) if path.exists() else "none"
 
 
 def prepare_backbone(
@@ -198,7 +206,11 @@ def run_cell(
 
 
 def row_of(
-    job: BackboneJob, planned: Cell, outcome: Outcome, baselines: Mapping[str, float]
+    job: BackboneJob,
+    planned: Cell,
+    backbone: Backbone,
+    outcome: Outcome,
+    baselines: Mapping[str, float],
 ) -> ResultRow:
     """The result row of a finished cell."""
     learns = planned.trains != "nothing"
@@ -217,7 +229,11 @@ def row_of(
         commit=measure.commit(),
         device=outcome.device,
         versions=measure.versions(),
-        config={"job": job.cell_config, "adaptation": outcome.notes},
+        config={
+            "job": job.cell_config,
+            "backbone": backbone.fingerprint,
+            "adaptation": outcome.notes,
+        },
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from da_compose.domain import Domain
-from da_compose.files import load_tensors, save_tensors
+from da_compose.files import load_metadata, load_tensors, save_tensors
 from da_compose.knowledge import SourceKnowledge, embed
 from da_compose.network import CompositionalNetwork, NetworkConfig
 
@@ -71,6 +71,11 @@ class Backbone:
             "notes": self.notes,
         }
         save_tensors(Path(path), tensors, metadata)
+
+
+def saved_fingerprint(path: str | Path) -> str:
+    """The fingerprint of the backbone in a file, which is not loaded."""
+    return load_metadata(Path(path), "backbone")["fingerprint"]
 
 
 def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:

@@ -38,17 +38,30 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 def load_tensors(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file that `save_tensors` wrote, of one of these `kinds`."""
+    with _opened(path, *kinds) as (file, metadata):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable
+    return tensors, metadata
+
+
+def load_metadata(path: Path, *kinds: str) -> dict[str, Any]:
+    """Only the metadata of such a file."""
+    with _opened(path, *kinds) as (_, metadata):
+        return metadata
+
+
+@contextmanager
+def _opened(path: Path, *kinds: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     if not path.is_file():
         raise FileNotFoundError(f"no {' or '.join(kinds)} file at {path}; check the path")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("da_compose", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable
+            if metadata.get("kind") in kinds:
+                yield file, metadata
+                return
     except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); it may be cut short, write it again"
         ) from error
-    if metadata.get("kind") not in kinds:
-        found = metadata.get("kind", "foreign file")
-        raise ValueError(f"{path} holds a {found}, expected a {' or '.join(kinds)}")
-    return tensors, metadata
+    found = metadata.get("kind", "foreign file")
+    raise ValueError(f"{path} holds a {found}, expected a {' or '.join(kinds)}")

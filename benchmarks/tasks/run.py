@@ -10,7 +10,7 @@ import torch
 from benchmarks import measure
 from benchmarks.few_labels import draw_labelled
 from benchmarks.results import append_line, read_lines
-from benchmarks.run import BACKBONE, accuracy
+from benchmarks.run import BACKBONE, accuracy, fingerprint_in
 from benchmarks.tasks.plan import Cell, TaskData, TaskJob
 from da_compose import Backbone, load_backbone
 from da_compose.domain import Domain
@@ -68,19 +68,18 @@ def read_task_rows(folder: Path) -> list[TaskRow]:
 def run_job(job: TaskJob, data: TaskData, runs: Path, results: Path) -> None:
     """One network and its cells, in this process; what is finished is not done again.
 
-    Rows of a network that is not in `runs`, such as those a clone comes with, do not count.
+    Rows of another network do not count, such as those a clone comes with.
     """
     torch.set_num_threads(1)
-    rows = read_task_rows(results)  # a broken line is named before anything is trained
-    if not (job.folder(runs) / BACKBONE).exists():
-        rows = []
-    finished = {row.cell: row.config for row in rows}
+    folder = job.folder(runs)
+    finished = {row.cell: row.config for row in read_task_rows(results)}
     name = f"{job.part}, {job.setting}, seed {job.seed}"
-    todo = [cell for cell in job.cells if finished.get(_key(job, cell)) != job.config]
+    wanted = job.config | {"backbone": fingerprint_in(folder)}
+    todo = [cell for cell in job.cells if finished.get(_key(job, cell)) != wanted]
     if not todo:
         print(f"{name}: finished earlier", flush=True)
         return
-    backbone, spent = trained(job, data, job.folder(runs))
+    backbone, spent = trained(job, data, folder)
     for cell in todo:
         values = measure_cell(job, cell, backbone, data, spent)
         row = TaskRow(
@@ -89,7 +88,7 @@ def run_job(job: TaskJob, data: TaskData, runs: Path, results: Path) -> None:
             commit=measure.commit(),
             device=measure.device_name(backbone.network.device),
             versions=measure.versions(),
-            config=job.config,
+            config=job.config | {"backbone": backbone.fingerprint},
         )
         append_line(results / "results.jsonl", asdict(row))
         print(f"{name}: {_in_words(cell)}: {row.accuracy:.2f} %", flush=True)

@@ -112,12 +112,22 @@ def test_a_second_run_trains_nothing_and_adds_no_row(benchmark_run, monkeypatch)
     assert benchmark_run.results.read_bytes() == before
 
 
-def test_rows_of_a_backbone_that_is_not_here_do_not_count(benchmark_run):
+def test_rows_of_another_backbone_do_not_count(benchmark_run):
     """A clone comes with rows: of another machine, whose backbone is not the one trained here."""
     first = benchmark_run.run(strategies=FEW)
     for path in benchmark_run.runs.rglob("backbone.safetensors"):
         path.unlink()
     assert len(benchmark_run.run(strategies=FEW)) == 2 * len(first)
+
+
+def test_a_run_killed_beside_rows_of_another_backbone_goes_on_with_its_own(benchmark_run):
+    first = benchmark_run.run(strategies=FEW)
+    lines = benchmark_run.results.read_text().splitlines(keepends=True)
+    mine = f'"backbone": "{first[0].config["backbone"]}"'
+    foreign = [line.replace(mine, '"backbone": "another"') for line in lines]
+    benchmark_run.results.write_text("".join([*foreign, *lines[:2]]))
+    rows = benchmark_run.run(strategies=FEW)
+    assert accuracies(rows[len(first) :]) == accuracies(first)
 
 
 @pytest.mark.parametrize("removed", [0, 2, 4])  # a baseline, a strategy, an oracle

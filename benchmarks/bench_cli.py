@@ -17,7 +17,7 @@ from benchmarks.digits import DIGITS, PROFILES
 from benchmarks.grid import BACKENDS
 from benchmarks.measure import ROOT
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
-from benchmarks.pictures import ALL, PICTURES, load_pictures
+from benchmarks.pictures import ALL, NETWORK, PICTURES, at_size, load_pictures
 from benchmarks.plan import NETWORKS, STRATEGIES, Benchmark
 from benchmarks.readme import update_pages
 from benchmarks.report import RESULTS, write_report
@@ -173,6 +173,12 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--target", help="Target domain, or all of them in turn: all."),
         click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
         click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
+        click.option(
+            "--image-size",
+            type=click.IntRange(min=8),
+            default=NETWORK.image_size,
+            help="Pixels a side; about 8 x 8 patches whatever it is.",
+        ),
     ):
         command = option(command)
     return command
@@ -184,12 +190,13 @@ def run_pictures(
     target: str | None,
     classes: Path | None,
     per_class: int | None,
+    image_size: int,
     data_root: Path | None,
     **options: Any,
 ) -> None:
     """Run a benchmark of pictures."""
-    load = partial(load_pictures, name, data_root, target, classes, per_class)
-    run(PICTURES[name], load, **options)
+    load = partial(load_pictures, name, data_root, target, classes, per_class, image_size)
+    run(at_size(PICTURES[name], image_size), load, **options)
 
 
 @bench.command("pacs")
@@ -227,7 +234,8 @@ def bench_domainnet_command(**options: Any) -> None:
     except DomainUnavailable as error:
         click.echo(f"{error}\nDomainNet is not at hand: this is the emoji benchmark instead")
         use_folder("emoji", options)
-        run_pictures("emoji", **options | {"target": None, "classes": None})
+        options.update(target=None, classes=None)
+        run_pictures("emoji", **options)
 
 
 @bench.command("speed")

@@ -31,6 +31,23 @@ PROFILES = {
     "full": Profile(name="full", seeds=(0, 1, 2), pretrain_steps=600, adapt_steps=40),
 }
 PICTURES = {name: Benchmark(name=name, profiles=PROFILES, recipes=RECIPES) for name in TARGETS}
+MAP_SIZE = 8  # side of the maps that the usual patches make
+
+
+def usual_patch_size(image_size: int) -> int:
+    """The side that divides the image into whole patches, as near to 8 x 8 of them as may be."""
+    sides = (side for side in range(1, image_size + 1) if image_size % side == 0)
+    return min(sides, key=lambda side: abs(side - image_size / MAP_SIZE))
+
+
+def at_size(benchmark: Benchmark, image_size: int) -> Benchmark:
+    """The benchmark on pictures of `image_size` pixels a side, cut into the usual patches."""
+    patches = {"image_size": image_size, "patch_size": usual_patch_size(image_size)}
+    recipes = {
+        name: replace(recipe, network=replace(recipe.network, **patches))
+        for name, recipe in benchmark.recipes.items()
+    }
+    return replace(benchmark, recipes=recipes)
 
 
 def load_pictures(
@@ -39,6 +56,7 @@ def load_pictures(
     target: str | None = None,
     classes: Path | None = None,
     per_class: int | None = None,
+    image_size: int = NETWORK.image_size,
 ) -> list[BenchmarkData]:
     """The rotations of a benchmark of pictures: one for the target, or for all domains in turn."""
     chosen = choose_picture_benchmark(name, data_root, classes=classes, per_class=per_class)
@@ -47,8 +65,7 @@ def load_pictures(
         choices = ", ".join((ALL, *chosen.domains))
         raise ValueError(f"no target {target!r} in {name}; choose from {choices}")
     prepared = {
-        domain: load_picture_domain(chosen, domain, size=NETWORK.image_size)
-        for domain in chosen.domains
+        domain: load_picture_domain(chosen, domain, size=image_size) for domain in chosen.domains
     }
     notes = [f"{domain}: {note}" for domain, d in prepared.items() for note in d.notes]
     return [

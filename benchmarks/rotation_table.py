@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from benchmarks.results import ResultRow, latest
-from benchmarks.tables import SIDES, TRAINED, display_name
+from benchmarks.tables import SIDES, TRAINED, data_line, display_name
 
 KEY = ["oracle", "strategy", "trains"]
 PARTED = ("benchmark", "profile", "data_fingerprint", "recipe", "network")
@@ -79,7 +79,7 @@ def _caption(rows: list[ResultRow]) -> str:
     first, seeds = rows[0], sorted({row.seed for row in rows})
     return (
         f"{first.benchmark}, {first.network} network, {SIDES[first.network]}; every domain the "
-        f"target in turn, the others sources; data: {first.data} ({first.data_fingerprint[:12]}); "
+        f"target in turn, the others sources; {data_line(first)}; "
         f"profile: {first.profile}; recipe: {first.recipe}; seeds: {', '.join(map(str, seeds))}. "
         "Test-split accuracy in percent, mean ± standard deviation over seeds; gain: over AdaBN, "
         "mean over targets; least gain: of the targets the smallest; over the better start: the "

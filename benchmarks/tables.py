@@ -192,10 +192,15 @@ def _costs(sides: list[dict[str, Any] | None]) -> list[str]:
 
 def source_line(row: ResultRow) -> str:
     """Where a row's numbers come from: benchmark, sources -> target, data and profile."""
-    return (
-        f"{row.benchmark}: {', '.join(row.sources)} → {row.target}; "
-        f"data: {row.data} ({row.data_fingerprint[:12]}); profile: {row.profile}"
-    )
+    sources = ", ".join(row.sources)
+    return f"{row.benchmark}: {sources} → {row.target}; {data_line(row)}; profile: {row.profile}"
+
+
+def data_line(row: ResultRow) -> str:
+    """Which data a row is of, and their pixels a side where it says so."""
+    size = row.config.get("job", {}).get("network", {}).get("image_size")
+    pixels = f", {size} pixels" if size else ""
+    return f"data: {row.data} ({row.data_fingerprint[:12]}){pixels}"
 
 
 def _caption(rows: list[ResultRow], seeds: list[int]) -> str:

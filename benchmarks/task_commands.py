@@ -8,8 +8,9 @@ from pathlib import Path
 from benchmarks.digits import RECIPES
 from benchmarks.few_labels import draw_labelled
 from benchmarks.mixture_options import MixtureOptions
+from benchmarks.pictures import usual_patch_size
 from benchmarks.run import accuracy
-from benchmarks.training import domain_name, domain_notes, usual_patch_size
+from benchmarks.training import domain_name, domain_notes
 from da_compose import load_backbone
 from da_compose.images import ImageSet
 from da_compose.parallel import process_0_first, rank

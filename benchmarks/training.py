@@ -29,7 +29,6 @@ from data_prep import (
 from data_prep.digits import NUM_CLASSES
 
 RANDOM = "random"  # trunk weights that are no weights
-MAP_SIZE = 8  # side of the maps that the usual patches make
 
 
 def pretrain_digits(
@@ -100,7 +99,7 @@ def pretrain_pictures(
         made.network_of(network),
         num_classes=len(chosen.class_names),
         image_size=image_size,
-        patch_size=patch_size or (1 if trunk else usual_patch_size(image_size)),
+        patch_size=patch_size or (1 if trunk else pictures.usual_patch_size(image_size)),
         trunk=trunk,
     )
     model = mixtures.network(shape, seed)
@@ -124,12 +123,6 @@ def pretrain_pictures(
     notes = {"recipe": recipe} | ({"trunk_weights": trunk_weights} if trunk else {})
     notes |= mixtures.given
     yield from _pretrain(out, model.to(device), domains, chosen.class_names, config, notes)
-
-
-def usual_patch_size(image_size: int) -> int:
-    """The side that divides the image into whole patches, as near to 8 x 8 of them as may be."""
-    sides = (side for side in range(1, image_size + 1) if image_size % side == 0)
-    return min(sides, key=lambda side: abs(side - image_size / MAP_SIZE))
 
 
 def choose_pictures(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.training import usual_patch_size
+from benchmarks.pictures import usual_patch_size
 from da_compose import load_adapter, load_backbone
 from da_compose.pretraining import Pretrainer
 from da_compose.transfer import transfer

@@ -146,9 +146,7 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
 @click.option(
     "--guard/--no-guard", default=True, help="Back to the start where it is the safer one."
 )
-@click.option(
-    "--bfloat16", is_flag=True, help="Blocks compute in it, which may be faster."
-)
+@click.option("--bfloat16", is_flag=True, help="Blocks compute in it, which may be faster.")
 @click.option("--cuda-graph", is_flag=True, help="On a GPU: record a step once and replay it.")
 @click.option("--name", help="Name of the new domain. [default: from --out]")
 @click.option("--report", type=PATH, help="HTML report to write too: one file to look at and send.")

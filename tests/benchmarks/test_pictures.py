@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import bench_cli, pictures
-from benchmarks.pictures import ALL, PICTURES, TARGETS, load_pictures
+from benchmarks.pictures import ALL, PICTURES, TARGETS, at_size, load_pictures
 from benchmarks.plan import Recipe
 from benchmarks.results import read_rows
 from da_compose.picture_augmentation import PictureAugmentation
@@ -49,7 +49,8 @@ def bench(name: str, root: Path, folder: Path, *more: str) -> tuple[str, ...]:
     return (
         "bench", name, "--data", str(root), "--processes", "1", "--runs", str(folder / "runs"),
         "--results", str(folder / "results"), "--pretrain-steps", "2", "--adapt-steps", "1",
-        "--no-oracles", "--strategy", "batch_norm", "--strategy", "information_maximization", *more,
+        "--image-size", "16", "--no-oracles",
+        "--strategy", "batch_norm", "--strategy", "information_maximization", *more,
     )  # fmt: skip
 
 
@@ -84,6 +85,16 @@ def test_fewer_pictures_are_other_data(root, tmp_path):
     assert few.fingerprint != all_of_them.fingerprint
 
 
+def test_other_sizes_are_other_data_in_as_many_patches(root):
+    small, large = (load_pictures("pacs", root, "photo", image_size=size)[0] for size in (32, 96))
+    assert small.domains["photo"].train.images.shape[1:] == (32, 32, 3)
+    assert large.domains["photo"].train.images.shape[1:] == (96, 96, 3)
+    assert small.fingerprint != large.fingerprint
+    network = at_size(PICTURES["pacs"], 96).recipes["strong-128"].network
+    assert (network.image_size, network.patch_size, network.num_templates) == (96, 12, 16)
+    assert at_size(PICTURES["pacs"], 64).recipes["strong-128"] == REAL["strong-128"]
+
+
 def test_defaults_are_the_papers_target_and_pacs_in_turn():
     assert TARGETS == {"domainnet": "sketch", "pacs": ALL, "emoji": "noto_line"}
     assert {benchmark.name for benchmark in PICTURES.values()} == set(TARGETS)
@@ -111,7 +122,9 @@ def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path):
     assert "pacs: photo, sketch -> art_painting; data: files" in said
     rows = read_rows(tmp_path / "results" / "results.jsonl")
     assert {(row.benchmark, row.target) for row in rows} == {("pacs", name) for name in DOMAINS}
-    assert {row.config["job"]["network"]["num_classes"] for row in rows} == {2}
+    networks = [row.config["job"]["network"] for row in rows]
+    assert {(n["num_classes"], n["image_size"], n["patch_size"]) for n in networks} == {(2, 16, 2)}
+    assert ", 16 pixels;" in (tmp_path / "results" / "rotation.md").read_text()
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"rotation.md", "table.md"} <= made
     assert {name.split("-")[-1] for name in made if name.endswith(".png")} == {

@@ -19,6 +19,7 @@ from da_compose import (
     load_backbone,
     save_adapter,
 )
+from da_compose.backbone import saved_fingerprint
 from da_compose.knowledge import collect_knowledge
 
 CLASSES = ("zero", "one", "two")
@@ -198,6 +199,12 @@ def test_files_of_another_kind_are_refused(make_backbone, tmp_path: Path) -> Non
         load_backbone(tmp_path / "missing")
     with pytest.raises(FileNotFoundError, match="no adapter file at"):
         load_adapter(tmp_path, backbone)
+
+
+def test_the_fingerprint_of_a_saved_backbone_is_read_alone(make_backbone, tmp_path: Path) -> None:
+    backbone = make_backbone()
+    backbone.save(tmp_path / "backbone")
+    assert saved_fingerprint(tmp_path / "backbone") == backbone.fingerprint
 
 
 def test_changed_weights_in_a_file_are_noticed(make_backbone, tmp_path: Path) -> None:

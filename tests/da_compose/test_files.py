@@ -5,7 +5,7 @@ import torch
 from safetensors import SafetensorError
 
 from da_compose import files
-from da_compose.files import load_tensors, replacing, save_tensors
+from da_compose.files import load_metadata, load_tensors, replacing, save_tensors
 
 
 def test_tensors_and_metadata_round_trip(tmp_path: Path) -> None:
@@ -25,6 +25,13 @@ def test_tensors_and_metadata_round_trip(tmp_path: Path) -> None:
     for name, value in tensors.items():
         assert loaded[name].equal(value)
         assert loaded[name].dtype == value.dtype
+
+
+def test_metadata_is_read_alone(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "file", {"a": torch.ones(2)}, {"kind": "test", "names": ["b"]})
+    assert load_metadata(tmp_path / "file", "test") == {"kind": "test", "names": ["b"]}
+    with pytest.raises(ValueError, match="holds a test, expected a other"):
+        load_metadata(tmp_path / "file", "other")
 
 
 def test_one_of_several_kinds_is_accepted(tmp_path: Path) -> None:

@@ -104,6 +104,14 @@ def test_adapt_makes_a_domain_name_of_any_file_name(user_files):
     assert "domain: site-7-new" in succeed("inspect", out).stdout
 
 
+def test_adapt_in_bfloat16_writes_what_predicts(user_files):
+    out = user_files.folder / "new.safetensors"
+    options = ("--backbone", user_files.backbone, "--images", user_files.pictures)
+    succeed("adapt", *options, "--out", out, "--steps", 2, "--bfloat16")
+    predict = ("predict", "--backbone", user_files.backbone, "--adapter", out, user_files.pictures)
+    assert succeed(*predict).stdout.startswith("path,class,confidence")
+
+
 def test_adapt_says_the_verdict_of_the_guard_unless_it_is_off(user_files):
     out = user_files.folder / "new.safetensors"
     options = ("--backbone", user_files.backbone, "--images", user_files.pictures)

@@ -86,6 +86,15 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     assert user_files.names == before
 
 
+def test_a_cuda_graph_without_a_gpu_is_refused(user_files):
+    adapt = commands_of(user_files)["adapt"]
+    before = user_files.names
+    assert "this backbone is on cpu; leave it out" in refuse(
+        *adapt, "--cuda-graph", "--device", "cpu"
+    )
+    assert user_files.names == before
+
+
 def test_adapt_does_not_overwrite_its_backbone(user_files):
     before = user_files.backbone.read_bytes()
     refuse(*outputs(user_files)["adapt"](user_files.backbone))

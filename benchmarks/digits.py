@@ -1,5 +1,7 @@
 """The digits benchmark: its profiles and recipes."""
 
+from dataclasses import replace
+
 from benchmarks.plan import Benchmark, Profile, Recipe
 from da_compose import PRESETS
 from da_compose.augmentation import AugmentationConfig
@@ -11,8 +13,9 @@ PROFILES = {
     ),
     "full": Profile(name="full", seeds=(0, 1, 2), pretrain_steps=700, adapt_steps=100),
 }
-# paper: one xi a source and no augmentation; strong: varied images, and a domain `pooled` that is
-# trained on all sources together
+# paper: one xi a source and no augmentation; strong: varied images, a domain `pooled` that is
+# trained on all sources together, and as many templates as layers, so that the bank has as many
+# weights as the unshared network
 RECIPES = {
     "paper": Recipe(pretraining=PretrainConfig(batch_size=48), network=PRESETS["small"]),
     "strong": Recipe(
@@ -21,7 +24,7 @@ RECIPES = {
             pooled=True,
             augmentation=AugmentationConfig(blur=0.3, thickness=0.5, contrast=0.3, noise=0.1),
         ),
-        network=PRESETS["small"],
+        network=replace(PRESETS["small"], num_layers=8, num_templates=8, channels=32),
     ),
 }
 DIGITS = Benchmark(name="digits", profiles=PROFILES, recipes=RECIPES)

@@ -1,6 +1,7 @@
 """Objectives of unsupervised adaptation: pure functions of features, logits, probabilities."""
 
 from collections.abc import Sequence
+from math import log
 
 import torch
 from torch import Tensor
@@ -50,13 +51,27 @@ def entropy(probabilities: Tensor) -> Tensor:
     return -(probabilities * probabilities.clamp_min(TINY).log()).sum(dim=-1)
 
 
-def information(probabilities: Tensor) -> Tensor:
+def information(probabilities: Tensor, expected: Tensor | None = None) -> Tensor:
     """Mutual information of image and prediction, in nats: probabilities (..., B, N) -> (...).
 
     Entropy of the mean prediction (diverse) minus mean entropy (confident); Krause et al. 2010,
     SHOT (Liang et al. 2020, eq. 2 to 4). Between 0 and log N; larger is better.
+
+    expected: class frequencies (..., N), positive and summing to 1, where classes are not expected
+    to be equally frequent. Diverse then means close to them: log N minus the divergence
+    KL(mean prediction || expected) stands for the entropy (Krause et al. 2010, section 3).
     """
-    return entropy(probabilities.mean(dim=-2)) - entropy(probabilities).mean(dim=-1)
+    mean = probabilities.mean(dim=-2)
+    diversity = entropy(mean)
+    if expected is not None:
+        diversity = diversity + (mean * expected.log()).sum(dim=-1) + log(mean.shape[-1])
+    return diversity - entropy(probabilities).mean(dim=-1)
+
+
+def class_frequencies(probabilities: Tensor) -> Tensor:
+    """How frequent classes are by predictions (M, N), one image more of each: (N,), none is 0."""
+    count, classes = probabilities.shape
+    return (probabilities.sum(dim=0) + 1) / (count + classes)
 
 
 def domain_confusion(logits: Tensor, is_source: bool, smoothing: float = 0.0) -> Tensor:

@@ -15,16 +15,21 @@ from adapters.run import Run, prepare
 from da_compose import Backbone, Domain, probabilities
 from da_compose.many import features_many, forward_many
 
-Objective = Callable[[Backbone, Sequence[Domain], Tensor], Tensor]  # images -> losses (D,)
+# images (D, B, 3, S, S), expected class frequencies (D, N) -> losses (D,)
+Objective = Callable[[Backbone, Sequence[Domain], Tensor, Tensor], Tensor]
 
 
-def uninformed(backbone: Backbone, targets: Sequence[Domain], images: Tensor) -> Tensor:
-    """Loss of information maximization, a value a target: (D,) of images (D, B, 3, S, S)."""
-    return -information(probabilities(forward_many(backbone.network, targets, images)))
+def uninformed(
+    backbone: Backbone, targets: Sequence[Domain], images: Tensor, expected: Tensor
+) -> Tensor:
+    """Loss of information maximization, a value a target; see `Objective`."""
+    return -information(probabilities(forward_many(backbone.network, targets, images)), expected)
 
 
-def moments_apart(backbone: Backbone, targets: Sequence[Domain], images: Tensor) -> Tensor:
-    """Loss of moment matching, a value a target: (D,) of images (D, B, 3, S, S)."""
+def moments_apart(
+    backbone: Backbone, targets: Sequence[Domain], images: Tensor, expected: Tensor
+) -> Tensor:
+    """Loss of moment matching, a value a target; see `Objective`."""
     sources = [(source.first, source.second) for source in backbone.knowledge.values()]
     return moment_distance(moments(features_many(backbone.network, targets, images)[1]), sources)
 
@@ -81,10 +86,12 @@ def step_together(
     for run in runs:
         run.optimizer = optimizer
     targets = [run.target for run in runs]
+    expected = torch.stack([run.expected for run in runs]).to(backbone.network.device)
     for step in range(config.steps):
         for run in runs:
             run.before(step)
-        losses = objective(backbone, targets, torch.stack([run.batch() for run in runs]))
+        images = torch.stack([run.batch() for run in runs])
+        losses = objective(backbone, targets, images, expected)
         gradients = torch.autograd.grad(losses.sum(), xi)
         for parameter, gradient in zip(xi, gradients, strict=True):
             parameter.grad = gradient

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import cos, pi
 from typing import Any
 
@@ -14,23 +14,27 @@ from torch.optim import Adam
 
 from adapters.adaptation import Adaptation
 from adapters.config import BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
-from adapters.guard import judge_learning
+from adapters.guard import Verdict, judge_learning
+from adapters.losses import class_frequencies, information
 from adapters.replay import replayed
 from adapters.selection import Scores, predict_logits, score
 from adapters.start import best_start, check_start, make_start, plain_start_name
 from adapters.strategy import AdaptationTask, Strategy, draw
 from adapters.targets import read_images
-from da_compose import Backbone, Domain
+from da_compose import Backbone, Domain, probabilities
 from da_compose.images import to_input
 from da_compose.mixture import MixtureWeights
+from da_compose.statistics import shrunk_share
 
+PRIOR_IMAGES = 100  # the start weighs like so many images of the target
+PARTS = (0.5, 0.25)  # of what was learned, where the guard does not trust all of it
 MOST_RESIDENT = 0.25  # of a GPU's free memory, for images
 
 
 def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
-    """Take all steps; end at the checked iterate whose predictions carry the most information.
+    """Take all steps; end near the checked iterate whose predictions carry the most information.
 
-    Or at the start, where the guard does not trust that one.
+    How near, see `Run.keep_best`: at the start, where the guard trusts nothing that was learned.
     """
     strategy = method(run.task())
     precision = torch.bfloat16 if run.config.bfloat16 else None
@@ -67,6 +71,7 @@ class Run:
     notes: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)  # figures may be tensors
     started: list[Tensor] = field(init=False)  # what is trained, at the start
+    expected: Tensor = field(init=False)  # class frequencies (N,), by the start's predictions
     best: float = float("-inf")
     kept: list[Tensor] = field(default_factory=list)
     last: Domain | None = None
@@ -74,6 +79,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.started = self.values()
+        self.expected = class_frequencies(probabilities(self.start))
 
     def task(self) -> AdaptationTask:
         """What a strategy is given, with a new optimizer."""
@@ -87,6 +93,7 @@ class Run:
             self.optimizer,
             self.config.batch_size,
             self.draws,
+            expected=self.expected.to(self.draws.device),
             recorded=recorded,
         )
 
@@ -116,26 +123,50 @@ class Run:
 
     def check(self, step: int) -> None:
         """Keep the iterate if its predictions carry more information than any before."""
-        found = score(predict_logits(self.backbone.network, self.target, self.checked))
-        if found.information > self.best:
-            self.best, self.notes["kept_step"] = found.information, step
+        logits = predict_logits(self.backbone.network, self.target, self.checked)
+        found = information(probabilities(logits), self.expected).item()
+        if found > self.best:
+            self.best, self.notes["kept_step"] = found, step
             self.kept = self.values()
 
     def keep_best(self) -> None:
-        """After the last step: check it too, and go back to the best iterate.
+        """After the last step: check it too, and go most of the way from the start to the best.
 
-        Or to the start, where the guard does not trust that one.
+        The fewer images, the less of it (`PRIOR_IMAGES`); then as much as the guard trusts.
         """
         self.check(self.config.steps)
         self.last = deepcopy(self.target)
-        self.go_back(self.kept)
+        self.keep(shrunk_share(len(self.pixels), PRIOR_IMAGES))
         if self.config.guard:
-            kept = predict_logits(self.backbone.network, self.target, self.checked)
-            verdict = judge_learning(self.start, kept)
-            self.notes["guard"] = asdict(verdict)
-            if not verdict.trusted:
-                self.go_back(self.started)
-                self.notes["kept_step"] = 0
+            self.heed_guard()
+
+    def heed_guard(self) -> None:
+        """Keep all of what was learned if the guard trusts it, else a part of it, else nothing."""
+        share = self.notes["kept_share"]
+        whole = verdict = self.judged()
+        for part in PARTS:
+            if verdict.trusted:
+                break
+            self.keep(part * share)
+            verdict = self.judged()
+            kept = f"{100 * part:g} % of what was learned is kept: {verdict.reason}"
+            verdict = replace(verdict, reason=f"{kept}; all of it: {whole.reason}")
+        if not verdict.trusted:
+            verdict = whole
+            self.keep(0.0)
+            self.notes["kept_step"] = 0
+        self.notes["guard"] = asdict(verdict)
+
+    def keep(self, share: float) -> None:
+        """Go this share of the way from the start to the best iterate."""
+        ways = zip(self.started, self.kept, strict=True)
+        self.go_back([start.lerp(kept, share) for start, kept in ways])
+        self.notes["kept_share"] = share
+
+    def judged(self) -> Verdict:
+        """What the guard says of the target as it stands."""
+        logits = predict_logits(self.backbone.network, self.target, self.checked)
+        return judge_learning(self.start, logits)
 
     def restart(self, strategy: str) -> None:
         """Back to the start, for a strategy at its own rate; as if nothing had been learned."""

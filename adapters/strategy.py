@@ -20,6 +20,7 @@ class AdaptationTask:
     target: the new domain; only `trained`, parameters of it, may move.
     optimizer: steps `trained`; its learning rate is scheduled by `adapt`.
     generator: of all random draws, which happen on its device.
+    expected: class frequencies (N,) to expect of the target; None: all alike.
     extra: a loss that is added to that of every step (`adapters.few_labels`).
     recorded: steps are to be recorded on a CUDA graph (`adapters.replay`).
     """
@@ -30,6 +31,7 @@ class AdaptationTask:
     optimizer: torch.optim.Optimizer
     batch_size: int
     generator: torch.Generator
+    expected: Tensor | None = None
     extra: Callable[[], Tensor] | None = None
     recorded: bool = False
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from adapters.config import LEARNING_RATES
 from adapters.guard import judge
 from adapters.information_maximization import InformationMaximization
-from adapters.losses import TINY
+from adapters.losses import TINY, class_frequencies
 from adapters.selection import batches, predict_logits, score
 from adapters.strategy import AdaptationTask
-from da_compose import Backbone, Domain
+from da_compose import Backbone, Domain, probabilities
 from da_compose.domain import EPSILON
 from da_compose.mixture import MixtureWeights
 from da_compose.statistics import blend_statistics, estimate_statistics, shrunk_share
@@ -149,8 +149,9 @@ class Stream:
             parameter.requires_grad_(True)
         optimizer = torch.optim.Adam(self.trained, lr=self.rate * config.rate)
         size = len(self.memory)
+        expected = class_frequencies(probabilities(self.before)).to(network.device)
         task = AdaptationTask(
-            self.backbone, domain, self.trained, optimizer, size, torch.Generator()
+            self.backbone, domain, self.trained, optimizer, size, torch.Generator(), expected
         )
         method = InformationMaximization(task)
         for images in config.steps * list(batches(network, self.memory, size)):

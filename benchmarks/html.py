@@ -189,8 +189,9 @@ def _training(adaptation: Adaptation) -> str:
         said = f"Kept: the start (dashed); the guard trusts none of the {len(history):,} steps."
     else:
         said = (
-            f"Kept: the iterate after step {kept:,} of {len(history):,} (dashed), the one whose "
-            "predictions carry the most information."
+            f"Kept: {100 * adaptation.notes['kept_share']:.0f} % of the way from the start to the "
+            f"iterate after step {kept:,} of {len(history):,} (dashed), the one whose predictions "
+            "carry the most information."
         )
     return f'<p>{said}</p>\n<div class="plots">{"".join(curves)}</div>'
 

@@ -40,6 +40,7 @@ def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatc
     """`learn_trusted` by strategies that set xi to a level: its information, and its harm above 5.
 
     Levels above 5 are refused by the guard; negative ones are less informative than the start.
+    Images are so many that all of what was learned is kept.
     """
 
     def run_them(levels: dict[str, float]) -> Run:
@@ -57,14 +58,14 @@ def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatc
         def level() -> float:
             return float(run.trained[0].detach()[0, 0])
 
-        class Found:
-            def __init__(self, logits: Tensor) -> None:
-                self.information = level()
+        def level_of(prediction: Tensor, expected: Tensor) -> Tensor:
+            return torch.tensor(level())
 
         def judge(*_: Tensor) -> Verdict:
             return Verdict(level() <= 5, 0.1, 1.0, f"level {level():g}")
 
-        monkeypatch.setattr(module, "score", Found)
+        monkeypatch.setattr(module, "information", level_of)
+        monkeypatch.setattr(module, "PRIOR_IMAGES", 0)
         monkeypatch.setattr(module, "judge_learning", judge)
         learn_trusted(run)
         return run
@@ -76,9 +77,9 @@ def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatc
     ("levels", "chosen", "kept", "step", "seen"),
     [
         ({"a": 1.0, "b": 2.0}, "a", 1.0, 2, 1.0),  # the first that is trusted, not the best
-        ({"a": 9.0, "b": 2.0}, "b", 2.0, 2, 2.0),
+        ({"a": 90.0, "b": 2.0}, "b", 2.0, 2, 2.0),
         ({"a": -1.0, "b": 2.0}, "b", 2.0, 2, 2.0),  # the first has learned nothing
-        ({"a": 9.0, "b": 8.0}, "start", 0.0, 0, 8.0),
+        ({"a": 90.0, "b": 80.0}, "start", 0.0, 0, 80.0),
         ({"a": -1.0, "b": -2.0}, "start", 0.0, 0, -2.0),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from adapters.losses import (
+    class_frequencies,
     discrepancy,
     distance,
     domain_confusion,
@@ -154,6 +155,43 @@ def test_information_is_the_mean_divergence_from_the_mean_prediction(table: np.n
     found = float(information(torch.tensor(rows, dtype=torch.float64)))
     assert found == pytest.approx(divergence, abs=1e-9)
     assert -1e-9 <= found <= math.log(4) + 1e-9
+
+
+@FEW
+@given(table=tables(6, 4, 0, 1), frequencies=tables(1, 4, 0.01, 1))
+def test_information_beside_expected_frequencies(table: np.ndarray, frequencies: np.ndarray):
+    predictions = simplex(table)
+    expected = simplex(frequencies)[0]
+    mean = predictions.mean(dim=0)
+    divergence = sum(
+        float(m) * math.log(float(m) / float(q))
+        for m, q in zip(mean, expected, strict=True)
+        if m > 0
+    )
+    wanted = math.log(4) - divergence - float(entropy(predictions).mean())
+    assert float(information(predictions, expected)) == pytest.approx(wanted, abs=1e-6)
+    alike = torch.full_like(expected, 0.25)
+    assert float(information(predictions, alike)) == pytest.approx(
+        float(information(predictions)), abs=1e-6
+    )
+
+
+def test_frequencies_as_expected_are_no_reason_to_move():
+    """Where the mean prediction is the expected one, only confidence has a gradient."""
+    logits = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    predictions = logits.softmax(dim=-1)
+    expected = predictions.mean(dim=0).detach()
+    gradients = [
+        torch.autograd.grad(value, logits, retain_graph=True)[0]
+        for value in (information(predictions, expected), -entropy(predictions).mean())
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_class_frequencies_are_of_the_mean_prediction_and_none_is_zero():
+    predictions = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    assert class_frequencies(predictions).tolist() == pytest.approx([2.5 / 5, 1.5 / 5, 1 / 5])
+    assert class_frequencies(predictions).sum().item() == pytest.approx(1)
 
 
 def test_one_hot_diverse_predictions_carry_log_n():

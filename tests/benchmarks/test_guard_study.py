@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from adapters import adapt
@@ -140,13 +141,17 @@ def test_a_line_says_what_adapt_returns_with_and_without_the_guard(
         assert line["kept"] == accuracy(backbone, kept.domain, target.test)
         assert line["guarded"] == accuracy(backbone, guarded.domain, target.test)
         assert line["verdict"] == guarded.notes["guard"]
-        assert line["chosen"]["kept_step"] == kept.notes["kept_step"]
+        assert line["kept_step"] == kept.notes["kept_step"]
+        assert line["kept_share"] == guarded.notes["kept_share"]
         for name in ("source_only", "batch_norm"):
             found = adapt(backbone, target.train.images, name, seed=job.seed)
             assert line[name] == accuracy(backbone, found.domain, target.test)
 
 
-def test_labels_change_accuracies_and_nothing_else(benchmark_run, short) -> None:
+def test_labels_change_accuracies_and_nothing_else(benchmark_run, short, monkeypatch) -> None:
+    # else this backbone goes on to predict one class, and every labelling has as many of it
+    monkeypatch.setattr("adapters.run.class_frequencies", lambda _: torch.full((10,), 0.1))
+    monkeypatch.setattr("adapters.run.PRIOR_IMAGES", 0)
     lines, *_ = measured(benchmark_run)
     others, *_ = measured(benchmark_run.with_labels(train=True, test=True))
     accuracies = {"source_only", "batch_norm", "start", "kept", "guarded"}
@@ -178,6 +183,12 @@ def test_harm_is_more_than_a_point_below_the_better_baseline() -> None:
     assert (found["cells"], found["harmful"], found["caught"], found["left"]) == (4, 2, 0, 2)
 
 
+def test_a_harm_of_which_a_part_is_kept_is_caught_where_the_part_is_harmless() -> None:
+    lines = [cell(50.0, trusted=False) | {"guarded": part} for part in (78.9, 79.0)]
+    found = row("all", lines)
+    assert (found["harmful"], found["caught"], found["left"]) == (2, 1, 1)
+
+
 def test_a_refused_harm_is_caught_and_a_refused_gain_a_false_alarm_with_its_cost() -> None:
     lines = [
         cell(50.0, trusted=False),
@@ -193,7 +204,7 @@ def test_a_refused_harm_is_caught_and_a_refused_gain_a_false_alarm_with_its_cost
 
 def test_what_the_start_does_is_counted_by_itself() -> None:
     found = row("noise", [cell(60.0, start=70.0, trusted=False, condition="noise")])
-    assert (found["start_harmful"], found["caught"], found["left"]) == (1, 1, 1)
+    assert (found["start_harmful"], found["caught"], found["left"]) == (1, 0, 1)
 
 
 def test_networks_development_targets_and_usps_stay_apart_and_each_has_its_sum() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from benchmarks.differences import differences_markdown
 from benchmarks.results import ResultRow, read_rows
 from benchmarks.rotation_table import rotation_markdown
 from benchmarks.speed.bench import markdown as speed_markdown
@@ -44,6 +45,9 @@ def of_tasks(results: Path, part: str, render: Callable[[list[TaskRow]], str]) -
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "digits": partial(of_rows, name="digits", render=markdown),
+    "digits-differences": partial(of_rows, name="digits", render=differences_markdown),
+    "digits-all": partial(of_rows, name="digits-all", render=rotation_markdown),
+    "digits-all-differences": partial(of_rows, name="digits-all", render=differences_markdown),
     "pacs": partial(of_rows, name="pacs", render=rotation_markdown),
     "emoji": partial(of_rows, name="emoji", render=markdown, profile="quick"),
     "speed": of_speed,

@@ -31,8 +31,8 @@ BACKBONE = "backbone.safetensors"
 BASELINES = ("source_only", "batch_norm")
 SELECTION = (
     "start and blend of statistics by information and agreement with the consensus of all starts, "
-    "iterate by information (nats), outcome by the guard; on unlabelled training images of the "
-    "target"
+    "iterate by information beside the start's class frequencies (nats), how much of it by the "
+    "number of images and by the guard; on unlabelled training images of the target"
 )
 
 

@@ -18,7 +18,7 @@ NUM_HEADS = 2  # two classifiers from the start: classifier discrepancy needs th
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Shape of a network. Defaults are the digits network: 16 layers x 4 templates = 64."""
+    """Shape of a network. Defaults are 16 layers x 4 templates = 64, recipe `paper` of the digits."""
 
     num_layers: int = 16  # L
     num_templates: int = 4  # K
@@ -205,7 +205,7 @@ class CompositionalNetwork(nn.Module):
     def own_batch_norm(self, domain: Domain) -> None:
         """Give a domain gamma and beta (F,) of its own that start as what it uses of the network.
 
-        They are 2 F numbers: 7,728 for the digits network.
+        They are 2 F numbers: 7,728 for the default network.
         """
         if domain.gamma is not None:
             return

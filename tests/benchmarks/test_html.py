@@ -91,7 +91,7 @@ def test_every_part_is_there_in_order(make, report):
 
 
 def test_a_refusal_of_the_guard_is_not_called_the_best_iterate(make, report, monkeypatch):
-    monkeypatch.setattr("adapters.guard.MOST_CHANGED_UNFIT", 1.0)  # of so few images
+    monkeypatch.setattr("adapters.guard.MOST_CHANGED_UNSURE", 1.0)
     assert "the most information" in report(make()).text["Training"]
     monkeypatch.setattr("adapters.guard.MOST_CHANGED", -1.0)
     said = report(make()).text["Training"]

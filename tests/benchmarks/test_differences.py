@@ -1,0 +1,87 @@
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.differences import (
+    Difference,
+    differences_markdown,
+    frame_of,
+    of_one_target,
+    of_rotation,
+)
+from benchmarks.results import ResultRow
+from tests.benchmarks.rows import ROW
+
+
+def row(
+    accuracy: float,
+    strategy: str = "auto",
+    *,
+    seed: int = 0,
+    network: str = "compositional",
+    **changes: object,
+) -> ResultRow:
+    trains = {"compositional": "mixture_weights", "unshared": "input_adapter"}[network]
+    values = {"strategy": strategy, "seed": seed, "network": network, "trains": trains}
+    values |= {"accuracy": accuracy, "source_only": 70.0, "batch_norm": 60.0}
+    values |= {"oracle": strategy == "oracle"}
+    return replace(ROW, **values | changes)
+
+
+def test_the_interval_is_students() -> None:
+    three = Difference(text="", values=[1.0, 2.0, 3.0])
+    assert three.margin == pytest.approx(4.302653 / 3**0.5, rel=1e-6)  # t of 2 degrees, deviation 1
+    assert Difference(text="", values=[1.0]).margin != Difference(text="", values=[1.0]).margin
+
+
+def test_ours_is_compared_with_the_others_best_strategy_seed_by_seed() -> None:
+    rows = [
+        *(row(80.0 + seed, seed=seed) for seed in range(3)),
+        *(row(99.0, seed=seed, network="unshared", oracle=True) for seed in range(3)),
+        *(row(90.0, "moment_matching", seed=s, network="unshared") for s in range(2)),
+        row(70.0, "source_only", network="unshared", trains="nothing", learned_parameters=0),
+        *(row(75.0, "auto", seed=s, network="unshared") for s in range(3)),
+    ]
+    over_theirs, percent, over_start, *_ = of_one_target(frame_of(rows))
+    assert "IA, Moment matching (M3SDA), its best" in over_theirs.text
+    assert over_theirs.values == [-10.0, -9.0] and over_theirs.wanted == 0
+    assert percent.values == [80.0, 81.0, 82.0]
+    assert over_start.values == [10.0, 11.0, 12.0]
+
+
+def test_the_share_recovered_is_of_the_oracle_of_the_same_numbers_over_the_better_start() -> None:
+    rows = [
+        row(74.0),
+        row(78.0, seed=1),
+        row(80.0, "oracle"),
+        row(80.0, "oracle", seed=1),
+        row(95.0, "oracle", trains="all"),
+    ]
+    *_, share = of_one_target(frame_of(rows))
+    assert share.values == [pytest.approx(60.0)] and share.wanted == 80
+
+
+def test_in_turn_the_mean_of_targets_and_the_least_of_a_target() -> None:
+    rows = [
+        row(75.0, target="usps"),
+        row(69.0, target="meter", sources=["mnist"]),
+        row(77.0, target="usps", seed=1),
+        row(70.0, target="meter", sources=["mnist"], seed=1),
+        row(99.0, target="usps", seed=2),  # it lacks a target
+        row(90.0, "moment_matching", target="usps"),
+        row(80.0, "oracle", target="usps"),
+        row(95.0, "oracle", target="usps", trains="all"),
+    ]
+    mean, least, oracle, _ = of_rotation(frame_of(rows))
+    assert mean.values == [2.0, 3.5] and mean.wanted == 3
+    assert least.values == [-1.0, 0.0] and least.wanted == -0.5
+    assert least.text.endswith("least: meter")
+    assert oracle.values == [10.0] and oracle.wanted is None and "target labels" in oracle.text
+
+
+def test_a_table_says_what_was_wanted_and_whether_it_is_so() -> None:
+    text = differences_markdown([row(94.0, seed=seed) for seed in (0, 1)])
+    assert "| paper: MW, auto (percent) | 94.0 | 94.0 to 94.0 | at least 95: no |" in text
+    assert "over seeds 0, 1" in text
+    alone = differences_markdown([row(96.0, recipe="strong")])
+    assert "| strong: MW, auto (percent) | 96.0 | - | at least 95: yes |" in alone

@@ -18,7 +18,7 @@ NUM_HEADS = 2  # two classifiers from the start: classifier discrepancy needs th
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Shape of a network. Defaults are 16 layers x 4 templates = 64, recipe `paper` of the digits."""
+    """Shape of a network. Defaults are those of the digits' recipe `paper`: 16 x 4 = 64."""
 
     num_layers: int = 16  # L
     num_templates: int = 4  # K

@@ -11,7 +11,8 @@ from benchmarks.results import ResultRow
 from tests.benchmarks.rows import ROW as BASE
 
 ROW = replace(BASE, profile="full", accuracy=81.25, source_only=60.0, batch_norm=70.0)
-MARKED = "# Title ±\n<!-- table:digits -->\nstale\n<!-- /table:digits -->\nend\n"
+BLOCK = "<!-- table:digits -->\nstale\n<!-- /table:digits -->\n"
+MARKED = f"# Title ±\n{BLOCK}{BLOCK.replace('digits', 'digits-differences')}end\n"
 
 
 def write_rows(folder: Path, *rows: ResultRow) -> None:
@@ -27,7 +28,7 @@ def test_readme_keeps_everything_but_what_stands_between_its_markers(tmp_path):
     update_pages(readme, tmp_path)
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("# Title ±\n<!-- table:digits -->\n")
-    assert text.endswith("<!-- /table:digits -->\nend\n")
+    assert text.endswith("<!-- /table:digits-differences -->\nend\n")
     assert "81.2" in text and "stale" not in text
     update_pages(readme, tmp_path)
     assert readme.read_text(encoding="utf-8") == text
@@ -38,6 +39,7 @@ def test_readme_keeps_everything_but_what_stands_between_its_markers(tmp_path):
 )
 def test_a_readme_without_both_markers_is_left_as_it_is(tmp_path, text):
     readme = tmp_path / "README.md"
+    text += BLOCK.replace("digits", "digits-differences")
     readme.write_text(text)
     write_rows(tmp_path / "digits", ROW)
     with pytest.raises(ValueError, match="<!-- table:digits -->"):
@@ -67,7 +69,7 @@ def test_a_page_of_docs_is_made_with_it(tmp_path):
 
 def test_markers_of_an_unknown_table_are_named_and_nothing_is_written(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(MARKED + MARKED.replace("digits", "digit"), encoding="utf-8")
+    readme.write_text(MARKED + BLOCK.replace("digits", "digit"), encoding="utf-8")
     write_rows(tmp_path / "digits", ROW)
     with pytest.raises(ValueError, match="no table digit; there are: digits, "):
         update_pages(readme, tmp_path)
@@ -104,7 +106,7 @@ def task_row(**changes: Any) -> dict[str, Any]:
 
 def test_a_part_of_the_tasks_benchmark_shows_full_rows_of_the_last_data(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(MARKED.replace("digits", "depth") + MARKED.replace("digits", "depth-claims"))
+    readme.write_text(BLOCK.replace("digits", "depth") + BLOCK.replace("digits", "depth-claims"))
     (tmp_path / "tasks").mkdir()
     rows = [
         task_row(data_fingerprint="01d", accuracy=10.0),

@@ -56,23 +56,21 @@ def of_one_target(frame: pd.DataFrame) -> Iterator[Difference]:
         return own.set_index("seed")[column]
 
     ours, side = by_seed(OURS, AUTO), SIDES[OURS]
+    if ours.empty:
+        return
     learned = frame[(frame.network == THEIRS) & ~frame.oracle & (frame.trains != "nothing")]
-    if len(learned) and len(ours):
+    if len(learned):
         best = str(learned.groupby("strategy").accuracy.mean().idxmax())
         apart = (ours - by_seed(THEIRS, best)).dropna()
         text = f"{side}, auto, over {SIDES[THEIRS]}, {display_name(best)}, its best (points)"
         yield Difference(text=text, values=list(apart), wanted=0)
-    if len(ours):
-        yield Difference(text=f"{side}, auto (percent)", values=list(ours), wanted=95)
-        yield Difference(
-            text=f"{side}, auto, over the better start (points)",
-            values=list(by_seed(OURS, AUTO, "gain")),
-            wanted=0,
-        )
-    room = by_seed(OURS, ORACLE, "gain")
-    gained = by_seed(OURS, AUTO, "gain")[room.index.intersection(ours.index)]
-    if len(gained):
-        share = 100 * gained.mean() / room[gained.index].mean()
+    yield Difference(text=f"{side}, auto (percent)", values=list(ours), wanted=95)
+    gained, room = by_seed(OURS, AUTO, "gain"), by_seed(OURS, ORACLE, "gain")
+    text = f"{side}, auto, over the better start (points)"
+    yield Difference(text=text, values=list(gained), wanted=0)
+    seeds = [seed for seed in gained.index if seed in room.index]
+    if seeds:
+        share = 100 * fmean(gained[seeds]) / fmean(room[seeds])
         text = f"{side}, auto, share of the oracle's gain (percent, means over seeds)"
         yield Difference(text=text, values=[share], wanted=80)
 
@@ -82,11 +80,13 @@ def of_rotation(frame: pd.DataFrame) -> Iterator[Difference]:
 
     Of the seeds that have every target.
     """
-    own = frame[frame.strategy.isin([AUTO, ORACLE]) & (frame.trains != "all")]
-    for (network, strategy), rows in own.groupby(["network", "strategy"], sort=False):
+    own = frame[frame.strategy.isin([AUTO, ORACLE]) & (frame.trains == frame.network.map(TRAINED))]
+    kinds = own[["network", "strategy"]].drop_duplicates()
+    for network, strategy in zip(kinds.network, kinds.strategy, strict=True):
+        rows = own[(own.network == network) & (own.strategy == strategy)]
         gains = rows.pivot_table(index="seed", columns="target", values="gain").dropna()
         oracle = strategy == ORACLE
-        name = f"{SIDES[str(network)]}, {display_name(str(strategy), oracle)}"
+        name = f"{SIDES[network]}, {display_name(strategy, oracle)}"
         over, worst = f"{name}, over the better start (points)", str(gains.mean().idxmin())
         wanted = (None, None) if oracle else (3.0, -0.5)
         yield Difference(

@@ -173,11 +173,13 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     frame["start_harmful"] = frame.harmful & (frame.start < least)
     frame["left"] = frame.guarded < least
     frame["caught"] = frame.harmful & ~frame.left
+    frame["caught_learned"] = frame.caught & ~frame.start_harmful
     frame["false_alarms"] = ~frame.harmful & refused
     frame["cost"] = (frame.kept - frame.guarded).where(frame.false_alarms)
     known = frame.target.isin(DEVELOPMENT_TARGETS)
     frame["targets"] = frame.target.mask(known, "development") + ", " + frame.network
-    counts = dict.fromkeys(("harmful", "start_harmful", "caught", "false_alarms", "left"), "sum")
+    counted = "harmful", "start_harmful", "caught", "caught_learned", "false_alarms", "left"
+    counts = dict.fromkeys(counted, "sum")
     means = dict.fromkeys(("cost", *ACCURACIES), "mean")
     parts = []
     for targets, group in frame.groupby("targets", sort=True):
@@ -198,9 +200,11 @@ def markdown(means: pd.DataFrame) -> str:
         everything = group[group.condition == ALL].iloc[0]
         made = ", which the limits were made on" if targets == FITTED else ""
         caught = share(everything.caught, everything.harmful)
+        learned = share(everything.caught_learned, everything.harmful - everything.start_harmful)
         alarms = share(everything.false_alarms, everything.cells - everything.harmful)
         parts.append(
             f"{targets}{made}: caught {caught} of harmful cells (wanted: at least 90 %), "
+            f"{learned} of those whose start is harmless, which the guard can go back to; "
             f"false alarms at {alarms} of harmless ones (at most 10 %)\n"
         )
         header = [

@@ -15,6 +15,7 @@ from da_compose import Backbone, Domain
 from da_compose.images import ImageSet, to_input
 
 RATE_OF_ALL = 0.001  # learning rate where all weights are trained
+RATE_OF_AFFINE = 0.01  # where gamma and beta of every batch norm are, layer by layer
 
 
 def train_oracle(
@@ -26,7 +27,7 @@ def train_oracle(
     seed: int,
     learning_rate: float | None = None,
 ) -> tuple[Backbone, Domain, int]:
-    """Train on the target's labelled training split: mixture_weights, input_adapter or all.
+    """Train on the target's labelled training split: mixture_weights, input_adapter, affine or all.
 
     Returns the backbone (a copy where `all` weights were trained), the domain and the number of
     trained parameters. Nothing is chosen by test labels: the last iterate is returned.
@@ -38,6 +39,10 @@ def train_oracle(
         backbone = Backbone(deepcopy(backbone.network), backbone.class_names, backbone.knowledge)
         trained = list(_all_parameters(backbone, domain))
         rate = learning_rate or RATE_OF_ALL
+    elif trains == "affine":
+        backbone.network.own_batch_norm(domain)
+        trained = [p for p in (domain.gamma, domain.beta) if p is not None]
+        rate = learning_rate or RATE_OF_AFFINE
     else:
         trained = trainable_parameters(backbone, domain, trains)
         rate = learning_rate or LEARNING_RATES[trains]

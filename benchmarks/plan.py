@@ -119,7 +119,8 @@ class BackboneJob:
             learns = strategy not in ("source_only", "batch_norm")
             cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
         if oracles:
-            cells += [Cell(strategy="oracle", trains=t, oracle=True) for t in (trains, "all")]
+            bounds = dict.fromkeys((trains, "input_adapter", "affine", "all"))
+            cells += [Cell(strategy="oracle", trains=t, oracle=True) for t in bounds]
         return cells
 
 

@@ -22,7 +22,13 @@ from benchmarks.tables import BASELINES, SIDES, TRAINED, display_name, source_li
 from da_compose.files import replacing
 
 COLOURS = {"compositional": "tab:blue", "unshared": "tab:orange"}
-MARKERS = {"mixture_weights": "o", "input_adapter": "s", "all": "D", "nothing": "x"}
+MARKERS = {
+    "mixture_weights": "o",
+    "input_adapter": "s",
+    "affine": "^",
+    "all": "D",
+    "nothing": "x",
+}
 BASELINE_STYLES: Mapping[str, Any] = {"source_only": ":", "batch_norm": "--"}
 DPI = 130
 RISES = [11 * step * sign for step in range(20) for sign in (1, -1)]  # of labels, in points

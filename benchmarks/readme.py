@@ -4,9 +4,13 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.differences import differences_markdown
-from benchmarks.results import ResultRow, read_rows
+from benchmarks.few_labels import markdown as few_labels_markdown
+from benchmarks.guard_study import markdown as guard_markdown
+from benchmarks.guard_study import summary
+from benchmarks.results import ResultRow, read_lines, read_rows
 from benchmarks.rotation_table import rotation_markdown
 from benchmarks.speed.bench import markdown as speed_markdown
 from benchmarks.speed.bench import read_speed_rows
@@ -29,6 +33,12 @@ def of_rows(
     return render(rows) if rows else ""
 
 
+def of_lines(results: Path, name: str, render: Callable[[list[dict[str, Any]]], str]) -> str:
+    """A table of all lines of a study; nothing where there are none."""
+    lines = read_lines(results / name / "results.jsonl")
+    return render(lines) if lines else ""
+
+
 def of_speed(results: Path) -> str:
     """The table of speed comparisons; nothing where there are none."""
     rows = read_speed_rows(results / "speed")
@@ -48,6 +58,8 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "digits-differences": partial(of_rows, name="digits", render=differences_markdown),
     "digits-all": partial(of_rows, name="digits-all", render=rotation_markdown),
     "digits-all-differences": partial(of_rows, name="digits-all", render=differences_markdown),
+    "guard": partial(of_lines, name="guard", render=lambda lines: guard_markdown(summary(lines))),
+    "few-labels": partial(of_lines, name="few_labels", render=few_labels_markdown),
     "pacs": partial(of_rows, name="pacs", render=rotation_markdown),
     "emoji": partial(of_rows, name="emoji", render=markdown, profile="quick"),
     "speed": of_speed,

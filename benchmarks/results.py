@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_origin
 ALLOWED = {
     "profile": ("quick", "full"),
     "data": ("files", "download", "bundled"),
-    "trains": ("nothing", "mixture_weights", "input_adapter", "all"),
+    "trains": ("nothing", "mixture_weights", "input_adapter", "affine", "all"),
     "network": ("compositional", "unshared"),
     "recipe": ("paper", "strong", "strong-128"),
 }
@@ -42,7 +42,7 @@ class ResultRow:
     target: str
     seed: int
     strategy: str
-    trains: str  # nothing, mixture_weights, input_adapter, all
+    trains: str  # nothing, mixture_weights, input_adapter, affine (batch norm's), all
     network: str  # compositional, unshared
     recipe: str  # paper, strong, strong-128
     oracle: bool  # whether target labels were used

@@ -60,8 +60,9 @@ def _table(rows: list[ResultRow]) -> str:
     lines = [header, ["---", *["--:"] * (len(header) - 1)]]
     for line in frame.to_dict("records"):
         name = display_name(line["strategy"], line["oracle"])
-        if line["trains"] == "all":
-            name += f", {TRAINED['all']}"
+        shown = TRAINED[line["trains"]]
+        if shown not in ("", SIDES[rows[0].network]):
+            name += f", {shown}"
         cells = [_spread(line.get(t, float("nan")), line["std"].get(t)) for t in targets]
         gains = [f"{line[part]:+.1f}" for part in ("gain", "least", "over_start")]
         lines.append([name, *cells, _spread(line["mean"], line["mean_std"]), *gains])

@@ -24,7 +24,13 @@ STRATEGIES = {
 }
 BASELINES = ("source_only", "batch_norm")
 ORACLE = "oracle (target labels)"
-TRAINED = {"nothing": "", "mixture_weights": "MW", "input_adapter": "IA", "all": "all"}
+TRAINED = {
+    "nothing": "",
+    "mixture_weights": "MW",
+    "input_adapter": "IA",
+    "affine": "γ, β",
+    "all": "all",
+}
 SIDES = {"compositional": "MW", "unshared": "IA"}  # what each network adapts in the comparison
 Cell = TypeVar("Cell")
 GROUP = ("benchmark", "sources", "target", "data", "data_fingerprint", "profile")
@@ -211,8 +217,8 @@ def _caption(rows: list[ResultRow], seeds: list[int]) -> str:
         "(n: how many, where fewer); gain is over AdaBN on the same backbone "
         "(in parentheses: over source only); last step: accuracy of the last iterate, "
         "where another was kept without labels. MW: mixture weights of the compositional network; "
-        "IA: input adapter of the unshared network; a strategy followed by IA or all: "
-        "that trained set of the column's network. "
+        "IA: input adapter of the unshared network; a strategy followed by IA, γ, β (of batch "
+        "norm, layer by layer) or all: that trained set of the column's network. "
         f"Label-free selection: {'; '.join(sorted(rules)) or 'none'}. "
         "Bold: best without target labels."
     )

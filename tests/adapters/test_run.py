@@ -11,6 +11,7 @@ from torch import Tensor
 from adapters import STRATEGIES
 from adapters.config import TRAINS, AdaptConfig
 from adapters.guard import Verdict
+from adapters.information_maximization import InformationMaximization
 from adapters.losses import class_frequencies, information
 from adapters.run import PRIOR_IMAGES, Run, learn, prepare
 from adapters.selection import predict_logits
@@ -31,7 +32,9 @@ def test_the_kept_iterate_is_never_below_the_start(
     monkeypatch.setattr(import_module("adapters.run"), "PRIOR_IMAGES", 0)  # all of it is kept
     images = make_images(15)
     run = prepare(backbone, images, "target", AdaptConfig(trains=trains, guard=False, **QUICK))
-    learn(run, STRATEGIES[strategy])
+    method = STRATEGIES[strategy]
+    assert method is not None
+    learn(run, method)
     kept = probabilities(predict_logits(backbone.network, run.target, run.checked))
     start = probabilities(run.start)
     assert information(kept, run.expected) >= information(start, run.expected)
@@ -46,7 +49,7 @@ def test_the_fewer_images_the_less_of_what_was_learned_is_kept(
 ):
     config = AdaptConfig(trains=trains, guard=False, **QUICK)
     run = prepare(backbone, make_images(count), "target", config)
-    learn(run, STRATEGIES["information_maximization"])
+    learn(run, InformationMaximization)
     share = count / (count + PRIOR_IMAGES)
     assert run.notes["kept_share"] == pytest.approx(share)
     for found, start, kept in zip(run.trained, run.started, run.kept, strict=True):

@@ -207,6 +207,13 @@ def test_what_the_start_does_is_counted_by_itself() -> None:
     assert (found["start_harmful"], found["caught"], found["left"]) == (1, 0, 1)
 
 
+def test_harm_that_the_start_does_is_not_of_what_the_guard_could_go_back_from() -> None:
+    lines = [cell(60.0, start=70.0), cell(60.0, trusted=False), cell(60.0), cell(90.0)]
+    said = markdown(summary(lines))
+    assert "caught 33 % (1 of 3)" in said
+    assert "50 % (1 of 2) of those whose start is harmless" in said
+
+
 def test_networks_development_targets_and_usps_stay_apart_and_each_has_its_sum() -> None:
     lines = [cell(50.0), cell(90.0, target="mnist_m", condition="noise"), cell(90.0, target="usps")]
     lines.append(cell(90.0, network="unshared"))
@@ -222,6 +229,7 @@ def test_the_table_says_what_the_issue_asks_for() -> None:
     lines = [cell(50.0, trusted=False), cell(50.0), cell(86.0, trusted=False), cell(82.0)]
     table = markdown(summary(lines))
     assert "caught 50 % (1 of 2)" in table and "false alarms at 50 % (1 of 2)" in table
+    assert "50 % (1 of 2) of those whose start is harmless" in table
     assert "| all | 4 | 2 | 0 | 1 | 1 | 1 | +6.0 | 1 | 70.0 | 80.0 | 80.0 | 67.0 | 73.0 |" in table
 
 

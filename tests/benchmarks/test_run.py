@@ -52,7 +52,7 @@ def test_a_run_writes_one_row_for_each_planned_cell(benchmark_run):
     rows = benchmark_run.run(jobs)
     planned = [cell(run.naming(job, planned)) for job in jobs for planned in job.cells()]
     assert [cell(vars(row)) for row in rows] == planned
-    assert len(rows) == 2 * (len(STRATEGIES) + 2)
+    assert len(rows) == 2 * len(STRATEGIES) + 3 + 4  # oracles: the unshared network has no xi
 
 
 def test_rows_of_one_backbone_agree_on_its_baselines(benchmark_run):
@@ -82,10 +82,10 @@ def test_each_network_learns_what_it_is_compared_by(benchmark_run, network, trai
 def test_oracle_rows_are_marked_and_no_other(benchmark_run):
     rows = benchmark_run.run(strategies=FEW)
     oracles = [row for row in rows if row.strategy == "oracle"]
-    assert [row.trains for row in oracles] == ["mixture_weights", "all"]
+    assert [row.trains for row in oracles] == ["mixture_weights", "input_adapter", "affine", "all"]
     assert [row for row in rows if row.oracle] == oracles
     assert {row.selection for row in oracles} == {"target labels"}
-    whole = oracles[1]
+    whole = oracles[-1]
     assert whole.learned_parameters == whole.total_parameters
     assert whole.adapter_bytes == 4 * whole.learned_parameters
 
@@ -223,7 +223,7 @@ def test_test_labels_of_the_target_reach_no_training(benchmark_run):
     for made in (benchmark_run, shuffled):
         made.run(made.jobs(("compositional", "unshared")))
     expected = adapter_files(benchmark_run.runs)
-    assert len(expected) == 2 * (len(STRATEGIES) + 1)  # one oracle has an adapter file
+    assert len(expected) == 2 * len(STRATEGIES) + 2 + 3  # the oracle of all weights has no file
     assert adapter_files(shuffled.runs) == expected
 
 
@@ -234,7 +234,8 @@ def test_training_labels_of_the_target_reach_oracles_only(benchmark_run):
     expected, found = adapter_files(benchmark_run.runs), adapter_files(shuffled.runs)
     assert found.keys() == expected.keys()
     different = {Path(name).name for name in expected if expected[name] != found[name]}
-    assert different == {"oracle-mixture_weights.safetensors"}
+    learned = ("mixture_weights", "input_adapter", "affine")
+    assert different == {f"oracle-{trains}.safetensors" for trains in learned}
 
 
 def test_cells_leave_the_backbone_as_pretraining_made_it(benchmark_run):

@@ -6,14 +6,13 @@ Student's, of the mean over seeds; of three seeds it is wide.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import isnan, nan, sqrt
 from statistics import fmean, stdev
 
-import pandas as pd
-
 from benchmarks.plan import TRAINED
 from benchmarks.results import ResultRow, latest
-from benchmarks.tables import BASELINES, NONE, SIDES, display_name
+from benchmarks.tables import NONE, SIDES, display_name
 
 LEVEL = 0.95
 AUTO, ORACLE = "auto", "oracle"
@@ -39,73 +38,87 @@ class Difference:
         return float(t.ppf((1 + LEVEL) / 2, count - 1)) * stdev(self.values) / sqrt(count)
 
 
-def frame_of(rows: Iterable[ResultRow]) -> pd.DataFrame:
-    """The latest rows, and over the better of source only and AdaBN their `gain`, in points."""
-    frame = pd.DataFrame([vars(row) for row in latest(rows)])
-    frame["start"] = frame[list(BASELINES)].max(axis=1)
-    frame["gain"] = frame.accuracy - frame.start
-    return frame
+def gain(row: ResultRow) -> float:
+    """Points over the better of source only and AdaBN."""
+    return row.accuracy - max(row.source_only, row.batch_norm)
 
 
-def of_one_target(frame: pd.DataFrame) -> Iterator[Difference]:
+def by_seed(rows: Sequence[ResultRow], network: str, strategy: str) -> dict[int, ResultRow]:
+    """The row of each seed of a strategy, on what is compared of the network; oracles too."""
+    return {
+        row.seed: row
+        for row in rows
+        if (row.network, row.strategy, row.trains) == (network, strategy, TRAINED[network])
+    }
+
+
+def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
     """Mixture weights against the input adapter, and against what the same numbers could be."""
-
-    def by_seed(network: str, strategy: str, column: str = "accuracy") -> pd.Series:
-        own = frame[(frame.network == network) & (frame.strategy == strategy)]
-        own = own[~own.oracle | (own.trains == TRAINED[network])]
-        return own.set_index("seed")[column]
-
-    ours, side = by_seed(OURS, AUTO), SIDES[OURS]
-    if ours.empty:
+    ours, side = by_seed(rows, OURS, AUTO), SIDES[OURS]
+    if not ours:
         return
-    learned = frame[(frame.network == THEIRS) & ~frame.oracle & (frame.trains != "nothing")]
-    if len(learned):
-        best = str(learned.groupby("strategy").accuracy.mean().idxmax())
-        apart = (ours - by_seed(THEIRS, best)).dropna()
-        text = f"{side}, auto, over {SIDES[THEIRS]}, {display_name(best)}, its best (points)"
-        yield Difference(text=text, values=list(apart), wanted=0)
-    yield Difference(text=f"{side}, auto (percent)", values=list(ours), wanted=95)
-    gained, room = by_seed(OURS, AUTO, "gain"), by_seed(OURS, ORACLE, "gain")
-    text = f"{side}, auto, over the better start (points)"
-    yield Difference(text=text, values=list(gained), wanted=0)
-    seeds = [seed for seed in gained.index if seed in room.index]
-    if seeds:
-        share = 100 * fmean(gained[seeds]) / fmean(room[seeds])
+    theirs = {row.strategy for row in rows if row.network == THEIRS and not row.oracle}
+    others = [found for name in theirs if (found := by_seed(rows, THEIRS, name))]
+    if others:
+        best = max(others, key=lambda found: fmean(row.accuracy for row in found.values()))
+        name = display_name(next(iter(best.values())).strategy)
+        yield Difference(
+            text=f"{side}, auto, over {SIDES[THEIRS]}, {name}, its best (points)",
+            values=[
+                row.accuracy - best[seed].accuracy for seed, row in ours.items() if seed in best
+            ],
+            wanted=0,
+        )
+    percent = [row.accuracy for row in ours.values()]
+    yield Difference(text=f"{side}, auto (percent)", values=percent, wanted=95)
+    yield Difference(
+        text=f"{side}, auto, over the better start (points)",
+        values=[gain(row) for row in ours.values()],
+        wanted=0,
+    )
+    oracle = by_seed(rows, OURS, ORACLE)
+    if both := [seed for seed in ours if seed in oracle]:
+        gained, room = (fmean(gain(found[seed]) for seed in both) for found in (ours, oracle))
         text = f"{side}, auto, share of the oracle's gain (percent, means over seeds)"
-        yield Difference(text=text, values=[share], wanted=80)
+        yield Difference(text=text, values=[100 * gained / room], wanted=80)
 
 
-def of_rotation(frame: pd.DataFrame) -> Iterator[Difference]:
+def of_rotation(rows: Sequence[ResultRow]) -> Iterator[Difference]:
     """`auto` and the oracle over the better start: mean over targets, and the least of a target.
 
     Of the seeds that have every target.
     """
-    own = frame[frame.strategy.isin([AUTO, ORACLE]) & (frame.trains == frame.network.map(TRAINED))]
-    kinds = own[["network", "strategy"]].drop_duplicates()
-    for network, strategy in zip(kinds.network, kinds.strategy, strict=True):
-        rows = own[(own.network == network) & (own.strategy == strategy)]
-        gains = rows.pivot_table(index="seed", columns="target", values="gain").dropna()
+    targets = sorted({row.target for row in rows})
+    for network, strategy in product(SIDES, (AUTO, ORACLE)):
+        found = {t: by_seed([r for r in rows if r.target == t], network, strategy) for t in targets}
+        seeds = sorted(set.intersection(*(set(rows_of) for rows_of in found.values())))
+        if not seeds:
+            continue
+        gains = {target: [gain(found[target][seed]) for seed in seeds] for target in targets}
+        worst = min(targets, key=lambda target: fmean(gains[target]))
         oracle = strategy == ORACLE
         name = f"{SIDES[network]}, {display_name(strategy, oracle)}"
-        over, worst = f"{name}, over the better start (points)", str(gains.mean().idxmin())
-        wanted = (None, None) if oracle else (3.0, -0.5)
+        over = f"{name}, over the better start (points)"
         yield Difference(
-            text=f"{over}, mean of targets", values=list(gains.mean(axis=1)), wanted=wanted[0]
+            text=f"{over}, mean of targets",
+            values=[fmean(of_seed) for of_seed in zip(*gains.values(), strict=True)],
+            wanted=None if oracle else 3,
         )
         yield Difference(
-            text=f"{over}, least: {worst}", values=list(gains[worst]), wanted=wanted[1]
+            text=f"{over}, least: {worst}", values=gains[worst], wanted=None if oracle else -0.5
         )
 
 
 def differences_markdown(rows: Iterable[ResultRow]) -> str:
     """A table for each recipe of a benchmark of one target, or of targets in turn."""
-    frame = frame_of(rows)
-    seeds = sorted(frame.seed.unique())
+    kept = latest(rows)
+    seeds = sorted({row.seed for row in kept})
     header = ["", "mean", "95 % interval", "wanted"]
     lines = [header, ["---", *["--:"] * (len(header) - 1)]]
-    for recipe, own in frame.groupby("recipe", sort=False):
-        found = of_rotation(own) if own.target.nunique() > 1 else of_one_target(own)
-        lines += [_line(str(recipe), difference) for difference in found]
+    for recipe in dict.fromkeys(row.recipe for row in kept):
+        own = [row for row in kept if row.recipe == recipe]
+        found = of_rotation(own) if len({row.target for row in own}) > 1 else of_one_target(own)
+        lines += [_line(recipe, difference) for difference in found]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     text = (
         "The better start: of source only and AdaBN the one with the higher test accuracy, seed by "

@@ -8,17 +8,15 @@ benchmarks/LOG.md.
 """
 
 from dataclasses import dataclass, replace
-from math import log
 
 from torch import Tensor
 
-from adapters.selection import score
+from adapters.selection import LEAST_CERTAINTY, certainty, score
 from da_compose import probabilities
 
 MOST_CHANGED = 0.25  # share of images whose class may change
 MOST_CHANGED_UNSURE = 0.125  # where the start's predictions carry too little information
 LEAST_DIVERSITY = 0.5  # of the start's diversity of classes, that must be left
-LEAST_INFORMATION = 0.75  # of the start's predictions, over log N
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,14 @@ class Verdict:
 def judge_learning(start: Tensor, adapted: Tensor) -> Verdict:
     """As `judge`, with the limit that suits the start that was learned from."""
     verdict = judge(start, adapted)
-    information = score(start).information / log(start.shape[-1])
-    unsure = information < LEAST_INFORMATION
+    certain = certainty(probabilities(start))
+    unsure = certain < LEAST_CERTAINTY
     if not verdict.trusted or not unsure or verdict.changed <= MOST_CHANGED_UNSURE:
         return verdict
     reason = (
         f"{verdict.reason}, more than {100 * MOST_CHANGED_UNSURE:g} %, the most where the start is "
-        f"unsure: {100 * information:.0f} % of the information there could be, less than "
-        f"{100 * LEAST_INFORMATION:g} %"
+        f"unsure: {100 * certain:.0f} % of the information there could be, less than "
+        f"{100 * LEAST_CERTAINTY:g} %"
     )
     return replace(verdict, trusted=False, reason=reason)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from adapters.losses import entropy, information
 from da_compose import CompositionalNetwork, Domain, probabilities
 from da_compose.images import to_input
+
+LEAST_CERTAINTY = 0.75  # of predictions on a domain that a model is sure of
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,19 @@ def predict_logits(
     return torch.cat(logits, dim=1)
 
 
+def certainty(prediction: Tensor) -> float:
+    """Information of image and prediction (M, N) over the most there could be, log N: 0 to 1."""
+    return information(prediction).item() / log(prediction.shape[1])
+
+
 def trust(prediction: Tensor, consensus: Tensor) -> float:
     """How far to trust a model's prediction (M, N), 0 to 2, given the mean one of several models.
 
-    Information over log N, and the share of images whose class is the consensus's. Information
+    Its certainty, and the share of images whose class is the consensus's. Information
     alone is misled by models that are sure of what no other sees.
     """
-    certain = information(prediction) / torch.tensor(float(prediction.shape[1])).log()
     agreed = (prediction.argmax(dim=1) == consensus.argmax(dim=1)).float().mean()
-    return (certain + agreed).item()
+    return certainty(prediction) + agreed.item()
 
 
 def score(logits: Tensor) -> Scores:

@@ -1,15 +1,13 @@
 """Where an adaptation starts: whose mixture weights, and whose batch-norm statistics."""
 
 from dataclasses import dataclass
-from math import log
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapters.losses import information
-from adapters.selection import batches, predict_logits, trust
+from adapters.selection import LEAST_CERTAINTY, batches, certainty, predict_logits, trust
 from da_compose import Backbone, Domain, probabilities
 from da_compose.mixture import MixtureWeights
 from da_compose.pretraining import POOLED
@@ -24,7 +22,7 @@ from da_compose.statistics import (
 SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start`
 PRIOR_IMAGES = 16  # a source's statistics weigh like so many images of the target
 LEAST_COMPARED = 50  # images, to compare starts on
-LEAST_KNOWN = 0.2  # information of source only, over log N, for a start that changes the class
+LEAST_KNOWN = 0.2  # certainty of source only, for a start that changes the class
 MOST_MOVED = 0.5  # of more than this share of images
 MEAN, NEAREST = "mean", "nearest"
 
@@ -96,8 +94,10 @@ def best_start(
     """The start and the blend of statistics whose predictions are trusted most: `trust`.
 
     Fewer than `LEAST_COMPARED` images compare nothing: then it is AdaBN, whose statistics are
-    shrunk toward the source's. Where source only hardly tells the images apart, and the start
-    changes the class of most of them, it makes classes up, of noise say: then it is source only.
+    shrunk toward the source's. Where even the most trusted is unsure, predictions do not tell
+    domains apart, and only the blend of the plain start is chosen. Where source only hardly tells
+    the images apart, and the start changes the class of most of them, it makes classes up, of noise
+    say: then it is source only.
 
     start: a name as in `make_start`, or `nearest` to try the mean and every domain.
     searched: images the choice is made on; the statistics are then those of all images.
@@ -114,8 +114,10 @@ def best_start(
             logits = predict_logits(backbone.network, made.target, few)
             predictions[candidate, share] = probabilities(logits)
     consensus = torch.stack(list(predictions.values())).mean(dim=0)
-    tried = predictions if compared else [(plain, 1.0)]
-    best, share = max(tried, key=lambda one: trust(predictions[one], consensus))
+    trusted = {one: trust(prediction, consensus) for one, prediction in predictions.items()}
+    best, share = max(trusted, key=trusted.__getitem__) if compared else (plain, 1.0)
+    if compared and certainty(predictions[best, share]) < LEAST_CERTAINTY:
+        best, share = max(((plain, s) for s in SHARES), key=trusted.__getitem__)
     if makes_classes_up(predictions[best, share], predictions[plain, 0.0]):
         best, share = plain, 0.0
     chosen = make_start(backbone, best, name, images)
@@ -125,6 +127,5 @@ def best_start(
 
 def makes_classes_up(prediction: Tensor, source_only: Tensor) -> bool:
     """Whether a start says much of images that mean little to source only: (M, N), twice."""
-    known = information(source_only).item() / log(source_only.shape[1])
     moved = (prediction.argmax(dim=1) != source_only.argmax(dim=1)).float().mean().item()
-    return known < LEAST_KNOWN and moved > MOST_MOVED
+    return certainty(source_only) < LEAST_KNOWN and moved > MOST_MOVED

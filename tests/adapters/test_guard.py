@@ -7,13 +7,12 @@ from torch import Tensor
 from adapters import adapt
 from adapters.guard import (
     LEAST_DIVERSITY,
-    LEAST_INFORMATION,
     MOST_CHANGED,
     MOST_CHANGED_UNSURE,
     judge,
     judge_learning,
 )
-from adapters.selection import score
+from adapters.selection import LEAST_CERTAINTY, score
 from da_compose import probabilities
 
 
@@ -73,7 +72,7 @@ BALANCED = [0, 1, 2, 3] * 25
 def test_an_unsure_start_may_change_fewer_classes(scale: float, unsure: bool, changed: int):
     start = logits(BALANCED, scale=scale)
     information = score(start).information / log(4)
-    assert unsure is (information < LEAST_INFORMATION)
+    assert unsure is (information < LEAST_CERTAINTY)
     classes = probabilities(start).argmax(dim=1).tolist()
     verdict = judge_learning(start, shifted(classes, changed))
     assert verdict.changed == judge(start, shifted(classes, changed)).changed

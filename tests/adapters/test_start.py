@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.selection import predict_logits, score
+from adapters.selection import predict_logits, score, trust
 from adapters.start import (
     LEAST_COMPARED,
     MEAN,
@@ -19,7 +19,7 @@ from adapters.start import (
     makes_classes_up,
     plain_start_name,
 )
-from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
+from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig, probabilities
 from da_compose.images import to_input
 from da_compose.mixture import MixtureWeights
 from da_compose.pretraining import POOLED
@@ -109,8 +109,9 @@ def test_statistics_are_positive_and_finite_with_one_image(backbone: Backbone, m
 
 
 def test_nearest_is_the_candidate_and_blend_with_the_most_information(
-    backbone: Backbone, make_images
+    backbone: Backbone, make_images, monkeypatch
 ):
+    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 0.0)
     images = make_images(LEAST_COMPARED)
     found = {}
     for name in (MEAN, *backbone.network.domains.names):
@@ -123,6 +124,28 @@ def test_nearest_is_the_candidate_and_blend_with_the_most_information(
     assert (best.name, best.share) == max(found, key=lambda key: found[key])
     reached = score(predict_logits(backbone.network, best.target, images)).information
     assert reached == max(found.values())
+
+
+def test_of_an_unsure_backbone_only_the_blend_is_chosen(
+    backbone: Backbone, make_images, monkeypatch
+):
+    images = make_images(LEAST_COMPARED)
+    sure, predictions = {}, {}
+    for name in (MEAN, *backbone.network.domains.names):
+        start = make_start(backbone, name, "target", images)
+        for share in SHARES:
+            start.use_statistics(share)
+            logits = predict_logits(backbone.network, start.target, images)
+            predictions[name, share] = probabilities(logits)
+    consensus = torch.stack(list(predictions.values())).mean(dim=0)
+    trusted = {one: trust(prediction, consensus) for one, prediction in predictions.items()}
+    for least in (0.0, 1.0):
+        monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", least)
+        found = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)
+        sure[least] = (found.name, found.share)
+    assert sure[0.0] == max(trusted, key=trusted.__getitem__)
+    assert sure[1.0] == max(((MEAN, share) for share in SHARES), key=trusted.__getitem__)
+    assert sure[0.0] != sure[1.0]
 
 
 def test_the_choice_is_made_on_few_images_and_the_statistics_are_of_all(
@@ -163,6 +186,7 @@ def estranged(make_backbone) -> Backbone:
 def test_a_start_that_makes_classes_up_gives_way_to_source_only(
     estranged: Backbone, make_images, monkeypatch
 ):
+    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 0.0)
     images = make_images(60)
     plain = make_start(estranged, MEAN, "target", images)
     before = predict_logits(estranged.network, plain.target, images).mean(dim=0).argmax(dim=1)

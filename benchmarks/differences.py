@@ -57,7 +57,7 @@ def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
     ours, side = by_seed(rows, OURS, AUTO), SIDES[OURS]
     if not ours:
         return
-    theirs = {row.strategy for row in rows if row.network == THEIRS and not row.oracle}
+    theirs = sorted({row.strategy for row in rows if row.network == THEIRS and not row.oracle})
     others = [found for name in theirs if (found := by_seed(rows, THEIRS, name))]
     if others:
         best = max(others, key=lambda found: fmean(row.accuracy for row in found.values()))

@@ -1,4 +1,4 @@
-"""`strategy="auto"`: the next strategy where the guard trusts nothing of the one before.
+"""`strategy="auto"`: the next strategy where the guard does not trust the one before.
 
 Information maximization gains most where the backbone knows the domain well. Where it does not, it
 runs away and the guard refuses it; moment matching moves less, and may still help. The guard alone
@@ -13,7 +13,7 @@ START = "start"
 
 
 def learn_trusted(run: Run) -> None:
-    """Learn by the first of `AUTO_TRIES` that the guard trusts, in part at least, from the start.
+    """Learn by the first of `AUTO_TRIES` whose outcome the guard trusts, each from the start.
 
     `notes["chosen"]` names it, or says `start`: then none has learned anything that is trusted, and
     history, guard and last iterate are the last one's.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from math import cos, pi
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim import Adam
 
 from adapters.adaptation import Adaptation
 from adapters.config import BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
-from adapters.guard import Verdict, judge_learning
+from adapters.guard import judge_learning
 from adapters.losses import class_frequencies, information
 from adapters.replay import replayed
 from adapters.selection import Scores, predict_logits, score
@@ -27,14 +27,13 @@ from da_compose.mixture import MixtureWeights
 from da_compose.statistics import shrunk_share
 
 PRIOR_IMAGES = 100  # the start weighs like so many images of the target
-PARTS = (0.5, 0.25)  # of what was learned, where the guard does not trust all of it
 MOST_RESIDENT = 0.25  # of a GPU's free memory, for images
 
 
 def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
     """Take all steps; end near the checked iterate whose predictions carry the most information.
 
-    How near, see `Run.keep_best`: at the start, where the guard trusts nothing that was learned.
+    How near, see `Run.keep_best`: at the start, where the guard does not trust the outcome.
     """
     strategy = method(run.task())
     precision = torch.bfloat16 if run.config.bfloat16 else None
@@ -132,41 +131,25 @@ class Run:
     def keep_best(self) -> None:
         """After the last step: check it too, and go most of the way from the start to the best.
 
-        The fewer images, the less of it (`PRIOR_IMAGES`); then as much as the guard trusts.
+        The fewer images, the less of it (`PRIOR_IMAGES`). And nothing of it where the guard does
+        not trust the outcome.
         """
         self.check(self.config.steps)
         self.last = deepcopy(self.target)
         self.keep(shrunk_share(len(self.pixels), PRIOR_IMAGES))
         if self.config.guard:
-            self.heed_guard()
-
-    def heed_guard(self) -> None:
-        """Keep all of what was learned if the guard trusts it, else a part of it, else nothing."""
-        share = self.notes["kept_share"]
-        whole = verdict = self.judged()
-        for part in PARTS:
-            if verdict.trusted:
-                break
-            self.keep(part * share)
-            verdict = self.judged()
-            kept = f"{100 * part:g} % of what was learned is kept: {verdict.reason}"
-            verdict = replace(verdict, reason=f"{kept}; all of it: {whole.reason}")
-        if not verdict.trusted:
-            verdict = whole
-            self.keep(0.0)
-            self.notes["kept_step"] = 0
-        self.notes["guard"] = asdict(verdict)
+            kept = predict_logits(self.backbone.network, self.target, self.checked)
+            verdict = judge_learning(self.start, kept)
+            self.notes["guard"] = asdict(verdict)
+            if not verdict.trusted:
+                self.keep(0.0)
+                self.notes["kept_step"] = 0
 
     def keep(self, share: float) -> None:
         """Go this share of the way from the start to the best iterate."""
         ways = zip(self.started, self.kept, strict=True)
         self.go_back([start.lerp(kept, share) for start, kept in ways])
         self.notes["kept_share"] = share
-
-    def judged(self) -> Verdict:
-        """What the guard says of the target as it stands."""
-        logits = predict_logits(self.backbone.network, self.target, self.checked)
-        return judge_learning(self.start, logits)
 
     def restart(self, strategy: str) -> None:
         """Back to the start, for a strategy at its own rate; as if nothing had been learned."""

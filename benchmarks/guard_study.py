@@ -4,7 +4,7 @@
 them, also to tiny, unbalanced and hopeless ones, and looks at test labels afterwards. A cell is
 harmful where what is kept without a guard is more than `MARGIN` points below the better of source
 only and AdaBN, and caught where with the guard it is not; a false alarm is a harmless cell that the
-guard does not keep whole. Rules were made on the development targets; usps only confirms.
+guard refuses. Rules were made on the development targets; usps only confirms.
 """
 
 import json
@@ -142,18 +142,14 @@ def measure_condition(
         verdict = judge_learning(run.start, logits)
         kept = accuracy(backbone, run.target, test)
         scores = run.scores | {"kept": score(logits)}
-        step = run.notes["kept_step"]
-        run.heed_guard()
         yield {
             "strategy": strategy,
             "images": len(images),
             **accuracies,
             "kept": kept,
-            "guarded": accuracy(backbone, run.target, test),
-            "verdict": asdict(verdict),  # on all of what was learned
-            "kept_share": run.notes["kept_share"],
-            "chosen": {key: run.notes[key] for key in ("start", "target_share")},
-            "kept_step": step,
+            "guarded": kept if verdict.trusted else accuracies["start"],
+            "verdict": asdict(verdict),
+            "chosen": {key: run.notes[key] for key in ("start", "target_share", "kept_step")},
             # without labels, for rules to come
             "scores": {name: asdict(found) for name, found in scores.items()},
             "start_from_source_only": judge(plain, run.start).changed,

@@ -77,9 +77,9 @@ def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatc
     ("levels", "chosen", "kept", "step", "seen"),
     [
         ({"a": 1.0, "b": 2.0}, "a", 1.0, 2, 1.0),  # the first that is trusted, not the best
-        ({"a": 90.0, "b": 2.0}, "b", 2.0, 2, 2.0),
+        ({"a": 9.0, "b": 2.0}, "b", 2.0, 2, 2.0),
         ({"a": -1.0, "b": 2.0}, "b", 2.0, 2, 2.0),  # the first has learned nothing
-        ({"a": 90.0, "b": 80.0}, "start", 0.0, 0, 80.0),
+        ({"a": 9.0, "b": 8.0}, "start", 0.0, 0, 8.0),
         ({"a": -1.0, "b": -2.0}, "start", 0.0, 0, -2.0),
     ],
 )

@@ -56,45 +56,17 @@ def test_the_fewer_images_the_less_of_what_was_learned_is_kept(
         torch.testing.assert_close(found.detach(), (1 - share) * start + share * kept)
 
 
-@pytest.mark.parametrize(
-    ("most", "part"), [(8.0, 1.0), (4.0, 0.5), (3.9, 0.25), (2.0, 0.25), (1.9, 0.0)]
-)
-def test_as_much_is_kept_as_the_guard_trusts(
-    backbone, make_images, monkeypatch, most: float, part: float
-):
-    """xi is moved from 0 to 8, and the guard trusts what is `most` at most."""
-    module = import_module("adapters.run")
-    run = prepare(backbone, make_images(6), "target", AdaptConfig(guard=False, **QUICK))
-    run.started, run.kept = [torch.zeros(3, 2)], [torch.full((3, 2), 8.0)]
-    run.notes["kept_step"] = 4
-
-    def judge(*_: Tensor) -> Verdict:
-        level = float(run.trained[0].detach()[0, 0])
-        return Verdict(level <= most, level / 8, 1.0, f"at {level:g}")
-
-    monkeypatch.setattr(module, "judge_learning", judge)
-    run.keep(1.0)
-    run.heed_guard()
-    assert torch.all(run.trained[0] == 8 * part)
-    assert run.notes["kept_share"] == part
-    assert run.notes["kept_step"] == (4 if part else 0)
-    said = run.notes["guard"]
-    assert said["trusted"] is (part > 0)
-    assert said["changed"] == (part or 1.0)  # where nothing is kept, that of all that was learned
-    whole = "at 8"
-    partly = f"{100 * part:g} % of what was learned is kept: at {8 * part:g}; all of it: at 8"
-    assert said["reason"] == (partly if 0 < part < 1 else whole)
-
-
-def test_a_part_weighs_what_few_images_leave(backbone, make_images, monkeypatch):
-    verdicts = iter([Verdict(False, 1.0, 1.0, "no"), Verdict(True, 0.0, 1.0, "yes")])
-    monkeypatch.setattr(import_module("adapters.run"), "judge_learning", lambda *_: next(verdicts))
+@pytest.mark.parametrize("trusted", [True, False])
+def test_all_or_nothing_is_kept_by_the_guard(backbone, make_images, monkeypatch, trusted: bool):
+    verdict = Verdict(trusted, 0.5, 1.0, "so")
+    monkeypatch.setattr(import_module("adapters.run"), "judge_learning", lambda *_: verdict)
     run = prepare(backbone, make_images(100), "target", AdaptConfig(**QUICK))
-    run.kept, run.notes["kept_step"] = [start + 8 for start in run.started], 2
-    run.keep(0.5)
-    run.heed_guard()
-    assert run.notes["kept_share"] == 0.25
-    torch.testing.assert_close(run.trained[0].detach(), run.started[0] + 2)
+    learn(run, InformationMaximization)
+    assert run.notes["guard"]["trusted"] is trusted
+    assert run.notes["kept_share"] == (0.5 if trusted else 0.0)  # of 100 images a half
+    assert (run.notes["kept_step"] > 0) is trusted
+    kept = torch.equal(run.trained[0], run.started[0])
+    assert kept is not trusted
 
 
 class Scripted:

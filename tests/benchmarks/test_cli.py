@@ -259,7 +259,7 @@ def test_bench_digits_runs_from_data_to_tables_and_plots(bench_digits, tmp_path)
     assert "note: svhn is missing" in said
     results = tmp_path / "results"
     rows = read_rows(results / "results.jsonl")
-    assert len(rows) == 2 + 2  # strategies and oracles
+    assert len(rows) == 2 + 4  # strategies and oracles
     assert {row.target for row in rows} == {"usps"}
     endings = sorted(path.name.rsplit("-", 1)[-1] for path in results.iterdir())
     assert endings == [

@@ -274,7 +274,8 @@ def test_bench_digits_runs_from_data_to_tables_and_plots(bench_digits, tmp_path)
 
     results = results.rename(tmp_path / "digits")  # README's tables go by the folder's name
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- table:digits -->\n<!-- /table:digits -->\n")
+    tables = ("digits", "digits-differences")
+    readme.write_text("".join(f"<!-- table:{t} -->\n<!-- /table:{t} -->\n" for t in tables))
     assert "no rows of profile 'full'" in refuse("report", "--results", results, "--readme", readme)
     lines = [json.dumps(vars(row) | {"profile": "full"}) for row in rows]
     (results / "results.jsonl").write_text("\n".join(lines) + "\n")

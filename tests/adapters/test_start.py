@@ -1,5 +1,7 @@
 import itertools
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -108,18 +110,23 @@ def test_statistics_are_positive_and_finite_with_one_image(backbone: Backbone, m
     assert start.target.mean.isfinite().all() and (start.target.var > 0).all()
 
 
+def of_all_starts(
+    backbone: Backbone, images: np.ndarray
+) -> Iterator[tuple[tuple[str, float], Tensor]]:
+    """Logits of every start with every blend, by its name and share."""
+    for name in (MEAN, *backbone.network.domains.names):
+        start = make_start(backbone, name, "target", images)
+        for share in SHARES:
+            start.use_statistics(share)
+            yield (name, share), predict_logits(backbone.network, start.target, images)
+
+
 def test_nearest_is_the_candidate_and_blend_with_the_most_information(
     backbone: Backbone, make_images, monkeypatch
 ):
     monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 0.0)
     images = make_images(LEAST_COMPARED)
-    found = {}
-    for name in (MEAN, *backbone.network.domains.names):
-        start = make_start(backbone, name, "target", images)
-        for share in SHARES:
-            start.use_statistics(share)
-            logits = predict_logits(backbone.network, start.target, images)
-            found[name, share] = score(logits).information
+    found = {one: score(logits).information for one, logits in of_all_starts(backbone, images)}
     best = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)
     assert (best.name, best.share) == max(found, key=lambda key: found[key])
     reached = score(predict_logits(backbone.network, best.target, images)).information
@@ -130,15 +137,10 @@ def test_of_an_unsure_backbone_only_the_blend_is_chosen(
     backbone: Backbone, make_images, monkeypatch
 ):
     images = make_images(LEAST_COMPARED)
-    sure, predictions = {}, {}
-    for name in (MEAN, *backbone.network.domains.names):
-        start = make_start(backbone, name, "target", images)
-        for share in SHARES:
-            start.use_statistics(share)
-            logits = predict_logits(backbone.network, start.target, images)
-            predictions[name, share] = probabilities(logits)
+    predictions = {one: probabilities(logits) for one, logits in of_all_starts(backbone, images)}
     consensus = torch.stack(list(predictions.values())).mean(dim=0)
-    trusted = {one: trust(prediction, consensus) for one, prediction in predictions.items()}
+    trusted = {one: trust(predictions[one], consensus) for one in predictions}
+    sure = {}
     for least in (0.0, 1.0):
         monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", least)
         found = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)

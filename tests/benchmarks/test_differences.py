@@ -60,6 +60,20 @@ def test_the_share_recovered_is_of_the_oracle_of_the_same_numbers_over_the_bette
     assert share.values == [pytest.approx(60.0)] and share.wanted == 80
 
 
+@pytest.mark.parametrize("oracle", [70.0, 65.0])
+def test_of_an_oracle_that_gains_nothing_there_is_no_share(oracle: float) -> None:
+    found = of_one_target([row(74.0), row(oracle, "oracle")])
+    assert not any("share" in difference.text for difference in found)
+
+
+def test_other_data_have_a_table_of_their_own() -> None:
+    """So targets of two data sets are not taken for targets in turn."""
+    other = row(80.0, data="bundled", data_fingerprint="beef", target="optdigits")
+    text = differences_markdown([row(96.0), other])
+    assert "data: files (f00d)" in text and "data: bundled (beef)" in text
+    assert text.count("MW, auto (percent)") == 2 and "least:" not in text
+
+
 def test_in_turn_the_mean_of_targets_and_the_least_of_a_target() -> None:
     rows = [
         row(75.0, target="usps"),

@@ -15,7 +15,7 @@ from da_compose import Backbone, Domain
 from da_compose.images import ImageSet, to_input
 
 RATE_OF_ALL = 0.001  # learning rate where all weights are trained
-RATE_OF_AFFINE = 0.01  # where gamma and beta of every batch norm are, layer by layer
+RATE_OF_AFFINE = 0.01  # where gamma and beta of every batch norm are, layer by layer; not tuned
 
 
 def train_oracle(

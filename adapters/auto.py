@@ -1,13 +1,14 @@
 """`strategy="auto"`: the next strategy where the guard does not trust the one before.
 
-Information maximization gains most where the backbone knows the domain well. Where it does not, it
-runs away and the guard refuses it; moment matching moves less, and may still help. The guard alone
-chooses: a criterion that compares outcomes was tried, and kept what had learned least
-(benchmarks/LOG.md).
+The guard alone chooses: a criterion that compares outcomes was tried, and kept what had learned
+least. And where predictions hardly tell a domain's images apart, no strategy is worth a second try:
+what passes the guard there changes little, and as often for the worse (benchmarks/LOG.md).
 """
 
 from adapters.config import AUTO_TRIES, STRATEGIES
 from adapters.run import Run, learn
+from adapters.selection import LEAST_CERTAINTY, certainty
+from da_compose import probabilities
 
 START = "start"
 
@@ -15,10 +16,12 @@ START = "start"
 def learn_trusted(run: Run) -> None:
     """Learn by the first of `AUTO_TRIES` whose outcome the guard trusts, each from the start.
 
+    From an unsure start (`certainty` below `LEAST_CERTAINTY`) only the first is tried.
     `notes["chosen"]` names it, or says `start`: then none has learned anything that is trusted, and
     history, guard and last iterate are the last one's.
     """
-    for name in AUTO_TRIES:
+    unsure = certainty(probabilities(run.start)) < LEAST_CERTAINTY
+    for name in AUTO_TRIES[:1] if unsure else AUTO_TRIES:
         method = STRATEGIES[name]
         assert method is not None, f"{name} takes no steps"
         run.restart(name)

@@ -16,6 +16,8 @@ from adapters.strategy import AdaptationTask
 from da_compose import Backbone
 
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 8, "check_every": 2}
+CLASSES = torch.arange(60) % 10
+SURE = 20 * torch.nn.functional.one_hot(CLASSES).float().expand(2, -1, -1)  # logits (2, 60, 10)
 
 
 def scripted(level: float) -> type:
@@ -43,7 +45,7 @@ def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatc
     Images are so many that all of what was learned is kept.
     """
 
-    def run_them(levels: dict[str, float]) -> Run:
+    def run_them(levels: dict[str, float], certain: bool = True) -> Run:
         module = import_module("adapters.run")
         methods = {name: scripted(level) for name, level in levels.items()}
         monkeypatch.setattr("adapters.auto.AUTO_TRIES", tuple(levels))
@@ -51,6 +53,7 @@ def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, "STRATEGIES", methods)
         config = AdaptConfig(strategy=AUTO, **QUICK)
         run = prepare(backbone, make_images(60), "target", config)
+        run.start = SURE if certain else torch.zeros_like(SURE)
         with torch.no_grad():
             run.trained[0].zero_()
         run.started = run.values()
@@ -93,6 +96,15 @@ def test_the_first_that_is_trusted_is_kept(run_scripted, levels, chosen, kept, s
     assert torch.all(run.last.mixture.get_parameter("xi") == seen)
 
 
+@pytest.mark.parametrize(
+    ("first", "chosen", "kept"), [(1.0, "a", 1.0), (9.0, "start", 0.0), (-1.0, "start", 0.0)]
+)
+def test_an_unsure_start_is_worth_one_try(run_scripted, first, chosen, kept):
+    run = run_scripted({"a": first, "b": 2.0}, certain=False)
+    assert run.notes["chosen"] == chosen
+    assert torch.all(run.trained[0] == kept)
+
+
 def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_images, monkeypatch):
     seen = {}
 
@@ -109,6 +121,7 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_ima
     monkeypatch.setattr(import_module("adapters.run"), "judge_learning", lambda *_: refused)
     monkeypatch.setattr("adapters.auto.STRATEGIES", {name: watching(name) for name in AUTO_TRIES})
     run = prepare(backbone, make_images(60), "target", AdaptConfig(strategy=AUTO, **QUICK))
+    run.start = SURE
     learn_trusted(run)
     assert torch.equal(run.trained[0], run.started[0])
     for name in AUTO_TRIES:

@@ -20,7 +20,7 @@ from da_compose.statistics import (
 )
 
 SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start`
-PRIOR_IMAGES = 16  # a source's statistics weigh like so many images of the target
+PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of the target
 LEAST_COMPARED = 50  # images, to compare starts on
 LEAST_KNOWN = 0.2  # certainty of source only, for a start that changes the class
 MOST_MOVED = 0.5  # of more than this share of images

@@ -18,7 +18,7 @@ from benchmarks.grid import BACKENDS
 from benchmarks.measure import ROOT
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.pictures import ALL, NETWORK, PICTURES, at_size, load_pictures
-from benchmarks.plan import NETWORKS, STRATEGIES, Benchmark
+from benchmarks.plan import NETWORKS, STRATEGIES, Benchmark, usual_recipes
 from benchmarks.readme import update_pages
 from benchmarks.report import RESULTS, write_report
 from benchmarks.speed.bench import SUITES, bench_speed
@@ -80,10 +80,9 @@ def adding(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
 def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
     """The options of every benchmark of cells."""
     folder, recipes = benchmark.name, benchmark.recipes
-    usual = [name for name, recipe in recipes.items() if recipe.usual]
     options = (
         click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
-        several("--recipe", "recipes", choices=recipes, usual=usual),
+        several("--recipe", "recipes", choices=recipes, usual=usual_recipes(recipes)),
         several("--network", "networks", choices=NETWORKS),
         several("--strategy", "strategies", choices=STRATEGIES),
         click.option(

@@ -15,7 +15,8 @@ PROFILES = {
 }
 # paper: one xi a source and no augmentation; strong: varied images, a domain `pooled` that is
 # trained on all sources together, and as many templates as layers, so that the bank has as many
-# weights as the unshared network
+# weights as the unshared network; strong-long: the same for twice as many steps, as varied images
+# are not learned by then
 RECIPES = {
     "paper": Recipe(pretraining=PretrainConfig(batch_size=48), network=PRESETS["small"]),
     "strong": Recipe(
@@ -27,4 +28,5 @@ RECIPES = {
         network=replace(PRESETS["small"], num_layers=8, num_templates=8, channels=32),
     ),
 }
+RECIPES["strong-long"] = replace(RECIPES["strong"], longer=2, usual=False)
 DIGITS = Benchmark(name="digits", profiles=PROFILES, recipes=RECIPES)

@@ -40,11 +40,17 @@ class Recipe:
 
     pretraining: PretrainConfig
     network: NetworkConfig
+    longer: int = 1  # as many times the profile's steps of pretraining
     usual: bool = True  # else only run where it is asked for
 
     def network_of(self, kind: str) -> NetworkConfig:
         """The compositional network, or the unshared one of the same shape."""
         return self.network.unshared() if kind == "unshared" else self.network
+
+
+def usual_recipes(recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+    """Those that are run where none is asked for."""
+    return tuple(name for name, recipe in recipes.items() if recipe.usual)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +93,9 @@ class BackboneJob:
 
     @property
     def pretrain_config(self) -> PretrainConfig:
-        recipe = self.benchmark.recipes[self.recipe].pretraining
-        return replace(recipe, steps=self.profile.pretrain_steps, seed=self.seed)
+        recipe = self.benchmark.recipes[self.recipe]
+        steps = recipe.longer * self.profile.pretrain_steps
+        return replace(recipe.pretraining, steps=steps, seed=self.seed)
 
     @property
     def identity(self) -> dict[str, Any]:

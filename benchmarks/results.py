@@ -15,7 +15,7 @@ ALLOWED = {
     "data": ("files", "download", "bundled"),
     "trains": ("nothing", "mixture_weights", "input_adapter", "affine", "all"),
     "network": ("compositional", "unshared"),
-    "recipe": ("paper", "strong", "strong-128"),
+    "recipe": ("paper", "strong", "strong-long", "strong-128"),
 }
 PERCENTS = ("accuracy", "last_accuracy", "source_only", "batch_norm")
 AMOUNTS = (
@@ -44,7 +44,7 @@ class ResultRow:
     strategy: str
     trains: str  # nothing, mixture_weights, input_adapter, affine (batch norm's), all
     network: str  # compositional, unshared
-    recipe: str  # paper, strong, strong-128
+    recipe: str  # paper, strong, strong-long, strong-128
     oracle: bool  # whether target labels were used
     accuracy: float  # percent on the target's test split, as the next three
     last_accuracy: float  # of the last step's iterate, where another was kept without labels

@@ -13,7 +13,7 @@ from benchmarks.digits import PROFILES, RECIPES
 from benchmarks.grid import run_grid
 from benchmarks.measure import ROOT
 from benchmarks.options import PATH
-from benchmarks.plan import NETWORKS, BackboneJob
+from benchmarks.plan import NETWORKS, BackboneJob, usual_recipes
 from benchmarks.report import RESULTS
 from benchmarks.results import read_lines
 from benchmarks.run import Splits
@@ -42,7 +42,7 @@ def backbone_options(targets: tuple[str, ...]) -> Callable[..., Any]:
     """On which backbones and targets, by default all."""
     options = (
         click.option("--recipe", "recipes", type=click.Choice(tuple(RECIPES)), multiple=True,
-                     default=tuple(RECIPES)),
+                     default=usual_recipes(RECIPES)),
         click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True,
                      default=NETWORKS),
         click.option("--target", "targets", multiple=True, default=targets),

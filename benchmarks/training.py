@@ -173,7 +173,7 @@ def _config(
 ) -> PretrainConfig:
     return replace(
         recipe.pretraining,
-        steps=steps or profiles["quick"].pretrain_steps,
+        steps=steps or recipe.longer * profiles["quick"].pretrain_steps,
         regularization=mixtures.regularization,
         seed=seed,
     )

@@ -21,7 +21,7 @@ from benchmarks import measure
 from benchmarks.bench import load_digits
 from benchmarks.digits import DIGITS, PROFILES, RECIPES
 from benchmarks.oracle import RATE_OF_ALL, train_oracle
-from benchmarks.plan import NETWORKS, TRAINED, BackboneJob
+from benchmarks.plan import NETWORKS, TRAINED, BackboneJob, usual_recipes
 from benchmarks.results import append_line, read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
 from benchmarks.study import run_study, study_options, target_splits, users_mistakes
@@ -160,7 +160,7 @@ def main(
     with users_mistakes():
         chosen = load_digits(data)
         profile = replace(PROFILES["full"], seeds=seeds)
-        jobs = chosen.jobs(DIGITS, profile, tuple(RECIPES), NETWORKS)
+        jobs = chosen.jobs(DIGITS, profile, usual_recipes(RECIPES), NETWORKS)
         shared = (chosen.domains, target_splits(chosen, DEVELOPMENT_TARGETS, data), runs)
         run_study(run_backbone, jobs, shared, results, processes, table)
 

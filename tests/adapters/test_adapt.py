@@ -93,7 +93,7 @@ def test_source_only_has_the_sources_statistics_whatever_the_target(backbone, ma
 
 
 def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_images):
-    """Shrunk toward the source's as if it were 16 more images; see test_start.py."""
+    """Shrunk toward the source's as if it were `PRIOR_IMAGES` more; see test_start.py."""
     images = make_images(15)
     domain = adapt(backbone, images, "batch_norm").domain
     order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).numpy()

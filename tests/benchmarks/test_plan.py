@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from benchmarks.digits import DIGITS, PROFILES
-from benchmarks.plan import BackboneJob, plan, without_what_is_off
+from benchmarks.plan import BackboneJob, plan, usual_recipes, without_what_is_off
 from benchmarks.report import RESULTS
 from benchmarks.results import read_rows
 
@@ -26,6 +26,16 @@ def job(**changes: object) -> BackboneJob:
 
 def test_a_network_has_the_classes_of_the_data():
     assert job().network_config.num_classes == 3
+
+
+def test_strong_long_is_strong_for_twice_as_many_steps_where_it_is_asked_for():
+    assert usual_recipes(REAL.recipes) == ("paper", "strong")
+    short, long = (job(benchmark=REAL, recipe=name) for name in ("strong", "strong-long"))
+    assert short.pretrain_config.steps == PROFILES["full"].pretrain_steps
+    assert long.pretrain_config == replace(
+        short.pretrain_config, steps=2 * short.pretrain_config.steps
+    )
+    assert long.network_config == short.network_config
 
 
 def test_what_is_off_may_be_missing():

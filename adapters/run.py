@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from adapters.adaptation import Adaptation
-from adapters.config import BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
+from adapters.config import AUTO, BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
 from adapters.guard import judge_learning
 from adapters.losses import class_frequencies, information
 from adapters.replay import replayed
@@ -217,8 +217,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     for baseline, share in BASELINES.items():
         plain.use_statistics(share)
         scores[baseline] = score(predict_logits(network, plain.target, checked))
-    learns = config.strategy not in BASELINES
-    if not learns:
+    if config.strategy in BASELINES:
         start = plain
         start.use_statistics(BASELINES[config.strategy])
     else:
@@ -227,6 +226,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     scores["start"] = score(logits)
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
 
+    learns = config.strategy == AUTO or STRATEGIES[config.strategy] is not None
     trained = trainable_parameters(backbone, start.target, config.trains) if learns else []
     device = network.device
     on_gpu = device.type == "cuda"

@@ -15,7 +15,7 @@ from benchmarks.results import ResultRow, latest
 from benchmarks.tables import NONE, SIDES, data_line, display_name
 
 LEVEL = 0.95
-AUTO, ORACLE = "auto", "oracle"
+AUTO, ORACLE, START = "auto", "oracle", "chosen_start"
 OURS, THEIRS = "compositional", "unshared"
 
 
@@ -76,6 +76,11 @@ def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
         values=[gain(row) for row in ours.values()],
         wanted=0,
     )
+    start = {row.seed: row for row in rows if (row.network, row.strategy) == (OURS, START)}
+    if learned := [
+        row.accuracy - start[seed].accuracy for seed, row in ours.items() if seed in start
+    ]:
+        yield Difference(text=f"{side}, auto, over its own start (points)", values=learned)
     oracle = by_seed(rows, OURS, ORACLE)
     both = [seed for seed in ours if seed in oracle]
     room = sum(gain(oracle[seed]) for seed in both)

@@ -13,12 +13,14 @@ from da_compose.pretraining import PretrainConfig
 STRATEGIES = (
     "source_only",
     "batch_norm",
+    "chosen_start",
     "adversarial",
     "moment_matching",
     "classifier_discrepancy",
     "information_maximization",
     "auto",
 )
+UNLEARNED = STRATEGIES[:3]
 NETWORKS = ("compositional", "unshared")
 TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper
 
@@ -123,7 +125,7 @@ class BackboneJob:
         trains = TRAINED[self.network]
         cells = []
         for strategy in strategies:
-            learns = strategy not in ("source_only", "batch_norm")
+            learns = strategy not in UNLEARNED
             cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
         if oracles:
             bounds = dict.fromkeys((trains, "input_adapter", "affine", "all"))

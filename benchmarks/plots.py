@@ -17,8 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from sklearn.manifold import TSNE
 
+from benchmarks.plan import UNLEARNED
 from benchmarks.results import ALLOWED, ResultRow
-from benchmarks.tables import BASELINES, SIDES, TRAINED, display_name, source_line, summarize
+from benchmarks.tables import SIDES, TRAINED, display_name, source_line, summarize
 from da_compose.files import replacing
 
 COLOURS = {"compositional": "tab:blue", "unshared": "tab:orange"}
@@ -29,7 +30,11 @@ MARKERS = {
     "all": "D",
     "nothing": "x",
 }
-BASELINE_STYLES: Mapping[str, Any] = {"source_only": ":", "batch_norm": "--"}
+BASELINE_STYLES: Mapping[str, Any] = {
+    "source_only": ":",
+    "batch_norm": "--",
+    "chosen_start": "-.",
+}
 DPI = 130
 RISES = [11 * step * sign for step in range(20) for sign in (1, -1)]  # of labels, in points
 MAX_POINTS = 1500  # in both panels of a t-SNE
@@ -75,7 +80,7 @@ def plot_accuracy(rows: Iterable[ResultRow], path: Path) -> None:
 def _draw_result(panel: Axes, record: Mapping) -> Annotation | None:
     """A baseline as a line across, anything else as a labelled point with its spread."""
     colour = "tab:green" if record["oracle"] else COLOURS[record["network"]]
-    if record["strategy"] in BASELINES and not record["oracle"]:
+    if record["strategy"] in UNLEARNED and not record["oracle"]:
         panel.axhline(
             record["accuracy"], color=colour, linestyle=BASELINE_STYLES[record["strategy"]]
         )
@@ -112,7 +117,7 @@ def _add_legend(panel: Axes, records: Sequence[Mapping]) -> None:
     for record in records:
         network, side = record["network"], SIDES[record["network"]]
         colour = "tab:green" if record["oracle"] else COLOURS[network]
-        if record["strategy"] in BASELINES and not record["oracle"]:
+        if record["strategy"] in UNLEARNED and not record["oracle"]:
             name = f"{display_name(record['strategy'])}, {network}"
             handles[name] = Line2D(
                 [], [], color=colour, linestyle=BASELINE_STYLES[record["strategy"]]

@@ -213,7 +213,6 @@ def row_of(
     baselines: Mapping[str, float],
 ) -> ResultRow:
     """The result row of a finished cell."""
-    learns = planned.trains != "nothing"
     return ResultRow(
         **naming(job, planned),
         accuracy=outcome.accuracy,
@@ -225,7 +224,7 @@ def row_of(
         adapter_bytes=outcome.adapter_bytes,
         seconds=round(outcome.spent.seconds, 2),
         peak_memory_mb=round(outcome.spent.peak_memory_mb, 1),
-        selection="target labels" if planned.oracle else SELECTION if learns else "none",
+        selection=_selection(planned),
         commit=measure.commit(),
         device=outcome.device,
         versions=measure.versions(),
@@ -235,6 +234,13 @@ def row_of(
             "adaptation": outcome.notes,
         },
     )
+
+
+def _selection(planned: Cell) -> str:
+    """What was chosen in a cell, and by what."""
+    if planned.oracle:
+        return "target labels"
+    return "none" if planned.strategy in BASELINES else SELECTION
 
 
 def accuracy(backbone: Backbone, domain: Domain, test: ImageSet) -> float:

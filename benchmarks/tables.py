@@ -16,13 +16,13 @@ from da_compose.files import replacing
 STRATEGIES = {
     "source_only": "Source only",
     "batch_norm": "AdaBN",
+    "chosen_start": "Chosen start",
     "adversarial": "Adversarial (ADDA)",
     "moment_matching": "Moment matching (M3SDA)",
     "classifier_discrepancy": "M3SDA + classifier discrepancy",
     "information_maximization": "Information maximization",
     "auto": "Auto",
 }
-BASELINES = ("source_only", "batch_norm")
 ORACLE = "oracle (target labels)"
 TRAINED = {
     "nothing": "",

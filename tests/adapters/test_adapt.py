@@ -84,6 +84,19 @@ def test_baselines_learn_nothing(request, make_images, strategy: str, kind: str)
         assert torch.equal(found.domain.mixture(), start())
 
 
+def test_the_chosen_start_is_what_a_strategy_starts_from(backbone: Backbone, make_images):
+    images = make_images(LEAST_COMPARED)
+    found = adapt(backbone, images, "chosen_start")
+    assert (found.learned_parameters, found.history) == (0, [])
+    assert "kept_step" not in found.notes
+    assert found.scores["adapted"] == found.scores["start"]
+    learned = adapt(backbone, images, **QUICK)
+    for note in ("start", "target_share"):
+        assert found.notes[note] == learned.notes[note]
+    assert found.scores["start"] == learned.scores["start"]
+    assert torch.equal(found.domain.mean, learned.domain.mean)
+
+
 def test_source_only_has_the_sources_statistics_whatever_the_target(backbone, make_images):
     start = make_start(backbone, MEAN, "target", make_images(3))
     for images in (make_images(15), make_images(4, seed=8, colour=False)):

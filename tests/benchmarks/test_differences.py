@@ -11,6 +11,8 @@ from benchmarks.differences import (
 from benchmarks.results import ResultRow
 from tests.benchmarks.rows import ROW
 
+UNTRAINED = {"trains": "nothing", "learned_parameters": 0}
+
 
 def row(
     accuracy: float,
@@ -38,7 +40,7 @@ def test_ours_is_compared_with_the_others_best_strategy_seed_by_seed() -> None:
         *(row(80.0 + seed, seed=seed) for seed in range(3)),
         *(row(99.0, seed=seed, network="unshared", oracle=True) for seed in range(3)),
         *(row(90.0, "moment_matching", seed=s, network="unshared") for s in range(2)),
-        row(70.0, "source_only", network="unshared", trains="nothing", learned_parameters=0),
+        row(70.0, "source_only", network="unshared", **UNTRAINED),
         *(row(75.0, "auto", seed=s, network="unshared") for s in range(3)),
     ]
     over_theirs, percent, over_start, *_ = of_one_target(rows)
@@ -46,6 +48,17 @@ def test_ours_is_compared_with_the_others_best_strategy_seed_by_seed() -> None:
     assert over_theirs.values == [-10.0, -9.0] and over_theirs.wanted == 0  # seeds of both
     assert percent.values == [80.0, 81.0, 82.0]
     assert over_start.values == [10.0, 11.0, 12.0]
+
+
+def test_what_was_learned_is_over_the_chosen_start_of_the_same_backbone() -> None:
+    rows = [
+        row(75.0),
+        row(76.0, seed=1),
+        row(73.0, "chosen_start", **UNTRAINED),
+        row(60.0, "chosen_start", network="unshared", **UNTRAINED),
+    ]
+    *_, learned = of_one_target(rows)
+    assert "over its own start" in learned.text and learned.values == [2.0]
 
 
 def test_the_share_recovered_is_of_the_oracle_of_the_same_numbers_over_the_better_start() -> None:

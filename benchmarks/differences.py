@@ -125,11 +125,12 @@ def differences_markdown(rows: Iterable[ResultRow]) -> str:
 
 
 def _table(rows: Sequence[ResultRow]) -> str:
-    seeds = sorted({row.seed for row in rows})
     header = ["", "mean", "95 % interval", "wanted"]
     lines = [header, ["---", *["--:"] * (len(header) - 1)]]
+    seeds = []
     for recipe in dict.fromkeys(row.recipe for row in rows):
         own = [row for row in rows if row.recipe == recipe]
+        seeds.append(f"{', '.join(map(str, sorted({row.seed for row in own})))} ({recipe})")
         found = of_rotation(own) if len({row.target for row in own}) > 1 else of_one_target(own)
         lines += [_line(recipe, difference) for difference in found]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -137,7 +138,7 @@ def _table(rows: Sequence[ResultRow]) -> str:
         f"{rows[0].benchmark}; {data_line(rows[0])}; profile: {rows[0].profile}. "
         "The better start: of source only and AdaBN the one with the higher test accuracy, seed by "
         "seed. The best strategy is read off these test accuracies, in favour of what it is of. "
-        f"Interval: Student's, of the mean over seeds {', '.join(map(str, seeds))}."
+        f"Interval: Student's, of the mean over seeds {'; '.join(seeds)}."
     )
     return f"{text}\n\n{table}\n"
 

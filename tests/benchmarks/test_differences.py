@@ -87,6 +87,11 @@ def test_other_data_have_a_table_of_their_own() -> None:
     assert text.count("MW, auto (percent)") == 2 and "least:" not in text
 
 
+def test_seeds_are_named_recipe_by_recipe() -> None:
+    rows = [row(96.0), row(96.0, seed=1), row(97.0, seed=4, recipe="strong-long")]
+    assert f"over seeds 0, 1 ({ROW.recipe}); 4 (strong-long)." in differences_markdown(rows)
+
+
 def test_in_turn_the_mean_of_targets_and_the_least_of_a_target() -> None:
     rows = [
         row(75.0, target="usps"),

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from benchmarks.results import ResultRow, latest
-from benchmarks.tables import SIDES, TRAINED, data_line, display_name
+from benchmarks.tables import SIDES, TRAINED, data_line, display_name, rank
 
 KEY = ["oracle", "strategy", "trains"]
 PARTED = ("benchmark", "profile", "data_fingerprint", "recipe", "network")
@@ -17,7 +17,7 @@ def rotation_frame(rows: Iterable[ResultRow]) -> pd.DataFrame:
     Columns besides the targets' (percent, means over seeds): `std`, a target -> standard deviation
     over seeds, `mean` over targets and its `mean_std` over seeds, `gain` over AdaBN (mean over
     targets, points), `least` (the smallest of a target) and `over_start`, the smallest over the
-    better of source-only and AdaBN.
+    better of source-only and AdaBN. Lines are in the order of all tables.
     """
     frame = pd.DataFrame([vars(row) for row in rows])
     frame["gain"] = frame.accuracy - frame.batch_norm
@@ -40,7 +40,7 @@ def rotation_frame(rows: Iterable[ResultRow]) -> pd.DataFrame:
                 "over_start": of_target.over_start.mean().min(),
             }
         )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).sort_values(KEY, key=rank, ignore_index=True)
 
 
 def rotation_markdown(rows: Iterable[ResultRow]) -> str:

@@ -104,10 +104,10 @@ def summarize(rows: Iterable[ResultRow]) -> pd.DataFrame:
         seconds=("seconds", "mean"),
         peak_memory_mb=("peak_memory_mb", "mean"),
     ).fillna({"std": 0.0})
-    return summary.sort_values(KEY, key=_rank, ignore_index=True)
+    return summary.sort_values(KEY, key=rank, ignore_index=True)
 
 
-def _rank(column: pd.Series) -> pd.Series:
+def rank(column: pd.Series) -> pd.Series:
     """Place of a value in the tables: known values as they are listed above, others after them."""
     known: Sequence[str] = {**ALLOWED, "strategy": tuple(STRATEGIES)}.get(str(column.name), ())
     places = {value: f"{place:02d}" for place, value in enumerate(known)}

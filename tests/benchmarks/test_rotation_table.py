@@ -38,6 +38,13 @@ def test_a_seed_that_lacks_a_target_counts_in_no_spread_over_seeds():
     assert frame.mean_std[0] == pytest.approx(((69.5 - 68) ** 2 * 2) ** 0.5)
 
 
+def test_lines_are_in_the_order_of_all_tables_whatever_the_rows():
+    oracle = row("art", 99.0, strategy="oracle", oracle=True)
+    start = row("art", 61.0, strategy="source_only", trains="nothing", learned_parameters=0)
+    frame = rotation_frame([oracle, *ROWS, start])
+    assert list(frame.strategy) == ["source_only", "information_maximization", "oracle"]
+
+
 def test_networks_have_tables_of_their_own_and_oracles_are_named():
     other = {"network": "unshared", "trains": "input_adapter", "learned_parameters": 100}
     oracle = row("art", 99.0, strategy="oracle", oracle=True, trains="all")

@@ -49,7 +49,7 @@ def test_adaptation_leaves_the_backbone_alone(
 
 
 def test_many_targets_are_adapted_as_each_alone(trunked: Backbone, make_images) -> None:
-    targets = {"site-1": make_images(15, size=SIZE), "site-2": make_images(11, size=SIZE, seed=1)}
+    targets = {"site-1": make_images(15, size=SIZE), "site-2": make_images(20, size=SIZE, seed=1)}
     options = {"strategy": "moment_matching", "steps": 3, "batch_size": 8}
     found = adapt_many(trunked, targets, together=True, **options)
     for name, images in targets.items():

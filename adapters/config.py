@@ -11,7 +11,7 @@ from adapters.start import NEAREST
 from adapters.strategy import Strategy
 
 STRATEGIES: Mapping[str, type[Strategy] | None] = {
-    "source_only": None,  # the start as it is: a source's statistics, nothing learned
+    "source_only": None,  # a source's statistics, nothing learned
     "batch_norm": None,  # AdaBN (Li et al. 2017): the target's statistics, nothing learned
     "chosen_start": None,  # what the others start from: see `adapters.start.best_start`
     "adversarial": Adversarial,

@@ -10,7 +10,7 @@ from itertools import product
 from math import isnan, nan, sqrt
 from statistics import fmean, stdev
 
-from benchmarks.plan import TRAINED
+from benchmarks.plan import TRAINED, UNLEARNED
 from benchmarks.results import ResultRow, latest
 from benchmarks.tables import NONE, SIDES, data_line, display_name
 
@@ -45,10 +45,11 @@ def gain(row: ResultRow) -> float:
 
 def by_seed(rows: Sequence[ResultRow], network: str, strategy: str) -> dict[int, ResultRow]:
     """The row of each seed of a strategy, on what is compared of the network; oracles too."""
+    trains = "nothing" if strategy in UNLEARNED else TRAINED[network]
     return {
         row.seed: row
         for row in rows
-        if (row.network, row.strategy, row.trains) == (network, strategy, TRAINED[network])
+        if (row.network, row.strategy, row.trains) == (network, strategy, trains)
     }
 
 
@@ -57,7 +58,8 @@ def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
     ours, side = by_seed(rows, OURS, AUTO), SIDES[OURS]
     if not ours:
         return
-    theirs = sorted({row.strategy for row in rows if row.network == THEIRS and not row.oracle})
+    learned_by = {r.strategy for r in rows if r.network == THEIRS and not r.oracle}
+    theirs = sorted(learned_by - {*UNLEARNED})
     others = [found for name in theirs if (found := by_seed(rows, THEIRS, name))]
     if others:
         best = max(others, key=lambda found: fmean(row.accuracy for row in found.values()))
@@ -76,10 +78,8 @@ def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
         values=[gain(row) for row in ours.values()],
         wanted=0,
     )
-    start = {row.seed: row for row in rows if (row.network, row.strategy) == (OURS, START)}
-    if learned := [
-        row.accuracy - start[seed].accuracy for seed, row in ours.items() if seed in start
-    ]:
+    start = by_seed(rows, OURS, START)
+    if learned := [row.accuracy - start[s].accuracy for s, row in ours.items() if s in start]:
         yield Difference(text=f"{side}, auto, over its own start (points)", values=learned)
     oracle = by_seed(rows, OURS, ORACLE)
     both = [seed for seed in ours if seed in oracle]

@@ -7,20 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adapters import AUTO
+from adapters import STRATEGIES as METHODS
 from da_compose import NetworkConfig
 from da_compose.pretraining import PretrainConfig
 
-STRATEGIES = (
-    "source_only",
-    "batch_norm",
-    "chosen_start",
-    "adversarial",
-    "moment_matching",
-    "classifier_discrepancy",
-    "information_maximization",
-    "auto",
-)
-UNLEARNED = STRATEGIES[:3]
+STRATEGIES = (*METHODS, AUTO)
+UNLEARNED = tuple(name for name, method in METHODS.items() if method is None)
 NETWORKS = ("compositional", "unshared")
 TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper
 

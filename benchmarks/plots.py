@@ -17,7 +17,6 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from sklearn.manifold import TSNE
 
-from benchmarks.plan import UNLEARNED
 from benchmarks.results import ALLOWED, ResultRow
 from benchmarks.tables import SIDES, TRAINED, display_name, source_line, summarize
 from da_compose.files import replacing
@@ -80,7 +79,7 @@ def plot_accuracy(rows: Iterable[ResultRow], path: Path) -> None:
 def _draw_result(panel: Axes, record: Mapping) -> Annotation | None:
     """A baseline as a line across, anything else as a labelled point with its spread."""
     colour = "tab:green" if record["oracle"] else COLOURS[record["network"]]
-    if record["strategy"] in UNLEARNED and not record["oracle"]:
+    if record["strategy"] in BASELINE_STYLES and not record["oracle"]:
         panel.axhline(
             record["accuracy"], color=colour, linestyle=BASELINE_STYLES[record["strategy"]]
         )
@@ -117,7 +116,7 @@ def _add_legend(panel: Axes, records: Sequence[Mapping]) -> None:
     for record in records:
         network, side = record["network"], SIDES[record["network"]]
         colour = "tab:green" if record["oracle"] else COLOURS[network]
-        if record["strategy"] in UNLEARNED and not record["oracle"]:
+        if record["strategy"] in BASELINE_STYLES and not record["oracle"]:
             name = f"{display_name(record['strategy'])}, {network}"
             handles[name] = Line2D(
                 [], [], color=colour, linestyle=BASELINE_STYLES[record["strategy"]]

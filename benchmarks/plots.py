@@ -58,7 +58,9 @@ def plot_accuracy(rows: Iterable[ResultRow], path: Path) -> None:
     labels = []
     for panel, recipe in zip(panels, recipes, strict=True):
         records = summary.loc[summary.recipe == recipe].to_dict("records")
-        panel.set_title(f"Recipe: {recipe}", fontsize=10)
+        seeds = sorted({row.seed for row in rows if row.recipe == recipe})
+        named = f"Recipe: {recipe}; seeds: {', '.join(map(str, seeds))}"
+        panel.set_title(named, fontsize=10)
         panel.set_ylabel("Test accuracy (%)")
         panel.margins(y=0.12)
         labels.append([label for record in records if (label := _draw_result(panel, record))])
@@ -66,8 +68,7 @@ def plot_accuracy(rows: Iterable[ResultRow], path: Path) -> None:
     panels[-1].set_xscale("symlog", linthresh=1)
     panels[-1].set_xlim(0, 10 * max(10, summary.learned_parameters.max()))
     panels[-1].set_xlabel("Learned parameters (symmetric log axis: 0 at the left edge)")
-    seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
-    caption = f"{source_line(rows[0])}; seeds: {seeds}"
+    caption = source_line(rows[0])
     figure.supxlabel(caption, fontsize=8, color="0.35")
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()  # places the panels, so that sizes are known

@@ -68,12 +68,16 @@ def is_png(path: Path) -> bool:
 def test_accuracy_has_a_panel_per_recipe_and_labels_that_do_not_overlap(
     tmp_path: Path, figures: list
 ) -> None:
-    plot_accuracy(iter(example_rows()), tmp_path / "accuracy.png")
+    rows = [row for row in example_rows() if (row.recipe, row.seed) != ("strong", 1)]
+    plot_accuracy(iter(rows), tmp_path / "accuracy.png")
     [figure] = figures
     assert is_png(tmp_path / "accuracy.png")
-    assert [panel.get_title() for panel in figure.axes] == ["Recipe: paper", "Recipe: strong"]
-    assert figure.get_supxlabel() == (
-        "digits: mnist, meter → usps; data: files (f00d); profile: quick; seeds: 0, 1"
+    assert [panel.get_title() for panel in figure.axes] == [
+        "Recipe: paper; seeds: 0, 1",
+        "Recipe: strong; seeds: 0",
+    ]
+    assert (
+        figure.get_supxlabel() == "digits: mnist, meter → usps; data: files (f00d); profile: quick"
     )
     names = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
     assert {"Source only, compositional", "AdaBN, unshared", "IA (unshared)"} <= names

@@ -49,7 +49,7 @@ LEARNED = ("information_maximization", "moment_matching", "adversarial")
 STEPS, TEST_IMAGES, NOISE_IMAGES = 40, 2_000, 1_000
 ACCURACIES = ("source_only", "batch_norm", "start", "kept", "guarded")
 ALL = "in all"
-FITTED = "development, compositional"  # of seed 0: made adapters.guard's limits
+FITTED = "development, compositional, seed 0"  # made adapters.guard's limits; the rest is held out
 KEYS = ("recipe", "network", "seed", "target", "condition", "strategy")
 Images = NDArray[np.uint8]
 
@@ -160,7 +160,7 @@ def measure_condition(
 def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Counts and mean accuracies by condition and in all, of each network.
 
-    On development targets and on usps.
+    On development targets and on usps; cells that the limits were made on stand by themselves.
     """
     frame = pd.DataFrame(list(lines))
     least = frame[["source_only", "batch_norm"]].max(axis=1) - MARGIN
@@ -173,12 +173,17 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     frame["false_alarms"] = ~frame.harmful & refused
     frame["cost"] = (frame.kept - frame.guarded).where(frame.false_alarms)
     known = frame.target.isin(DEVELOPMENT_TARGETS)
+    fitted = known & (frame.network == "compositional") & (frame.seed == 0)
     frame["targets"] = frame.target.mask(known, "development") + ", " + frame.network
+    frame["targets"] = frame.targets.mask(fitted, FITTED)
     counted = "harmful", "start_harmful", "caught", "caught_learned", "false_alarms", "left"
     counts = dict.fromkeys(counted, "sum")
     means = dict.fromkeys(("cost", *ACCURACIES), "mean")
     parts = []
     for targets, group in frame.groupby("targets", sort=True):
+        if targets != FITTED:
+            seeds = ", ".join(str(seed) for seed in sorted(group.seed.unique()))
+            targets = f"{targets}, seeds {seeds}"
         for condition in (*CONDITIONS, ALL):
             own = group if condition == ALL else group[group.condition == condition]
             if len(own):
@@ -191,18 +196,12 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def markdown(means: pd.DataFrame) -> str:
     """The summary as tables, each with what is wanted of the guard."""
-    parts = []
+    sums = means.query("condition == @ALL")
+    held_out = sums.query("targets != @FITTED")
+    parts = [f"every cell: {finding(sums)}\n", f"held out, all but {FITTED}: {finding(held_out)}\n"]
     for targets, group in means.groupby("targets", sort=False):
-        everything = group[group.condition == ALL].iloc[0]
         made = ", which the limits were made on" if targets == FITTED else ""
-        caught = share(everything.caught, everything.harmful)
-        learned = share(everything.caught_learned, everything.harmful - everything.start_harmful)
-        alarms = share(everything.false_alarms, everything.cells - everything.harmful)
-        parts.append(
-            f"{targets}{made}: caught {caught} of harmful cells (wanted: at least 90 %), "
-            f"{learned} of those whose start is harmless, which the guard can go back to; "
-            f"false alarms at {alarms} of harmless ones (at most 10 %)\n"
-        )
+        parts.append(f"{targets}{made}: {finding(sums.query('targets == @targets'))}\n")
         header = [
             "condition", "cells", "harmful", "by the start", "caught", "missed", "false alarms",
             "their cost", "still harmful", *(name.replace("_", " ") for name in ACCURACIES),
@@ -218,6 +217,19 @@ def markdown(means: pd.DataFrame) -> str:
             )  # fmt: skip
         parts.append("".join(f"| {' | '.join(line)} |\n" for line in table))
     return "\n".join(parts)
+
+
+def finding(sums: pd.DataFrame) -> str:
+    """What the guard did in the cells of these sums, beside what is wanted of it."""
+    total = sums.sum(numeric_only=True)
+    caught = share(total.caught, total.harmful)
+    learned = share(total.caught_learned, total.harmful - total.start_harmful)
+    alarms = share(total.false_alarms, total.cells - total.harmful)
+    return (
+        f"caught {caught} of harmful cells (wanted: at least 90 %), {learned} of those whose start "
+        f"is harmless, which the guard can go back to; false alarms at {alarms} of harmless ones "
+        "(at most 10 %)"
+    )
 
 
 def share(part: float, whole: float) -> str:

@@ -165,7 +165,7 @@ def cell(
 ) -> dict[str, Any]:
     guarded = kept if trusted else start
     values = {"target": "optdigits", "condition": "all", "source_only": 70.0, "batch_norm": 80.0}
-    values |= {"network": "compositional"}
+    values |= {"network": "compositional", "seed": 0}
     accuracies = {"start": start, "kept": kept, "guarded": guarded}
     return values | accuracies | {"verdict": {"trusted": trusted}} | changes
 
@@ -213,8 +213,8 @@ def test_networks_development_targets_and_usps_stay_apart_and_each_has_its_sum()
     found = {(r["targets"], r["condition"]): r["cells"] for r in summary(lines).to_dict("records")}
     assert found == {
         (FITTED, "all"): 1, (FITTED, "noise"): 1, (FITTED, ALL): 2,
-        ("development, unshared", "all"): 1, ("development, unshared", ALL): 1,
-        ("usps, compositional", "all"): 1, ("usps, compositional", ALL): 1,
+        ("development, unshared, seeds 0", "all"): 1, ("development, unshared, seeds 0", ALL): 1,
+        ("usps, compositional, seeds 0", "all"): 1, ("usps, compositional, seeds 0", ALL): 1,
     }  # fmt: skip
 
 
@@ -229,7 +229,17 @@ def test_the_table_says_what_the_issue_asks_for() -> None:
 def test_the_table_says_which_cells_the_limits_were_made_on() -> None:
     table = markdown(summary([cell(90.0), cell(90.0, network="unshared")]))
     assert f"{FITTED}, which the limits were made on: caught" in table
-    assert "development, unshared: caught" in table
+    assert "development, unshared, seeds 0: caught" in table
+
+
+def test_other_seeds_of_what_the_limits_were_made_on_are_held_out() -> None:
+    fitted = [cell(50.0, trusted=False), cell(50.0)]
+    lines = [*fitted, cell(50.0, trusted=False, seed=1), cell(90.0, seed=2)]
+    table = markdown(summary(lines))
+    assert f"{FITTED}, which the limits were made on: caught 50 % (1 of 2)" in table
+    assert "development, compositional, seeds 1, 2: caught 100 % (1 of 1)" in table
+    assert f"held out, all but {FITTED}: caught 100 % (1 of 1)" in table
+    assert "every cell: caught 67 % (2 of 3)" in table
 
 
 @pytest.mark.parametrize(

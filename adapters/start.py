@@ -22,8 +22,8 @@ from da_compose.statistics import (
 SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start`
 PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of the target
 LEAST_COMPARED = 50  # images, to compare starts on
-LEAST_KNOWN = 0.2  # certainty of source only, for a start that changes the class
-MOST_MOVED = 0.5  # of more than this share of images
+LEAST_KNOWN = 0.25  # certainty of source only, for statistics of images that change the class
+MOST_MOVED = 0.6  # of more than this share of them
 MEAN, NEAREST = "mean", "nearest"
 
 
@@ -95,9 +95,8 @@ def best_start(
 
     Fewer than `LEAST_COMPARED` images compare nothing: then it is AdaBN, whose statistics are
     shrunk toward the source's. Where even the most trusted is unsure, predictions do not tell
-    domains apart, and only the blend of the plain start is chosen. Where source only hardly tells
-    the images apart, and the start changes the class of most of them, it makes classes up, of noise
-    say: then it is source only.
+    domains apart, and only the blend of the plain start is chosen; or it is source only, where the
+    images' own statistics make classes up, of noise say.
 
     start: a name as in `make_start`, or `nearest` to try the mean and every domain.
     searched: images the choice is made on; the statistics are then those of all images.
@@ -116,16 +115,20 @@ def best_start(
     consensus = torch.stack(list(predictions.values())).mean(dim=0)
     trusted = {one: trust(prediction, consensus) for one, prediction in predictions.items()}
     best, share = max(trusted, key=trusted.__getitem__) if compared else (plain, 1.0)
-    if compared and certainty(predictions[best, share]) < LEAST_CERTAINTY:
-        best, share = max(((plain, s) for s in SHARES), key=trusted.__getitem__)
-    if makes_classes_up(predictions[best, share], predictions[plain, 0.0]):
-        best, share = plain, 0.0
+    if certainty(predictions[best, share]) < LEAST_CERTAINTY:
+        if compared:
+            best, share = max(((plain, s) for s in SHARES), key=trusted.__getitem__)
+        if makes_classes_up(predictions[plain, 1.0], predictions[plain, 0.0]):
+            best, share = plain, 0.0
     chosen = make_start(backbone, best, name, images)
     chosen.use_statistics(share)
     return chosen
 
 
-def makes_classes_up(prediction: Tensor, source_only: Tensor) -> bool:
-    """Whether a start says much of images that mean little to source only: (M, N), twice."""
-    moved = (prediction.argmax(dim=1) != source_only.argmax(dim=1)).float().mean().item()
+def makes_classes_up(own_statistics: Tensor, source_only: Tensor) -> bool:
+    """Whether own statistics change the class of most images, and source only knows few.
+
+    Both are predictions (M, N).
+    """
+    moved = (own_statistics.argmax(dim=1) != source_only.argmax(dim=1)).float().mean().item()
     return certainty(source_only) < LEAST_KNOWN and moved > MOST_MOVED

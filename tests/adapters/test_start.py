@@ -188,7 +188,7 @@ def estranged(make_backbone) -> Backbone:
 def test_a_start_that_makes_classes_up_gives_way_to_source_only(
     estranged: Backbone, make_images, monkeypatch
 ):
-    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 0.0)
+    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)  # every start is unsure
     monkeypatch.setattr("adapters.start.PRIOR_IMAGES", 0)  # statistics that move far
     images = make_images(60)
     plain = make_start(estranged, MEAN, "target", images)
@@ -201,9 +201,23 @@ def test_a_start_that_makes_classes_up_gives_way_to_source_only(
     for named in (NEAREST, MEAN):
         found = best_start(estranged, named, "target", images, searched=60)
         assert (found.name, found.share, moved(found)) == (MEAN, 0.0, 0.0)
+    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", -1.0)  # every start is sure
+    sure = best_start(estranged, MEAN, "target", images, searched=60)
+    assert sure.share == 1.0 and moved(sure) > MOST_MOVED
+
+
+def test_classes_made_up_by_the_whole_statistics_are_not_trusted_by_half(
+    estranged: Backbone, make_images, monkeypatch
+):
+    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)
+    monkeypatch.setattr("adapters.start.PRIOR_IMAGES", 0)
+    half = itertools.cycle([0.0, 1.0, 0.0])  # as `SHARES`
+    monkeypatch.setattr("adapters.start.trust", lambda *_: next(half))
+    found = best_start(estranged, MEAN, "target", make_images(60), searched=60)
+    assert found.share == 0.0
     monkeypatch.setattr("adapters.start.MOST_MOVED", 1.0)
-    free = best_start(estranged, NEAREST, "target", images, searched=60)
-    assert moved(free) > MOST_MOVED
+    found = best_start(estranged, MEAN, "target", make_images(60), searched=60)
+    assert found.share == 0.5
 
 
 def of_classes(classes: list[int]) -> Tensor:
@@ -219,7 +233,7 @@ NOTHING, SOMETHING = [0] * 30, [0, 1, 2] * 10
     [
         (NOTHING, SOMETHING, True),
         (NOTHING, NOTHING, False),
-        (NOTHING, [0] * 15 + [1] * 15, False),  # not most of them
+        (NOTHING, [0] * 15 + [1] * 15, False),  # not of most
         (SOMETHING, [1, 2, 0] * 10, False),  # as new statistics may in a domain far away
     ],
 )

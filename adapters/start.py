@@ -22,8 +22,8 @@ from da_compose.statistics import (
 SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start`
 PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of the target
 LEAST_COMPARED = 50  # images, to compare starts on
-LEAST_KNOWN = 0.25  # certainty of source only, for statistics of images that change the class
-MOST_MOVED = 0.6  # of more than this share of them
+LEAST_KNOWN = 0.25  # certainty of source only, below which the images' own statistics
+MOST_GAINED = 0.2  # make classes up where they are this much more certain
 MEAN, NEAREST = "mean", "nearest"
 
 
@@ -126,9 +126,9 @@ def best_start(
 
 
 def makes_classes_up(own_statistics: Tensor, source_only: Tensor) -> bool:
-    """Whether own statistics change the class of most images, and source only knows few.
+    """Whether the images' own statistics say much of what source only hardly tells apart.
 
     Both are predictions (M, N).
     """
-    moved = (own_statistics.argmax(dim=1) != source_only.argmax(dim=1)).float().mean().item()
-    return certainty(source_only) < LEAST_KNOWN and moved > MOST_MOVED
+    known = certainty(source_only)
+    return known < LEAST_KNOWN and certainty(own_statistics) > known + MOST_GAINED

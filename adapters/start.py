@@ -22,8 +22,8 @@ from da_compose.statistics import (
 SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start`
 PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of the target
 LEAST_COMPARED = 50  # images, to compare starts on
-LEAST_KNOWN = 0.25  # certainty of source only, below which the images' own statistics
-MOST_GAINED = 0.2  # make classes up where they are this much more certain
+LEAST_KNOWN = 0.25  # certainty of source only, below which it hardly tells images apart
+MOST_GAINED = 0.2  # certainty that their own statistics may then add without making it up
 MEAN, NEAREST = "mean", "nearest"
 
 

@@ -201,7 +201,7 @@ def markdown(means: pd.DataFrame) -> str:
     parts = [f"every cell: {finding(sums)}\n", f"held out, all but {FITTED}: {finding(held_out)}\n"]
     for targets, group in means.groupby("targets", sort=False):
         made = ", which the limits were made on" if targets == FITTED else ""
-        parts.append(f"{targets}{made}: {finding(sums.query('targets == @targets'))}\n")
+        parts.append(f"{targets}{made}: {finding(group.query('condition == @ALL'))}\n")
         header = [
             "condition", "cells", "harmful", "by the start", "caught", "missed", "false alarms",
             "their cost", "still harmful", *(name.replace("_", " ") for name in ACCURACIES),

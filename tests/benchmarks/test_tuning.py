@@ -79,8 +79,9 @@ def test_a_line_is_known_by_its_setting_and_backbone_not_by_its_result() -> None
     assert identity(line(80.0)) != identity(line(80.0, steps=50))
 
 
-def test_the_committed_table_is_made_from_the_committed_rows() -> None:
-    folder = RESULTS / "tuning"
+@pytest.mark.parametrize("study", ["tuning", "tuning-seed-0-anew"])
+def test_the_committed_table_is_made_from_the_committed_rows(study: str) -> None:
+    folder = RESULTS / study
     means = summary(read_lines(folder / "results.jsonl"))
     table = (folder / "table.md").read_text(encoding="utf-8")
     assert table == f"{markdown(means)}\n{shared_choices(means)}"

@@ -24,6 +24,7 @@ AUTO_TRIES = ("information_maximization", "moment_matching")
 TRAINS = ("mixture_weights", "input_adapter")
 BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
 LEARNING_RATES = {"mixture_weights": 0.1, "input_adapter": 0.003}
+STEPS = {"mixture_weights": 100, "input_adapter": 200}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class AdaptConfig:
     strategy: str = "information_maximization"
     trains: str = "mixture_weights"
     start: str = NEAREST  # or "mean", or a domain of the backbone
-    steps: int = 100
+    steps: int | None = None  # None: as many as what is trained takes
     batch_size: int = 128
     learning_rate: float | None = None  # None: the strategy's own for what it trains
     check_every: int = 20  # steps between label-free checks; the best iterate is kept
@@ -53,7 +54,13 @@ class AdaptConfig:
         if self.trains not in TRAINS:
             raise ValueError(f"cannot train {self.trains!r}; choose from {', '.join(TRAINS)}")
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that are asked for, or else as many as what is trained takes."""
+        return STEPS[self.trains] if self.steps is None else self.steps

@@ -87,7 +87,7 @@ def step_together(
         run.optimizer = optimizer
     targets = [run.target for run in runs]
     expected = torch.stack([run.expected for run in runs]).to(backbone.network.device)
-    for step in range(config.steps):
+    for step in range(config.num_steps):
         for run in runs:
             run.before(step)
         images = torch.stack([run.batch() for run in runs])

@@ -44,7 +44,7 @@ def learn(run: "Run", method: Callable[[AdaptationTask], Strategy]) -> None:
 
     if run.config.cuda_graph:
         advance = replayed(advance, run.draws, strategy.WARM_UP)
-    for step in range(run.config.steps):
+    for step in range(run.config.num_steps):
         run.before(step)
         run.after(advance())
     run.keep_best()
@@ -109,7 +109,7 @@ class Run:
         """Check the iterate where it is due, and set the learning rate of this step."""
         if step % self.config.check_every == 0:
             self.check(step)
-        rate = self.rate * 0.5 * (1 + cos(pi * step / self.config.steps))
+        rate = self.rate * 0.5 * (1 + cos(pi * step / self.config.num_steps))
         for group in self.optimizer.param_groups if self.optimizer else ():
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)  # a recorded step reads it there
@@ -134,7 +134,7 @@ class Run:
         The fewer images, the less of it (`PRIOR_IMAGES`). And nothing of it where the guard does
         not trust the outcome.
         """
-        self.check(self.config.steps)
+        self.check(self.config.num_steps)
         self.last = deepcopy(self.target)
         self.keep(shrunk_share(len(self.pixels), PRIOR_IMAGES))
         if self.config.guard:

@@ -90,7 +90,11 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         ),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]"),
         click.option("--pretrain-steps", type=STEPS, help="[default: the profile's]"),
-        click.option("--adapt-steps", type=STEPS, help="[default: the profile's]"),
+        click.option(
+            "--adapt-steps",
+            type=STEPS,
+            help="Twice as many for the input adapter. [default: the profile's]",
+        ),
         *process_options,
         click.option(
             "--runs", type=PATH, default=ROOT / "runs" / folder, help="Backbones and adapters."

@@ -54,8 +54,9 @@ def run_backbone(
     finished = [identity(line) for line in read_lines(results)]
     backbone = prepare_backbone(job, sources, job.folder(runs), "cpu")
     naming = {"recipe": job.recipe, "network": job.network, "seed": job.seed}
+    trains = TRAINED[job.network]
     options: dict[str, Any] = {
-        "trains": TRAINED[job.network], "steps": job.profile.adapt_steps, "seed": job.seed
+        "trains": trains, "steps": job.adapt_steps(trains), "seed": job.seed
     }  # fmt: skip
     for target, splits in targets.items():
         for count in LABELS:

@@ -9,6 +9,7 @@ from typing import Any
 
 from adapters import AUTO
 from adapters import STRATEGIES as METHODS
+from adapters.config import STEPS
 from da_compose import NetworkConfig
 from da_compose.pretraining import PretrainConfig
 
@@ -25,7 +26,7 @@ class Profile:
     name: str
     seeds: tuple[int, ...]
     pretrain_steps: int
-    adapt_steps: int
+    adapt_steps: int  # on mixture weights; on the input adapter more, as by default
     knowledge_images: int = 10_000  # of each source, for the moments kept with the backbone
 
 
@@ -104,10 +105,14 @@ class BackboneJob:
         }
         return without_what_is_off(json.loads(json.dumps(parts)))
 
-    @property
-    def cell_config(self) -> dict[str, Any]:
-        """All that a cell's result depends on, besides what its row names."""
-        return self.identity | {"adapt_steps": self.profile.adapt_steps}
+    def adapt_steps(self, trains: str) -> int:
+        """Steps of a cell that trains this; what has no number of its own takes the profile's."""
+        usual = STEPS["mixture_weights"]
+        return self.profile.adapt_steps * STEPS.get(trains, usual) // usual
+
+    def cell_config(self, trains: str) -> dict[str, Any]:
+        """All that the result of a cell that trains this depends on, besides what its row names."""
+        return self.identity | {"adapt_steps": self.adapt_steps(trains)}
 
     def folder(self, runs: Path) -> Path:
         """Where the backbone and its adapters lie; another identity gives another folder."""

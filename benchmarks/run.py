@@ -89,8 +89,11 @@ def run_backbone(
     }
     cells = job.cells(strategies, oracles)
     name = f"{job.recipe} {job.network} seed {job.seed}"
-    wanted = job.cell_config, fingerprint_in(folder)
-    todo = [c for c in cells if finished.get(cell(naming(job, c))) != wanted]
+    trained = fingerprint_in(folder)
+    todo = [
+        c for c in cells
+        if finished.get(cell(naming(job, c))) != (job.cell_config(c.trains), trained)
+    ]  # fmt: skip
     if not todo:
         print(f"{name}: finished earlier", flush=True)
         return
@@ -168,7 +171,7 @@ def run_cell(
     job: BackboneJob, planned: Cell, backbone: Backbone, target: Splits, folder: Path
 ) -> Outcome:
     """Adapt and test one cell. The adaptation sees the target's training images, no labels."""
-    steps, seed = job.profile.adapt_steps, job.seed
+    steps, seed = job.adapt_steps(planned.trains), job.seed
     with measure.measured() as spent:
         if planned.oracle:
             backbone, domain, learned = train_oracle(
@@ -229,7 +232,7 @@ def row_of(
         device=outcome.device,
         versions=measure.versions(),
         config={
-            "job": job.cell_config,
+            "job": job.cell_config(planned.trains),
             "backbone": backbone.fingerprint,
             "adaptation": outcome.notes,
         },

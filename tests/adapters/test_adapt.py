@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from adapters import AUTO, STRATEGIES, Adaptation, adapt
-from adapters.config import TRAINS
+from adapters.config import STEPS, TRAINS
 from adapters.start import LEAST_COMPARED, MEAN, PRIOR_IMAGES, make_start
 from da_compose import Backbone
 from da_compose.mixture import MixtureWeights
@@ -153,6 +153,13 @@ def test_an_adaptation_starts_from_its_start(backbone: Backbone, make_images):
     start.use_statistics(found.notes["target_share"])
     expected = start.target.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in content(found).items())
+
+
+@pytest.mark.parametrize("trains", TRAINS)
+def test_what_is_trained_takes_its_own_number_of_steps(backbone, make_images, trains: str):
+    images = make_images(9)
+    assert len(adapt(backbone, images, trains=trains, batch_size=2).history) == STEPS[trains]
+    assert len(adapt(backbone, images, trains=trains, batch_size=2, steps=3).history) == 3
 
 
 @pytest.mark.parametrize(

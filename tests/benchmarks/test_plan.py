@@ -63,4 +63,4 @@ def test_committed_digits_rows_are_of_the_configuration_as_it_is():
             data=row.data,
             data_fingerprint=row.data_fingerprint,
         )
-        assert without_what_is_off(row.config["job"]) == made.cell_config
+        assert without_what_is_off(row.config["job"]) == made.cell_config(row.trains)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import adapters
+from adapters import Adaptation
 from benchmarks import run
 from benchmarks.plan import STRATEGIES, UNLEARNED
 from benchmarks.results import ResultRow, cell, read_rows
@@ -155,7 +157,24 @@ def test_other_adaptation_steps_run_cells_again_on_the_same_backbone(benchmark_r
     longer = replace(job, profile=replace(job.profile, adapt_steps=3))
     rows = benchmark_run.run([longer], strategies=FEW)
     assert len(rows) == 2 * len(first)
-    assert {row.config["job"]["adapt_steps"] for row in rows[len(first) :]} == {3}
+    for row in rows[len(first) :]:
+        assert row.config["job"]["adapt_steps"] == (6 if row.trains == "input_adapter" else 3)
+
+
+@pytest.mark.parametrize(("network", "times"), [("compositional", 1), ("unshared", 2)])
+def test_an_input_adapter_takes_twice_the_steps(
+    benchmark_run, monkeypatch, network: str, times: int
+):
+    taken: list[int] = []
+
+    def adapt(*arguments: Any, **options: Any) -> Adaptation:
+        taken.append(options["steps"])
+        return adapters.adapt(*arguments, **options)
+
+    monkeypatch.setattr(run, "adapt", adapt)
+    (job,) = benchmark_run.jobs((network,))
+    benchmark_run.run([job], strategies=(FEW[-1],), oracles=False)
+    assert taken[-1] == times * job.profile.adapt_steps
 
 
 def test_other_pretraining_steps_make_another_backbone(benchmark_run):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from adapters.config import LEARNING_RATES, STRATEGIES, AdaptConfig
+from adapters.config import LEARNING_RATES, STEPS, STRATEGIES, AdaptConfig
 from benchmarks.plan import NETWORKS, TRAINED
 from benchmarks.report import RESULTS
 from benchmarks.results import read_lines
@@ -38,12 +38,15 @@ def test_development_targets_are_neither_sources_nor_the_target_of_the_benchmark
 @pytest.mark.parametrize("network", NETWORKS)
 def test_grid_holds_the_defaults_and_every_strategy_that_learns(network: str) -> None:
     grid = list(settings(network))
-    trains, default = TRAINED[network], AdaptConfig()
+    trains = TRAINED[network]
+    default = AdaptConfig(trains=trains)
     found = {(s.strategy, s.learning_rate, s.steps) for s in grid if s.trains == trains}
     for name, method in STRATEGIES.items():
         if method is not None:
             rate = pytest.approx(LEARNING_RATES[trains] * method.RATE)
-            assert any(s == name and rate == r and n == default.steps for s, r, n in found), name
+            assert any(s == name and rate == r and n == default.num_steps for s, r, n in found), (
+                name
+            )
     assert {s.trains for s in grid if s.strategy == "oracle"} == {"all"}
 
 
@@ -62,9 +65,15 @@ def test_means_are_over_recipes_seeds_and_targets_and_the_best_is_bold() -> None
 
 
 def test_what_is_one_number_for_both_networks_is_chosen_by_the_mean_of_both() -> None:
-    other = {"network": "unshared", "trains": "input_adapter", "learning_rate": 0.003}
+    usual = {"learning_rate": LEARNING_RATES["input_adapter"], "steps": STEPS["input_adapter"]}
+    other = {"network": "unshared", "trains": "input_adapter", **usual}
     table = shared_choices(summary([line(80.0), line(60.0, **other)]))
-    assert "| information_maximization | 1 | 100 | 70.00 |" in table
+    assert "| information_maximization | 1 | 1 | 70.00 |" in table
+
+
+def test_what_one_network_alone_was_measured_with_is_no_shared_choice() -> None:
+    table = shared_choices(summary([line(80.0), line(90.0, steps=300)]))
+    assert "information_maximization" not in table
 
 
 def test_an_oracle_has_no_last_iterate() -> None:
@@ -79,28 +88,23 @@ def test_a_line_is_known_by_its_setting_and_backbone_not_by_its_result() -> None
     assert identity(line(80.0)) != identity(line(80.0, steps=50))
 
 
-@pytest.mark.parametrize("study", ["tuning", "tuning-seed-0-anew"])
-def test_the_committed_table_is_made_from_the_committed_rows(study: str) -> None:
-    folder = RESULTS / study
+def test_the_committed_table_is_made_from_the_committed_rows() -> None:
+    folder = RESULTS / "tuning"
     means = summary(read_lines(folder / "results.jsonl"))
     table = (folder / "table.md").read_text(encoding="utf-8")
     assert table == f"{markdown(means)}\n{shared_choices(means)}"
     assert json.loads((folder / "results.jsonl").read_text().splitlines()[0])["commit"]
 
 
-def test_defaults_are_the_best_of_the_committed_table() -> None:
+@pytest.mark.parametrize("trains", LEARNING_RATES)
+def test_defaults_are_the_best_of_the_committed_table(trains: str) -> None:
     means = summary(read_lines(RESULTS / "tuning" / "results.jsonl")).to_dict("records")
-    learned = [row for row in means if row["strategy"] == AdaptConfig.strategy]
-    of_steps: dict[int, float] = {}
-    for trains, rate in LEARNING_RATES.items():
-        own = [row for row in learned if row["trains"] == trains]
-        at_default = [row for row in own if row["steps"] == AdaptConfig.steps]
-        best = max(at_default, key=lambda row: row["accuracy"])
-        assert best["learning_rate"] == pytest.approx(rate)
-        for row in own:
-            if row["learning_rate"] == pytest.approx(rate):
-                of_steps[row["steps"]] = of_steps.get(row["steps"], 0.0) + row["accuracy"]
-    assert max(of_steps, key=lambda steps: of_steps[steps]) == AdaptConfig.steps
+    own = [r for r in means if (r["strategy"], r["trains"]) == (AdaptConfig.strategy, trains)]
+    rate, steps = LEARNING_RATES[trains], STEPS[trains]
+    assert {r["learning_rate"] for r in own if r["steps"] == steps} > {rate}
+    assert {r["steps"] for r in own if r["learning_rate"] == pytest.approx(rate)} > {steps}
+    best = max(own, key=lambda row: row["accuracy"])
+    assert (best["learning_rate"], best["steps"]) == (pytest.approx(rate), steps)
 
 
 def test_a_users_mistake_ends_in_one_line(tmp_path: Path) -> None:

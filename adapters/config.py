@@ -24,7 +24,7 @@ AUTO_TRIES = ("information_maximization", "moment_matching")
 TRAINS = ("mixture_weights", "input_adapter")
 BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
 LEARNING_RATES = {"mixture_weights": 0.1, "input_adapter": 0.003}
-STEPS = {"mixture_weights": 100, "input_adapter": 200}
+STEPS = {"mixture_weights": 100, "input_adapter": 400}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,7 +142,7 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
 )
 @click.option("--trains", type=click.Choice(TRAINS), default="mixture_weights")
 @click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
-@click.option("--steps", type=STEPS, help="[default: 100; of the input adapter 200]")
+@click.option("--steps", type=STEPS, help="[default: 100; of the input adapter 400]")
 @click.option(
     "--guard/--no-guard", default=True, help="Back to the start where it is the safer one."
 )

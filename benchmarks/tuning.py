@@ -27,8 +27,8 @@ from benchmarks.run import Splits, accuracy, prepare_backbone
 from benchmarks.study import run_study, study_options, target_splits, users_mistakes
 
 DEVELOPMENT_TARGETS = ("optdigits", "mnist_m")
-RATES = (0.3, 1.0, 3.0)  # as multiples of the default learning rate of what is trained
-LENGTHS = (0.5, 1.0, 2.0)  # as multiples of its default number of steps
+MULTIPLES = (0.3, 1.0, 3.0)  # of the default learning rate of what is trained
+LENGTHS = (50, 100, 200, 400)  # in steps
 STEPS_OF_ALL = STEPS["mixture_weights"]  # where all weights are trained, as in the benchmark
 
 
@@ -46,16 +46,15 @@ def settings(network: str) -> Iterator[Setting]:
     """The grid of one network: rates at the default steps, then steps at the default rate."""
     trains = TRAINED[network]
     rate, steps = LEARNING_RATES[trains], STEPS[trains]
-    choices = [("information_maximization", rate * m, steps) for m in RATES]
-    choices += [("information_maximization", rate, round(steps * m)) for m in LENGTHS]
+    choices = [("information_maximization", rate * multiple, steps) for multiple in MULTIPLES]
+    choices += [("information_maximization", rate, length) for length in LENGTHS]
     for strategy in ("adversarial", "moment_matching", "classifier_discrepancy"):
-        choices += [(strategy, rate * m, steps) for m in (0.2, 1.0)]
-    for strategy, own_rate, own_steps in choices:
-        yield Setting(strategy=strategy, trains=trains, learning_rate=own_rate, steps=own_steps)
-    for m in RATES:
-        yield Setting(
-            strategy="oracle", trains="all", learning_rate=RATE_OF_ALL * m, steps=STEPS_OF_ALL
-        )
+        choices += [(strategy, rate * multiple, steps) for multiple in (0.2, 1.0)]
+    for strategy, own_rate, length in choices:
+        yield Setting(strategy=strategy, trains=trains, learning_rate=own_rate, steps=length)
+    for multiple in MULTIPLES:
+        own_rate = RATE_OF_ALL * multiple
+        yield Setting(strategy="oracle", trains="all", learning_rate=own_rate, steps=STEPS_OF_ALL)
 
 
 def run_backbone(
@@ -113,20 +112,18 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def shared_choices(means: pd.DataFrame) -> str:
-    """Mean accuracy over both networks by multiples of the default rate and steps, as a table.
+    """Mean accuracy over both networks by multiple of the usual rate and by steps, as a table.
 
     A strategy's rate, as a multiple, is one number for both networks. What only one of them was
     measured with is left out.
     """
-    rates = means.learning_rate / means.trains.map({**LEARNING_RATES, "all": RATE_OF_ALL})
-    lengths = means.steps / means.trains.map({**STEPS, "all": STEPS_OF_ALL})
-    multiples = means.assign(rate=rates.round(3), length=lengths.round(3))
-    grouped = multiples.groupby(["strategy", "rate", "length"], as_index=False)
+    usual = {**LEARNING_RATES, "all": RATE_OF_ALL}
+    rates = (means.learning_rate / means.trains.map(usual)).round(3)
+    grouped = means.assign(rate=rates).groupby(["strategy", "rate", "steps"], as_index=False)
     both = grouped.agg(accuracy=("accuracy", "mean"), networks=("network", "nunique"))
-    lines = [["strategy", "multiple of the rate", "of the steps", "mean of both networks"]]
-    lines.append(["---"] * 4)
+    lines = [["strategy", "multiple of the rate", "steps", "mean of both networks"], ["---"] * 4]
     for _, row in both[both.networks == len(NETWORKS)].iterrows():
-        lines.append([row.strategy, f"{row.rate:g}", f"{row.length:g}", f"{row.accuracy:.2f}"])
+        lines.append([row.strategy, f"{row.rate:g}", str(row.steps), f"{row.accuracy:.2f}"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

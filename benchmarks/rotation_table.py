@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from benchmarks.results import ResultRow, latest
-from benchmarks.tables import SIDES, TRAINED, data_line, display_name, rank
+from benchmarks.tables import SIDES, TRAINED, data_line, display_name, rank, steps_line
 
 KEY = ["oracle", "strategy", "trains"]
 PARTED = ("benchmark", "profile", "data_fingerprint", "recipe", "network")
@@ -81,7 +81,8 @@ def _caption(rows: list[ResultRow]) -> str:
     return (
         f"{first.benchmark}, {first.network} network, {SIDES[first.network]}; every domain the "
         f"target in turn, the others sources; {data_line(first)}; "
-        f"profile: {first.profile}; recipe: {first.recipe}; seeds: {', '.join(map(str, seeds))}. "
+        f"profile: {first.profile}; recipe: {first.recipe}; {steps_line(rows)}"
+        f"seeds: {', '.join(map(str, seeds))}. "
         "Test-split accuracy in percent, mean ± standard deviation over seeds; gain: over AdaBN, "
         "mean over targets; least gain: of the targets the smallest; over the better start: the "
         "smallest over the better of source only and AdaBN."

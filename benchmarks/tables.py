@@ -209,10 +209,22 @@ def data_line(row: ResultRow) -> str:
     return f"data: {row.data} ({row.data_fingerprint[:12]}){pixels}"
 
 
+def steps_line(rows: Iterable[ResultRow]) -> str:
+    """How many steps were taken on what is trained, where rows say so; ends in a semicolon."""
+    trained: dict[int, list[str]] = {}
+    for row in rows:
+        steps, name = row.config.get("job", {}).get("adapt_steps"), TRAINED[row.trains]
+        if steps and name and name not in trained.setdefault(steps, []):
+            trained[steps].append(name)
+    taken = [f"{steps} ({'; '.join(names)})" for steps, names in sorted(trained.items())]
+    return f"adaptation steps: {', '.join(taken)}; " if taken else ""
+
+
 def _caption(rows: list[ResultRow], seeds: list[int]) -> str:
     rules = {" ".join(row.selection.split()) for row in rows if not row.oracle} - {"", "none"}
     return (
-        f"{source_line(rows[0])}; recipe: {rows[0].recipe}; seeds: {', '.join(map(str, seeds))}. "
+        f"{source_line(rows[0])}; recipe: {rows[0].recipe}; {steps_line(rows)}"
+        f"seeds: {', '.join(map(str, seeds))}. "
         "Test-split accuracy in percent, mean ± standard deviation over seeds "
         "(n: how many, where fewer); gain is over AdaBN on the same backbone "
         "(in parentheses: over source only); last step: accuracy of the last iterate, "

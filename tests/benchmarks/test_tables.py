@@ -3,6 +3,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from benchmarks.results import ResultRow
+from benchmarks.rotation_table import rotation_markdown
 from benchmarks.tables import (
     csv,
     groups,
@@ -176,6 +178,23 @@ def test_captions_state_what_was_measured(render) -> None:
         "selection: last step; least loss.",
     ):
         assert part in text
+
+
+def test_captions_state_the_steps_of_what_is_trained() -> None:
+    def taking(steps: int, **changes: Any) -> ResultRow:
+        return replace(ROW, config={"job": {"adapt_steps": steps}}, **changes)
+
+    rows = [
+        taking(4, **INPUT_ADAPTER),
+        taking(1),
+        taking(1, seed=1),
+        taking(1, strategy="source_only", **NOTHING),
+        taking(1, trains="affine"),
+    ]
+    for text in (markdown(rows), rotation_markdown(rows)):
+        assert "; adaptation steps: 1 (MW; γ, β)" in text
+    assert "; adaptation steps: 1 (MW; γ, β), 4 (IA); seeds: 0, 1. " in markdown(rows)
+    assert "adaptation steps" not in markdown([ROW])
 
 
 def test_markdown_escapes_what_would_break_the_table() -> None:

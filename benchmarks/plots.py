@@ -63,7 +63,8 @@ def plot_accuracy(rows: Iterable[ResultRow], path: Path) -> None:
         panel.set_title(named, fontsize=10)
         panel.set_ylabel("Test accuracy (%)")
         panel.margins(y=0.12)
-        labels.append([label for record in records if (label := _draw_result(panel, record))])
+        drawn = [label for record in records if (label := _draw_result(panel, record))]
+        labels.append(_one_a_point(drawn))
         _add_legend(panel, records)
     panels[-1].set_xscale("symlog", linthresh=1)
     panels[-1].set_xlim(0, 10 * max(10, summary.learned_parameters.max()))
@@ -133,6 +134,17 @@ def _add_legend(panel: Axes, records: Sequence[Mapping]) -> None:
     panel.legend(
         handles.values(), handles.keys(), fontsize=8, loc="upper left", bbox_to_anchor=(1, 1)
     )
+
+
+def _one_a_point(labels: Sequence[Annotation]) -> list[Annotation]:
+    """Of results at the same place, all their names in one label, a line each."""
+    kept: dict[tuple[Any, ...], Annotation] = {}
+    for label in labels:
+        first = kept.setdefault((*label.xy, label.get_color()), label)
+        if first is not label:
+            first.set_text(f"{first.get_text()}\n{label.get_text()}")
+            label.remove()
+    return list(kept.values())
 
 
 def _place_labels(panel: Axes, labels: Sequence[Annotation], renderer: RendererAgg) -> None:

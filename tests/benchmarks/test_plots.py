@@ -13,6 +13,7 @@ from matplotlib.text import Annotation, Text
 from benchmarks import plots
 from benchmarks.plots import plot_accuracy, plot_embeddings, plot_mixtures
 from benchmarks.results import ResultRow
+from benchmarks.tables import display_name
 from tests.benchmarks.rows import ROW as BASE
 
 ROW = replace(BASE, strategy="adversarial", accuracy=70.0)
@@ -105,6 +106,15 @@ def test_accuracy_has_a_panel_per_recipe_and_labels_that_do_not_overlap(
 def test_accuracy_draws_whatever_rows_there_are(tmp_path: Path, rows: list[ResultRow]) -> None:
     plot_accuracy(rows, tmp_path / "accuracy.png")
     assert is_png(tmp_path / "accuracy.png")
+
+
+def test_accuracy_names_results_at_one_place_in_one_label(tmp_path: Path, figures: list) -> None:
+    oracle = replace(ROW, strategy="oracle", oracle=True)
+    rows = [ROW, replace(ROW, strategy="auto"), oracle, replace(ROW, strategy="odd", accuracy=1.0)]
+    plot_accuracy(rows, tmp_path / "accuracy.png")
+    [panel] = figures[0].axes
+    names = {text.get_text() for text in panel.texts}
+    assert names == {f"{display_name(ROW.strategy)}\nAuto", "oracle, compositional", "Odd"}
 
 
 def test_accuracy_refuses_rows_of_two_targets(tmp_path: Path) -> None:

@@ -11,12 +11,16 @@ from benchmarks.report import RESULTS
 from benchmarks.results import read_lines
 from benchmarks.tuning import (
     DEVELOPMENT_TARGETS,
+    LENGTHS,
+    MULTIPLES,
+    default_of,
     identity,
     main,
     markdown,
     settings,
     shared_choices,
     summary,
+    table,
 )
 from data_prep.digits import DIGIT_DOMAINS, MNIST_SOURCES
 
@@ -59,20 +63,20 @@ def test_means_are_over_recipes_seeds_and_targets_and_the_best_is_bold() -> None
     means = summary(lines)
     assert means.accuracy.tolist() == [75.0, 45.0]
     assert means.n.tolist() == [4, 2]
-    table = markdown(means)
-    assert "| 0.1 | 100 | **75.00** | 74.00 | 85.00 | 65.00 | 4 |" in table
-    assert "| 0.3 | 100 | 45.00 |" in table
+    text = markdown(means)
+    assert "| 0.1 | 100 | **75.00** | 74.00 | 85.00 | 65.00 | 4 |" in text
+    assert "| 0.3 | 100 | 45.00 |" in text
 
 
 def test_what_is_one_number_for_both_networks_is_chosen_by_the_mean_of_both() -> None:
     other = {"network": "unshared", "trains": "input_adapter", "learning_rate": 0.003}
-    table = shared_choices(summary([line(80.0), line(60.0, **other)]))
-    assert "| information_maximization | 1 | 100 | 70.00 |" in table
+    text = shared_choices(summary([line(80.0), line(60.0, **other)]))
+    assert "| information_maximization | 1 | 100 | 70.00 |" in text
 
 
 def test_what_one_network_alone_was_measured_with_is_no_shared_choice() -> None:
-    table = shared_choices(summary([line(80.0), line(90.0, steps=300)]))
-    assert "information_maximization" not in table
+    text = shared_choices(summary([line(80.0), line(90.0, steps=300)]))
+    assert "information_maximization" not in text
 
 
 def test_an_oracle_has_no_last_iterate() -> None:
@@ -87,23 +91,34 @@ def test_a_line_is_known_by_its_setting_and_backbone_not_by_its_result() -> None
     assert identity(line(80.0)) != identity(line(80.0, steps=50))
 
 
+def test_steps_are_doubled_as_long_as_it_pays_and_then_the_rate_is_the_best() -> None:
+    def accuracies(*means: float) -> list[dict[str, Any]]:
+        return [line(mean, steps=steps) for mean, steps in zip(means, LENGTHS, strict=False)]
+
+    for means, steps in (
+        ((70.0, 70.2, 75.0), 50),
+        ((70.0, 71.0, 71.1, 75.0), 100),
+        ((70.0, 70.3, 70.6, 70.9), 400),
+    ):
+        assert default_of(summary(accuracies(*means)), "mixture_weights") == (0.1, steps)
+    others = [line(71.5, learning_rate=0.3), line(99.0, learning_rate=0.03, steps=50)]
+    assert default_of(summary([*accuracies(70.0, 71.0), *others]), "mixture_weights") == (0.3, 100)
+
+
 def test_the_committed_table_is_made_from_the_committed_rows() -> None:
     folder = RESULTS / "tuning"
-    means = summary(read_lines(folder / "results.jsonl"))
-    table = (folder / "table.md").read_text(encoding="utf-8")
-    assert table == f"{markdown(means)}\n{shared_choices(means)}"
+    made = table(read_lines(folder / "results.jsonl"))
+    assert made == (folder / "table.md").read_text(encoding="utf-8")
     assert json.loads((folder / "results.jsonl").read_text().splitlines()[0])["commit"]
 
 
 @pytest.mark.parametrize("trains", LEARNING_RATES)
-def test_defaults_are_the_best_of_the_committed_table(trains: str) -> None:
-    means = summary(read_lines(RESULTS / "tuning" / "results.jsonl")).to_dict("records")
-    own = [r for r in means if (r["strategy"], r["trains"]) == (AdaptConfig.strategy, trains)]
-    rate, steps = LEARNING_RATES[trains], STEPS[trains]
-    assert {r["learning_rate"] for r in own if r["steps"] == steps} > {rate}
-    assert {r["steps"] for r in own if r["learning_rate"] == pytest.approx(rate)} > {steps}
-    best = max(own, key=lambda row: row["accuracy"])
-    assert (best["learning_rate"], best["steps"]) == (pytest.approx(rate), steps)
+def test_defaults_are_the_choices_of_the_committed_rows(trains: str) -> None:
+    means = summary(read_lines(RESULTS / "tuning" / "results.jsonl"))
+    learned = means[(means.strategy == AdaptConfig.strategy) & (means.trains == trains)]
+    assert set(learned.steps) == set(LENGTHS)
+    assert (learned.steps == STEPS[trains]).sum() == len(MULTIPLES)
+    assert default_of(means, trains) == (pytest.approx(LEARNING_RATES[trains]), STEPS[trains])
 
 
 def test_a_users_mistake_ends_in_one_line(tmp_path: Path) -> None:

@@ -93,6 +93,14 @@ CONDITIONS: Mapping[str, Callable[[ImageSet, np.random.Generator], Images]] = {
 }
 
 
+def images_of(domain: Splits, condition: str, seed: int) -> tuple[Images, ImageSet]:
+    """A condition's images of a domain, and at most `TEST_IMAGES` labelled ones to test on."""
+    generator = np.random.default_rng(seed)
+    images = CONDITIONS[condition](domain.train, generator)
+    order = generator.permutation(len(domain.test.images))[:TEST_IMAGES]
+    return images, ImageSet(domain.test.images[order], domain.test.labels[order])
+
+
 def run_backbone(
     job: BackboneJob, domains: Mapping[str, Splits], targets: tuple[str, ...],
     runs: Path, results: Path,
@@ -121,10 +129,7 @@ def measure_condition(
     backbone: Backbone, domain: Splits, condition: str, strategies: Iterable[str], job: BackboneJob
 ) -> Iterator[dict[str, Any]]:
     """A line of each strategy: accuracies in percent, the verdict, figures made without labels."""
-    generator = np.random.default_rng(job.seed)
-    images = CONDITIONS[condition](domain.train, generator)
-    order = generator.permutation(len(domain.test.images))[:TEST_IMAGES]
-    test = ImageSet(domain.test.images[order], domain.test.labels[order])
+    images, test = images_of(domain, condition, job.seed)
     unlearned = {name: adapt(backbone, images, name, seed=job.seed).domain for name in BASELINES}
     accuracies = {name: accuracy(backbone, d, test) for name, d in unlearned.items()}
     config = AdaptConfig(trains=TRAINED[job.network], steps=STEPS, seed=job.seed, guard=False)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ablation import markdown as ablation_markdown
 from benchmarks.differences import differences_markdown
 from benchmarks.few_labels import markdown as few_labels_markdown
 from benchmarks.guard_study import markdown as guard_markdown
@@ -59,6 +60,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "digits-all": partial(of_rows, name="digits-all", render=rotation_markdown),
     "digits-all-differences": partial(of_rows, name="digits-all", render=differences_markdown),
     "guard": partial(of_lines, name="guard", render=lambda lines: guard_markdown(summary(lines))),
+    "ablation": partial(of_lines, name="ablation", render=ablation_markdown),
     "few-labels": partial(of_lines, name="few_labels", render=few_labels_markdown),
     "pacs": partial(of_rows, name="pacs", render=rotation_markdown),
     "emoji": partial(of_rows, name="emoji", render=markdown, profile="quick"),

@@ -211,13 +211,14 @@ def data_line(row: ResultRow) -> str:
 
 def steps_line(rows: Iterable[ResultRow]) -> str:
     """How many steps were taken on what is trained, where rows say so; ends in a semicolon."""
-    trained: dict[int, list[str]] = {}
-    for row in rows:
-        steps, name = row.config.get("job", {}).get("adapt_steps"), TRAINED[row.trains]
-        if steps and name and name not in trained.setdefault(steps, []):
-            trained[steps].append(name)
-    taken = [f"{steps} ({'; '.join(names)})" for steps, names in sorted(trained.items())]
-    return f"adaptation steps: {', '.join(taken)}; " if taken else ""
+    rows, taken = list(rows), {}
+    for trains, name in TRAINED.items():
+        for row in rows:
+            steps = row.config.get("job", {}).get("adapt_steps")
+            if steps and name and row.trains == trains:
+                taken.setdefault(steps, {})[name] = None
+    parts = [f"{steps} ({'; '.join(names)})" for steps, names in sorted(taken.items())]
+    return f"adaptation steps: {', '.join(parts)}; " if parts else ""
 
 
 def _caption(rows: list[ResultRow], seeds: list[int]) -> str:

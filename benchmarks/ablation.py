@@ -23,19 +23,11 @@ from adapters.run import Run, learn, prepare
 from adapters.selection import predict_logits
 from adapters.start import plain_start_name
 from benchmarks import measure
-from benchmarks.bench import load_digits
-from benchmarks.digits import DIGITS, PROFILES
 from benchmarks.guard_study import TARGETS, images_of
 from benchmarks.plan import TRAINED, BackboneJob
 from benchmarks.results import append_line, read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
-from benchmarks.study import (
-    backbone_options,
-    run_study,
-    study_options,
-    target_splits,
-    users_mistakes,
-)
+from benchmarks.study import backbone_options, run_on_targets, study_options
 from benchmarks.tables import SIDES
 from da_compose import Backbone
 from da_compose.images import ImageSet
@@ -161,16 +153,9 @@ def markdown(lines: Iterable[Mapping[str, Any]]) -> str:
 @click.command()
 @study_options("ablation")
 @backbone_options(TARGETS)
-def main(
-    runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], recipes: tuple[str, ...],
-    networks: tuple[str, ...], targets: tuple[str, ...], processes: int,
-) -> None:  # fmt: skip
+def main(**options: Any) -> None:
     """Adapt the digits backbones without a part of the default at a time; write rows and table."""
-    with users_mistakes():
-        chosen = load_digits(data)
-        jobs = chosen.jobs(DIGITS, replace(PROFILES["full"], seeds=seeds), recipes, networks)
-        shared = (chosen.domains, target_splits(chosen, targets, data), runs)
-        run_study(run_backbone, jobs, shared, results, processes, markdown)
+    run_on_targets(run_backbone, markdown, **options)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ targets with 0, 1 and 5 labels a class, drawn from the training split by the bac
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,10 @@ from numpy.typing import NDArray
 from adapters import adapt
 from adapters.few_labels import adapt_with_labels
 from benchmarks import measure
-from benchmarks.bench import load_digits
-from benchmarks.digits import DIGITS, PROFILES
 from benchmarks.plan import TRAINED, BackboneJob
 from benchmarks.results import append_line, read_lines
 from benchmarks.run import Splits, accuracy, prepare_backbone
-from benchmarks.study import (
-    backbone_options,
-    run_study,
-    study_options,
-    target_splits,
-    users_mistakes,
-)
+from benchmarks.study import backbone_options, run_on_targets, study_options
 from benchmarks.tables import NONE, SIDES
 from da_compose.images import ImageSet
 
@@ -113,16 +104,9 @@ def _spread(accuracies: pd.Series) -> str:
 @click.command()
 @study_options("few_labels")
 @backbone_options(TARGETS)
-def main(
-    runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], recipes: tuple[str, ...],
-    networks: tuple[str, ...], targets: tuple[str, ...], processes: int,
-) -> None:  # fmt: skip
+def main(**options: Any) -> None:
     """Adapt the digits backbones with 0, 1 and 5 labels a class; write rows and table."""
-    with users_mistakes():
-        chosen = load_digits(data)
-        jobs = chosen.jobs(DIGITS, replace(PROFILES["full"], seeds=seeds), recipes, networks)
-        shared = (chosen.domains, target_splits(chosen, targets, data), runs)
-        run_study(run_backbone, jobs, shared, results, processes, markdown)
+    run_on_targets(run_backbone, markdown, **options)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.bench import BenchmarkData
-from benchmarks.digits import PROFILES, RECIPES
+from benchmarks.bench import BenchmarkData, load_digits
+from benchmarks.digits import DIGITS, PROFILES, RECIPES
 from benchmarks.grid import run_grid
 from benchmarks.measure import ROOT
 from benchmarks.options import PATH
@@ -79,6 +80,19 @@ def users_mistakes() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def run_on_targets(
+    run_backbone: Callable[..., None], render: Callable[[Lines], str], *, runs: Path,
+    results: Path, data: Path | None, seeds: tuple[int, ...], recipes: tuple[str, ...],
+    networks: tuple[str, ...], targets: tuple[str, ...], processes: int,
+) -> None:  # fmt: skip
+    """A study with `study_options` and `backbone_options`, on the full profile's backbones."""
+    with users_mistakes():
+        chosen = load_digits(data)
+        jobs = chosen.jobs(DIGITS, replace(PROFILES["full"], seeds=seeds), recipes, networks)
+        shared = (chosen.domains, target_splits(chosen, targets, data), runs)
+        run_study(run_backbone, jobs, shared, results, processes, render)
 
 
 def run_study(

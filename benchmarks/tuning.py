@@ -1,9 +1,8 @@
 """Defaults chosen on development targets, never on the benchmark's own target.
 
 `python -m benchmarks.tuning` adapts the full profile's backbones to domains that are neither source
-nor the target of the digits benchmark, with every setting of a small grid. Of the steps on what is
-trained, doubled as long as that pays, and of its rates the default is that of highest mean accuracy
-there.
+nor the target of the digits benchmark, with every setting of a small grid. Steps on what is trained
+are doubled as long as that pays there; of the rates the default is that of highest mean accuracy.
 """
 
 import json

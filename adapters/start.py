@@ -23,7 +23,7 @@ SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start
 PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of the target
 LEAST_COMPARED = 50  # images, to compare starts on
 LEAST_KNOWN = 0.25  # certainty of source only, below which it hardly tells images apart
-MOST_GAINED = 0.2  # certainty that their own statistics may then add without making it up
+MOST_GAINED = 0.2  # certainty that their own statistics may add: more is made up, or else real
 MEAN, NEAREST = "mean", "nearest"
 
 
@@ -95,8 +95,8 @@ def best_start(
 
     Fewer than `LEAST_COMPARED` images compare nothing: then it is AdaBN, whose statistics are
     shrunk toward the source's. Where even the most trusted is unsure, predictions do not tell
-    domains apart, and only the blend of the plain start is chosen; or it is source only, where the
-    images' own statistics make classes up, of noise say.
+    domains apart, and only the blend of the plain start is chosen: source only where the images'
+    own statistics make classes up, of noise say; those alone where they tell much more.
 
     start: a name as in `make_start`, or `nearest` to try the mean and every domain.
     searched: images the choice is made on; the statistics are then those of all images.
@@ -118,8 +118,11 @@ def best_start(
     if certainty(predictions[best, share]) < LEAST_CERTAINTY:
         if compared:
             best, share = max(((plain, s) for s in SHARES), key=trusted.__getitem__)
-        if makes_classes_up(predictions[plain, 1.0], predictions[plain, 0.0]):
+        own_statistics, source_only = predictions[plain, 1.0], predictions[plain, 0.0]
+        if makes_classes_up(own_statistics, source_only):
             best, share = plain, 0.0
+        elif tells_more(own_statistics, source_only):
+            best, share = plain, 1.0
     chosen = make_start(backbone, best, name, images)
     chosen.use_statistics(share)
     return chosen
@@ -132,3 +135,13 @@ def makes_classes_up(own_statistics: Tensor, source_only: Tensor) -> bool:
     """
     known = certainty(source_only)
     return known < LEAST_KNOWN and certainty(own_statistics) > known + MOST_GAINED
+
+
+def tells_more(own_statistics: Tensor, source_only: Tensor) -> bool:
+    """Whether the images' own statistics add much to what source only tells apart already.
+
+    Both are predictions (M, N). A blend of the two may agree better with other starts, of which
+    two thirds hold on to a source's statistics.
+    """
+    known = certainty(source_only)
+    return known >= LEAST_KNOWN and certainty(own_statistics) > known + MOST_GAINED

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.selection import predict_logits, score, trust
+from adapters.selection import certainty, predict_logits, score, trust
 from adapters.start import (
     LEAST_COMPARED,
     MEAN,
@@ -19,6 +19,7 @@ from adapters.start import (
     make_start,
     makes_classes_up,
     plain_start_name,
+    tells_more,
 )
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig, probabilities
 from da_compose.images import to_input
@@ -240,6 +241,40 @@ def test_classes_are_made_up_where_source_only_sees_none_and_own_statistics_do(
     source_only, own_statistics, expected
 ):
     assert makes_classes_up(of_classes(own_statistics), of_classes(source_only)) is expected
+
+
+@pytest.mark.parametrize(
+    ("own_statistics", "source_only", "expected"),
+    [(0.9, 0.6, True), (0.9, 0.8, False), (0.9, 0.2, False), (0.5, 0.6, False)],
+)
+def test_what_is_added_to_something_known_tells_more(
+    own_statistics: float, source_only: float, expected: bool
+):
+    def as_sure_as(wanted: float) -> Tensor:
+        """Predictions on ten classes of this certainty."""
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            made = middle * torch.eye(10) + (1 - middle) / 10
+            low, high = (middle, high) if certainty(made) < wanted else (low, middle)
+        return made
+
+    own, source = as_sure_as(own_statistics), as_sure_as(source_only)
+    assert tells_more(own, source) is expected
+    assert not (expected and makes_classes_up(own, source))
+
+
+@pytest.mark.parametrize(("more", "share"), [(True, 1.0), (False, 0.5)])
+def test_statistics_that_tell_much_more_are_taken_whole_where_no_start_is_sure(
+    backbone: Backbone, make_images, monkeypatch, more: bool, share: float
+):
+    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)
+    half = itertools.cycle([0.0, 1.0, 0.0])  # as `SHARES`
+    monkeypatch.setattr("adapters.start.trust", lambda *_: next(half))
+    monkeypatch.setattr("adapters.start.makes_classes_up", lambda *_: False)
+    monkeypatch.setattr("adapters.start.tells_more", lambda *_: more)
+    found = best_start(backbone, NEAREST, "target", make_images(60), searched=60)
+    assert (found.name, found.share) == (MEAN, share)
 
 
 def test_an_unshared_network_starts_from_statistics_alone(unshared: Backbone, make_images):

@@ -252,12 +252,9 @@ def test_what_is_added_to_something_known_tells_more(
 ):
     def as_sure_as(wanted: float) -> Tensor:
         """Predictions on ten classes of this certainty."""
-        low, high = 0.0, 1.0
-        for _ in range(30):
-            middle = (low + high) / 2
-            made = middle * torch.eye(10) + (1 - middle) / 10
-            low, high = (middle, high) if certainty(made) < wanted else (low, middle)
-        return made
+        shares = torch.linspace(0, 1, 200).tolist()
+        made = [share * torch.eye(10) + (1 - share) / 10 for share in shares]
+        return min(made, key=lambda prediction: abs(certainty(prediction) - wanted))
 
     own, source = as_sure_as(own_statistics), as_sure_as(source_only)
     assert tells_more(own, source) is expected

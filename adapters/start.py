@@ -23,7 +23,7 @@ SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start
 PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of the target
 LEAST_COMPARED = 50  # images, to compare starts on
 LEAST_KNOWN = 0.25  # certainty of source only, below which it hardly tells images apart
-MOST_GAINED = 0.2  # certainty that their own statistics may add: more is made up, or else real
+MOST_GAINED = 0.2  # certainty that their own statistics may add: more is made up there, else real
 MEAN, NEAREST = "mean", "nearest"
 
 
@@ -119,29 +119,18 @@ def best_start(
         if compared:
             best, share = max(((plain, s) for s in SHARES), key=trusted.__getitem__)
         own_statistics, source_only = predictions[plain, 1.0], predictions[plain, 0.0]
-        if makes_classes_up(own_statistics, source_only):
-            best, share = plain, 0.0
-        elif tells_more(own_statistics, source_only):
-            best, share = plain, 1.0
+        if gain_much(own_statistics, source_only):
+            best, share = plain, 0.0 if certainty(source_only) < LEAST_KNOWN else 1.0
     chosen = make_start(backbone, best, name, images)
     chosen.use_statistics(share)
     return chosen
 
 
-def makes_classes_up(own_statistics: Tensor, source_only: Tensor) -> bool:
-    """Whether the images' own statistics say much of what source only hardly tells apart.
+def gain_much(own_statistics: Tensor, source_only: Tensor) -> bool:
+    """Whether the images' own statistics are far more certain than source only.
 
-    Both are predictions (M, N).
+    Both are predictions (M, N). Where source only hardly tells images apart, the gain is made up;
+    where it does, it is real, though a blend of the two may agree better with the other starts, of
+    which two thirds hold on to a source's statistics.
     """
-    known = certainty(source_only)
-    return known < LEAST_KNOWN and certainty(own_statistics) > known + MOST_GAINED
-
-
-def tells_more(own_statistics: Tensor, source_only: Tensor) -> bool:
-    """Whether the images' own statistics add much to what source only tells apart already.
-
-    Both are predictions (M, N). A blend of the two may agree better with other starts, of which
-    two thirds hold on to a source's statistics.
-    """
-    known = certainty(source_only)
-    return known >= LEAST_KNOWN and certainty(own_statistics) > known + MOST_GAINED
+    return certainty(own_statistics) > certainty(source_only) + MOST_GAINED

@@ -16,10 +16,9 @@ from adapters.start import (
     Start,
     best_start,
     check_start,
+    gain_much,
     make_start,
-    makes_classes_up,
     plain_start_name,
-    tells_more,
 )
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig, probabilities
 from da_compose.images import to_input
@@ -237,41 +236,38 @@ NOTHING, SOMETHING = [0] * 30, [0, 1, 2] * 10
         (SOMETHING, [1, 2, 0] * 10, False),  # as new statistics may in a domain far away
     ],
 )
-def test_classes_are_made_up_where_source_only_sees_none_and_own_statistics_do(
+def test_own_statistics_gain_much_where_they_are_far_more_certain(
     source_only, own_statistics, expected
 ):
-    assert makes_classes_up(of_classes(own_statistics), of_classes(source_only)) is expected
+    assert gain_much(of_classes(own_statistics), of_classes(source_only)) is expected
 
 
 @pytest.mark.parametrize(
-    ("own_statistics", "source_only", "expected"),
-    [(0.9, 0.6, True), (0.9, 0.8, False), (0.9, 0.2, False), (0.5, 0.6, False)],
+    ("source_only", "own_statistics", "share"),
+    [(0.6, 0.9, 1.0), (0.6, 0.7, 0.5), (0.2, 0.9, 0.0), (0.2, 0.3, 0.5), (0.6, 0.5, 0.5)],
 )
-def test_what_is_added_to_something_known_tells_more(
-    own_statistics: float, source_only: float, expected: bool
-):
-    def as_sure_as(wanted: float) -> Tensor:
-        """Predictions on ten classes of this certainty."""
-        shares = torch.linspace(0, 1, 200).tolist()
-        made = [share * torch.eye(10) + (1 - share) / 10 for share in shares]
-        return min(made, key=lambda prediction: abs(certainty(prediction) - wanted))
-
-    own, source = as_sure_as(own_statistics), as_sure_as(source_only)
-    assert tells_more(own, source) is expected
-    assert not (expected and makes_classes_up(own, source))
-
-
-@pytest.mark.parametrize(("more", "share"), [(True, 1.0), (False, 0.5)])
-def test_statistics_that_tell_much_more_are_taken_whole_where_no_start_is_sure(
-    backbone: Backbone, make_images, monkeypatch, more: bool, share: float
+def test_what_own_statistics_gain_is_real_or_made_up_where_no_start_is_sure(
+    backbone: Backbone, make_images, monkeypatch, source_only, own_statistics, share
 ):
     monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)
     half = itertools.cycle([0.0, 1.0, 0.0])  # as `SHARES`
     monkeypatch.setattr("adapters.start.trust", lambda *_: next(half))
-    monkeypatch.setattr("adapters.start.makes_classes_up", lambda *_: False)
-    monkeypatch.setattr("adapters.start.tells_more", lambda *_: more)
+    made = {
+        0.0: of_certainty(source_only),
+        0.5: of_certainty(0.5),
+        1.0: of_certainty(own_statistics),
+    }
+    in_turn = itertools.cycle(made[share] for share in SHARES)
+    monkeypatch.setattr("adapters.start.probabilities", lambda _: next(in_turn))
     found = best_start(backbone, NEAREST, "target", make_images(60), searched=60)
     assert (found.name, found.share) == (MEAN, share)
+
+
+def of_certainty(wanted: float) -> Tensor:
+    """Predictions (10, 10) of this certainty, to a hundredth."""
+    shares = torch.linspace(0, 1, 200).tolist()
+    made = [share * torch.eye(10) + (1 - share) / 10 for share in shares]
+    return min(made, key=lambda prediction: abs(certainty(prediction) - wanted))
 
 
 def test_an_unshared_network_starts_from_statistics_alone(unshared: Backbone, make_images):

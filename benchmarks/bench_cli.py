@@ -93,7 +93,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         click.option(
             "--adapt-steps",
             type=STEPS,
-            help="Four times as many for the input adapter. [default: the profile's]",
+            help="Of mixture weights; input adapters take more, as usual. [default: the profile's]",
         ),
         *process_options,
         click.option(

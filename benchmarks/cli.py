@@ -12,6 +12,7 @@ import click
 from safetensors import SafetensorError
 
 from adapters import AUTO, STRATEGIES, adapt
+from adapters.config import STEPS as USUAL_STEPS
 from adapters.config import TRAINS
 from benchmarks import commands
 from benchmarks.bench_cli import bench, report_command
@@ -142,7 +143,11 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
 )
 @click.option("--trains", type=click.Choice(TRAINS), default="mixture_weights")
 @click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
-@click.option("--steps", type=STEPS, help="[default: 100; of the input adapter 400]")
+@click.option(
+    "--steps",
+    type=STEPS,
+    help=f"[default: {', '.join(f'{steps} for {what}' for what, steps in USUAL_STEPS.items())}]",
+)
 @click.option(
     "--guard/--no-guard", default=True, help="Back to the start where it is the safer one."
 )

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from adapters import adapt
@@ -254,3 +256,21 @@ def bench_digits(data_root, tmp_path) -> Callable[..., tuple[str, ...]]:
         )  # fmt: skip
 
     return arguments
+
+
+@pytest.fixture
+def run_study_twice(data_root: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A study's command, twice on one seed, recipe and network and usps; its results' folder."""
+
+    def run(command: click.Command, recipe: str, network: str) -> Path:
+        arguments = [
+            "--data", str(data_root), "--runs", str(tmp_path / "runs"), "--processes", "1",
+            "--results", str(tmp_path / "results"), "--seed", "1", "--recipe", recipe,
+            "--network", network, "--target", "usps",
+        ]  # fmt: skip
+        for _ in range(2):
+            found = CliRunner().invoke(command, arguments, catch_exceptions=False)
+            assert found.exit_code == 0, found.output
+        return tmp_path / "results"
+
+    return run

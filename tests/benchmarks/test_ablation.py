@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,22 +114,15 @@ def trusting(*predictions: Tensor) -> SimpleNamespace:
 
 
 def test_study_writes_every_variant_once(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_study_twice: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = replace(PROFILES["full"], pretrain_steps=2, adapt_steps=1)
     monkeypatch.setitem(PROFILES, "full", short)
-    arguments = [
-        "--data", str(data_root), "--runs", str(tmp_path / "runs"), "--processes", "1",
-        "--results", str(tmp_path / "results"), "--seed", "1", "--recipe", "paper",
-        "--network", "compositional", "--target", "usps",
-    ]  # fmt: skip
-    for _ in range(2):
-        found = CliRunner().invoke(main, arguments, catch_exceptions=False)
-        assert found.exit_code == 0, found.output
-    lines = read_lines(tmp_path / "results" / "results.jsonl")
+    results = run_study_twice(main, "paper", "compositional")
+    lines = read_lines(results / "results.jsonl")
     assert len(lines) == len(CONDITIONS) * len(VARIANTS) == len({identity(line) for line in lines})
     assert {line["commit"] for line in lines} == {"abc1234"}
-    table = (tmp_path / "results" / "table.md").read_text(encoding="utf-8")
+    table = (results / "table.md").read_text(encoding="utf-8")
     assert table == markdown(lines)
 
 

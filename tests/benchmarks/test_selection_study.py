@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,21 +121,14 @@ def test_pictures_have_a_table_of_their_own() -> None:
     assert (found.loc["pacs"].n == 2).all()
 
 
-def test_study_writes_rows_once_and_the_table(data_root: Path, tmp_path: Path) -> None:
-    arguments = [
-        "--data", str(data_root), "--runs", str(tmp_path / "runs"), "--processes", "1",
-        "--results", str(tmp_path / "results"), "--seed", "1", "--recipe", "strong",
-        "--network", "unshared", "--target", "usps",
-    ]  # fmt: skip
-    for _ in range(2):
-        found = CliRunner().invoke(main, arguments, catch_exceptions=False)
-        assert found.exit_code == 0, found.output
-    lines = read_lines(tmp_path / "results" / "results.jsonl")
+def test_study_writes_rows_once_and_the_table(run_study_twice: Callable[..., Path]) -> None:
+    results = run_study_twice(main, "strong", "unshared")
+    lines = read_lines(results / "results.jsonl")
     starts = [line["candidate"] for line in lines if line["kind"] == "start"]
     assert "pooled 0" in starts
     assert len(lines) == lines[0]["candidates"] == len(starts) + 2 * MODELS
     assert {line["commit"] for line in lines} == {"abc1234"}
-    table = (tmp_path / "results" / "table.md").read_text(encoding="utf-8")
+    table = (results / "table.md").read_text(encoding="utf-8")
     assert table == markdown(summary(lines))
     assert all(f"\n| {name} |" in table for name in CRITERIA)
 

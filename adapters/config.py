@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 from adapters.adversarial import Adversarial
 from adapters.classifier_discrepancy import ClassifierDiscrepancy
@@ -54,9 +55,8 @@ class AdaptConfig:
         if self.trains not in TRAINS:
             raise ValueError(f"cannot train {self.trains!r}; choose from {', '.join(TRAINS)}")
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if getattr(self, name) is not None:
+                check_whole(self, name, 1)
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
@@ -64,3 +64,12 @@ class AdaptConfig:
     def num_steps(self) -> int:
         """Steps that are asked for, or else as many as what is trained takes."""
         return STEPS[self.trains] if self.steps is None else self.steps
+
+
+def check_whole(config: object, name: str, least: int) -> None:
+    """Raise ValueError where an option is no whole number of at least `least`."""
+    value = getattr(config, name)
+    if not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

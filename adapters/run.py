@@ -223,6 +223,11 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     else:
         start = best_start(backbone, config.start, name, checked, config.start_images)
     logits = predict_logits(network, start.target, checked)
+    if not logits.isfinite().all():
+        raise ValueError(
+            "the backbone's predictions are not finite, so it is damaged or its pretraining "
+            "diverged; pretrain it again"
+        )
     scores["start"] = score(logits)
     notes = {"strategy": config.strategy, "start": start.name, "target_share": start.share}
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adapters.config import LEARNING_RATES
+from adapters.config import LEARNING_RATES, check_whole
 from adapters.guard import judge
 from adapters.information_maximization import InformationMaximization
 from adapters.losses import TINY, class_frequencies
@@ -35,10 +35,9 @@ class StreamConfig:
     radius: float = 0.1  # most that what is trained may move, over its adapted length
 
     def __post_init__(self) -> None:
-        for name, least in (("chunk", 2), ("memory", 2), ("prior_images", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("least_diversity", "statistics_radius", "steps", "rate", "radius"):
+        for name, least in (("chunk", 2), ("memory", 2), ("prior_images", 1), ("steps", 0)):
+            check_whole(self, name, least)
+        for name in ("least_diversity", "statistics_radius", "rate", "radius"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 

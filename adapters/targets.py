@@ -3,7 +3,6 @@
 import tempfile
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from da_compose.files import BROKEN_ARCHIVE
 from da_compose.images import resize
 from da_compose.pictures import BrokenPicture, list_pictures, read_all, to_rgb
 
@@ -146,7 +146,7 @@ def _read_npz(path: Path) -> NDArray[Any]:
             for key in ("images", "train_images"):
                 if key in archive:
                     return archive[key]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except BROKEN_ARCHIVE as error:
         raise ValueError(
             f"{path} is not a whole .npz file of plain arrays ({error}); "
             "write it again, as np.savez(path, images=images) with uint8 or float images"

@@ -22,6 +22,7 @@ from benchmarks.html import write_adaptation_report
 from benchmarks.mixture_options import mixture_options
 from benchmarks.named_images import read_named_images
 from benchmarks.options import (
+    NAME_OR_PATH,
     PATH,
     STEPS,
     backbone_option,
@@ -238,6 +239,7 @@ def predict(backbone: Path, adapter: Path | None, domain: str | None, images: Pa
 @click.option(
     "--domain",
     required=True,
+    type=NAME_OR_PATH,
     help="A digit domain or task, or a labelled .npz file or folder <class>/<picture>.",
 )
 @data_option

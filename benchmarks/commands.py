@@ -6,7 +6,6 @@ import os
 import shlex
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,15 @@ from benchmarks.task_commands import task_name
 from benchmarks.training import choose_pictures, domain_notes
 from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.export import check_format, export
-from da_compose.files import load_tensors
+from da_compose.files import (
+    BROKEN_ARCHIVE,
+    check_readable_name,
+    check_replaceable,
+    load_tensors,
+    understood,
+)
 from da_compose.images import ImageSet
-from da_compose.pictures import list_pictures
+from da_compose.pictures import PICTURES, list_pictures
 from da_compose.signature import format_signature, num_runs, sharpness, signature_of
 from data_prep import (
     PreparedDomain,
@@ -43,8 +48,10 @@ SHADES = " ░▒▓█"  # of mixture weights from 0 to 1
 
 def check_output(path: Path, *inputs: Path) -> None:
     """Raise, before any work, where the file `path` cannot be written or is one of the inputs."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, expected the path of a file to write")
+    check_replaceable(path)
+    check_readable_name(path)
+    if path.suffix.lower() in {*PICTURES, ".npz"}:  # it could be one that a folder is read for
+        raise ValueError(f"{path} has the name of a picture or .npz file; name another to write")
     if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
         raise ValueError(f"{path} is read by this command; name another file to write")
     check_folder(path.parent)
@@ -226,7 +233,7 @@ def _labelled_archive(path: Path, size: int) -> ImageSet:
             parts = ("test_images", "test_labels")
             held = [part for part in parts if f"{part}.npy" in archive.namelist()]
             arrays = {part: np.load(archive.open(f"{part}.npy")) for part in held}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except BROKEN_ARCHIVE as error:
         raise ValueError(f"{path} is not a whole .npz file of plain arrays ({error})") from error
     if len(held) < len(parts):
         raise ValueError(f"{path} lacks {', '.join(part for part in parts if part not in held)}")
@@ -236,8 +243,13 @@ def _labelled_archive(path: Path, size: int) -> ImageSet:
     return ImageSet(read_images(images, size), labels.astype(np.int64))
 
 
-def description(path: Path) -> Iterator[str]:
+def description(path: Path) -> list[str]:
     """Lines that say what a backbone or adapter file holds."""
+    with understood(path):
+        return [*_described_file(path)]
+
+
+def _described_file(path: Path) -> Iterator[str]:
     tensors, metadata = load_tensors(path, "backbone", "adapter")
     yield f"{path}: {metadata['kind']}, {path.stat().st_size:,} bytes"
     yield f"fingerprint {metadata['fingerprint']}, written by {metadata['versions']}"

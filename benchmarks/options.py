@@ -10,7 +10,19 @@ from click.core import ParameterSource
 
 from benchmarks.pictures import TARGETS
 
-PATH = click.Path(path_type=Path)
+
+class FilledPath(click.Path):
+    """A path; an empty text, as of a shell variable that is unset, would mean the folder here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("expected a path, got an empty text; is a shell variable unset?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = FilledPath(path_type=Path)
+NAME_OR_PATH = FilledPath()  # as text
+IMAGE_SIZE = click.IntRange(1, 4096)
 STEPS = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)  # what every generator in use takes
 data_option = click.option(
@@ -32,9 +44,10 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
         click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
-        click.option("--image-size", type=click.IntRange(min=1), default=64, help="In pixels."),
+        click.option("--image-size", type=IMAGE_SIZE, default=64, help="In pixels."),
         click.option(
             "--pictures",
+            type=NAME_OR_PATH,
             help=f"Folder <domain>/<class>/<picture>, or {', '.join(TARGETS)}.",
         ),
     ):

@@ -8,6 +8,8 @@ import click
 from benchmarks import commands
 from benchmarks.mixture_options import mixture_options
 from benchmarks.options import (
+    IMAGE_SIZE,
+    NAME_OR_PATH,
     PATH,
     STEPS,
     backbone_option,
@@ -26,7 +28,11 @@ TASK = "such as kmnist, mnist_edges, emnist_letters_blur, or a folder <class>/<p
 @click.command("train-tasks")
 @click.argument("out", type=PATH)
 @click.option(
-    "--task", "names", multiple=True, help=f"A task, {TASK}; repeat. [default: the benchmark's]"
+    "--task",
+    "names",
+    multiple=True,
+    type=NAME_OR_PATH,
+    help=f"A task, {TASK}; repeat. [default: the benchmark's]",
 )
 @click.option("--steps", type=STEPS, default=200)
 @click.option(
@@ -34,7 +40,7 @@ TASK = "such as kmnist, mnist_edges, emnist_letters_blur, or a folder <class>/<p
     type=click.IntRange(min=1),
     help="So many, drawn anew each step. [default: all]",
 )
-@click.option("--image-size", type=click.IntRange(min=1), default=32, help="In pixels.")
+@click.option("--image-size", type=IMAGE_SIZE, default=32, help="In pixels.")
 @mixture_options
 @data_option
 @seed_option
@@ -55,7 +61,7 @@ def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **option
 
 @click.command("transfer")
 @backbone_option
-@click.option("--task", "name", required=True, help=f"The new task, {TASK}.")
+@click.option("--task", "name", required=True, type=NAME_OR_PATH, help=f"The new task, {TASK}.")
 @click.option("--out", required=True, type=PATH, help="Adapter file to write.")
 @click.option(
     "--start", default=NEAREST, help="nearest, mean, random, or a task or domain of the backbone."

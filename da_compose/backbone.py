@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from da_compose.domain import Domain
-from da_compose.files import load_metadata, load_tensors, save_tensors
+from da_compose.files import load_metadata, load_tensors, save_tensors, understood
 from da_compose.knowledge import SourceKnowledge, embed
 from da_compose.network import CompositionalNetwork, NetworkConfig
+
+KNOWN = ("first", "second", "block_features", "labels")  # of a source, in the file
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Backbone:
         """Write the backbone to `path` (.safetensors), whole or not at all."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         for source, known in self.knowledge.items():
-            for part in ("first", "second", "block_features", "labels"):
+            for part in KNOWN:
                 tensors[f"knowledge.{source}.{part}"] = getattr(known, part)
         tensors["first_xi"] = self.network.get_buffer("first_xi")
         metadata = {
@@ -75,12 +78,39 @@ class Backbone:
 
 def saved_fingerprint(path: str | Path) -> str:
     """The fingerprint of the backbone in a file, which is not loaded."""
-    return load_metadata(Path(path), "backbone")["fingerprint"]
+    with understood(Path(path)):
+        return load_metadata(Path(path), "backbone")["fingerprint"]
 
 
 def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     """Read a backbone that `Backbone.save` wrote; raises ValueError where it is not one."""
     tensors, metadata = load_tensors(Path(path), "backbone")
+    with understood(Path(path)):
+        network, num_images = _saved_network(tensors, metadata), metadata["num_images"]
+        # In the order of the domains, as before saving: random draws of adaptation go by it
+        known = {
+            name: {part: tensors[f"knowledge.{name}.{part}"] for part in KNOWN}
+            for name in metadata["domains"]
+            if name in num_images
+        }
+        class_names, notes = tuple(metadata["class_names"]), metadata["notes"]
+        fingerprint = metadata["fingerprint"]
+    network.to(device)
+    knowledge = {}
+    for name, parts in known.items():
+        embeddings = embed(network, parts["block_features"], network.domains[name])
+        knowledge[name] = SourceKnowledge(
+            **parts, embeddings=embeddings, num_images=num_images[name]
+        )
+    backbone = Backbone(network, class_names, knowledge, notes)
+    if backbone.fingerprint != fingerprint:
+        raise ValueError(f"{path} was changed after it was written: its fingerprint differs")
+    return backbone
+
+
+def _saved_network(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> CompositionalNetwork:
     values = dict(metadata["config"])
     if values["signature"] is not None:
         values["signature"] = tuple(values["signature"])
@@ -95,20 +125,7 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     )
     if "first_xi" in tensors:  # where new domains start; it depends on the network's seed
         network.get_buffer("first_xi").copy_(tensors["first_xi"])
-    network.to(device)
-    knowledge = {}
-    # In the order of the domains, as before saving: random draws of adaptation go by it
-    for name in (name for name in metadata["domains"] if name in metadata["num_images"]):
-        parts = {part: tensors[f"knowledge.{name}.{part}"]
-                 for part in ("first", "second", "block_features", "labels")}  # fmt: skip
-        embeddings = embed(network, parts["block_features"], network.domains[name])
-        knowledge[name] = SourceKnowledge(
-            **parts, embeddings=embeddings, num_images=metadata["num_images"][name]
-        )
-    backbone = Backbone(network, tuple(metadata["class_names"]), knowledge, metadata["notes"])
-    if backbone.fingerprint != metadata["fingerprint"]:
-        raise ValueError(f"{path} was changed after it was written: its fingerprint differs")
-    return backbone
+    return network
 
 
 def save_adapter(
@@ -130,14 +147,16 @@ def save_adapter(
 def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str, Any]]:
     """A domain that `save_adapter` wrote, and its notes; refused on any backbone but its own."""
     tensors, metadata = load_tensors(Path(path), "adapter")
-    if metadata["fingerprint"] != backbone.fingerprint:
-        raise ValueError(
-            f"{path} belongs to backbone {metadata['fingerprint']}, this one is "
-            f"{backbone.fingerprint}; load the backbone it was adapted on, or adapt again"
-        )
-    domain = _blank_domain(backbone.network, metadata["domain"], metadata)
-    domain.load_state_dict(tensors)
-    return domain.requires_grad_(False).eval(), metadata["notes"]
+    with understood(Path(path)):
+        if metadata["fingerprint"] != backbone.fingerprint:
+            raise ValueError(
+                f"{path} belongs to backbone {metadata['fingerprint']}, this one is "
+                f"{backbone.fingerprint}; load the backbone it was adapted on, or adapt again"
+            )
+        domain = _blank_domain(backbone.network, metadata["domain"], metadata)
+        domain.load_state_dict(tensors)
+        notes = metadata["notes"]
+    return domain.requires_grad_(False).eval(), notes
 
 
 def _own_parts(domain: Domain) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
+from io import BytesIO
 from math import inf
 from pathlib import Path
 from typing import cast
@@ -122,7 +123,8 @@ def _as_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> 
 
 
 def _as_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Classifier:
-    with path.open("wb") as file:
-        torch.export.save(program, file, extra_files=dict[str, object](metadata))
+    written = BytesIO()  # on a full disk torch's own writer aborts the process
+    torch.export.save(program, written, extra_files=dict[str, object](metadata))
+    path.write_bytes(written.getvalue())
     with path.open("rb") as file:
         return torch.export.load(file).module()

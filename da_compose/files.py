@@ -1,61 +1,135 @@
 """Files that are either whole or absent."""
 
+import hashlib
 import json
+import os
+import secrets
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+CHECKSUM = "checksum"  # in the metadata
+# What zipfile and numpy raise on an .npz that is damaged, locked or promises too much
+BROKEN_ARCHIVE = (OSError, EOFError, ValueError, LookupError, ArithmeticError, MemoryError,
+                  RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to; it takes the path's place on success only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
+    """A temporary file beside `path` to write to; it takes the path's place on success only.
+
+    Where `path` is a link, in the place of what it leads to; the mode of a file that is there
+    stays.
+    """
+    check_replaceable(path)
+    real = path.resolve()
+    real.parent.mkdir(parents=True, exist_ok=True)
+    temporary = real.with_name(f".{real.name}.{secrets.token_hex(4)}")
     try:
+        with temporary.open("xb") as file:
+            mode = os.fstat(file.fileno()).st_mode
         yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        temporary.chmod(real.stat().st_mode if real.exists() else mode)
+        temporary.replace(real)
+    except OSError as error:
+        if error.errno and not error.filename:  # of a full disk only the reason is known
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise OSError where `path` is something that no file may take the place of."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected the path of a file to write")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is a device or pipe, expected the path of a file to write")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} is read-only; make it writable, or name another file")
+
+
+def check_readable_name(path: Path) -> None:
+    """Raise ValueError where safetensors could write `path`, but not read it."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8, which safetensors needs; rename it") from error
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON metadata to one safetensors file, atomically."""
+    """Write tensors and JSON metadata to one safetensors file, atomically, with a checksum."""
+    check_readable_name(path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    read_back = json.loads(json.dumps(metadata))
+    summed = json.dumps({**read_back, CHECKSUM: checksum(contiguous, read_back)}, sort_keys=True)
     with replacing(path) as temporary:
         try:
-            save_file(contiguous, temporary, {"da_compose": json.dumps(metadata, sort_keys=True)})
+            save_file(contiguous, temporary, {"da_compose": summed})
         except SafetensorError as error:
             raise OSError(f"{path} cannot be written ({error}); is the disk full?") from error
 
 
 def load_tensors(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file that `save_tensors` wrote, of one of these `kinds`."""
+    """Tensors and metadata of a file that `save_tensors` wrote, of one of these `kinds`.
+
+    Raises ValueError where it is not as it was written; older files have no checksum to tell by.
+    """
     with _opened(path, *kinds) as (file, metadata):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable
+    written = metadata.pop(CHECKSUM, None)
+    if written not in (None, checksum(tensors, metadata)):
+        raise ValueError(
+            f"{path} was changed after it was written: its checksum differs; write it again"
+        )
     return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Hash of contiguous tensors on the CPU, their names, and metadata that JSON can hold."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """What parts of a file are missing or do not fit is said as a ValueError that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or of another version of da-compose ({error}); write it again"
+        ) from error
 
 
 def load_metadata(path: Path, *kinds: str) -> dict[str, Any]:
     """Only the metadata of such a file."""
     with _opened(path, *kinds) as (_, metadata):
-        return metadata
+        return {name: value for name, value in metadata.items() if name != CHECKSUM}
 
 
 @contextmanager
 def _opened(path: Path, *kinds: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     if not path.is_file():
         raise FileNotFoundError(f"no {' or '.join(kinds)} file at {path}; check the path")
+    check_readable_name(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("da_compose", "{}"))
+            if not isinstance(metadata, dict):
+                raise ValueError(f"metadata is {metadata!r}")
             if metadata.get("kind") in kinds:
                 yield file, metadata
                 return

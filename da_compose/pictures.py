@@ -60,21 +60,26 @@ def list_pictures(path: Path) -> list[Path]:
 def visible_files(folder: Path) -> list[Path]:
     """All below a folder that is not a folder, sorted; hidden files and folders are passed over.
 
-    Links to folders are followed. Raises OSError where a folder cannot be listed.
+    Links to folders are followed, but no folder is read twice. Raises OSError where one cannot be
+    listed.
     """
 
     def refuse(error: OSError) -> None:
         raise error
 
-    found = []
+    found, read = [], set[Path]()
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        above = Path(place).resolve()
-        folders[:] = [
+        here = Path(place).resolve()
+        if here in read:  # by another link
+            folders.clear()
+            continue
+        read.add(here)
+        folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".")
-            and not above.is_relative_to(Path(place, name).resolve())  # a link in a circle
-        ]
+            and not here.is_relative_to(Path(place, name).resolve())  # a link in a circle
+        )
         found += [Path(place, name) for name in files if not name.startswith(".")]
     return sorted(found)
 

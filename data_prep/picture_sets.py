@@ -220,7 +220,12 @@ def _kept(
     if str(classes) == "126":
         classes = CLASSES_126
     elif isinstance(classes, (Path, str)):
-        lines = Path(classes).read_text().splitlines()
+        try:
+            lines = Path(classes).read_text(encoding="utf-8").splitlines()
+        except (IsADirectoryError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{classes} is no text file ({error}); expected folder names, one a line"
+            ) from error
         classes = [line.strip() for line in lines if line.strip()]
     if unknown := sorted(set(classes) - set(names)):
         raise ValueError(

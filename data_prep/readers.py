@@ -6,8 +6,6 @@ A file that is missing raises `FileNotFoundError`, one that is damaged `ValueErr
 
 import bz2
 import gzip
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from da_compose.files import BROKEN_ARCHIVE
 
 Bytes = NDArray[np.uint8]
 
@@ -133,11 +133,7 @@ def _reading(path: Path, what: str, *damage: type[Exception]) -> Iterator[None]:
         yield
     except PermissionError:
         raise
-    except (
-        *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, NotImplementedError),
-        *(zlib.error, zipfile.BadZipFile),
-        *damage,
-    ) as error:
+    except (*BROKEN_ARCHIVE, TypeError, *damage) as error:
         raise ValueError(
             f"{path} is damaged or not {what}: {error}. Delete it and fetch it again"
         ) from error

@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,14 @@ def test_what_is_trained_takes_its_own_number_of_steps(backbone, make_images, tr
     assert len(adapt(backbone, images, trains=trains, batch_size=2, steps=3).history) == 3
 
 
+def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_images):
+    diverged = deepcopy(backbone)
+    with torch.no_grad():
+        next(diverged.network.input_adapter.parameters()).fill_(math.nan)
+    with pytest.raises(ValueError, match="predictions are not finite"):
+        adapt(diverged, make_images(4), steps=1)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -170,6 +179,7 @@ def test_what_is_trained_takes_its_own_number_of_steps(backbone, make_images, tr
         ({"start": "mars"}, "no start 'mars'; choose from mean, nearest, left, middle, right"),
         ({"start": "mars", "strategy": "batch_norm"}, "no start 'mars'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 2.5}, r"steps must be a whole number, got 2\.5"),
         ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
         ({"check_every": 0}, "check_every must be at least 1"),
         ({"check_images": 0}, "check_images must be at least 1"),

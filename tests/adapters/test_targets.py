@@ -1,3 +1,4 @@
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,31 @@ def as_npy(path: Path) -> None:
         np.save(file, COLOUR)
 
 
-@pytest.mark.parametrize("harm", [cut, corrupt, empty, as_npy])
+def rewritten(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Harms the header of the array in an archive whose checksums are right."""
+
+    def harm(path: Path) -> None:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read("images.npy")
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", change(content))
+
+    return harm
+
+
+def locked(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for place in (content.index(b"PK\3\4") + 6, content.index(b"PK\1\2") + 8):
+        content[place] |= 1  # the flag of encryption
+    path.write_bytes(bytes(content))
+
+
+unclosed = rewritten(lambda content: content.replace(b"}", b" ", 1))
+vast = rewritten(lambda content: content.replace(b"(5, ", b"(99999999999, ", 1))
+beyond = rewritten(lambda content: content.replace(b"(5, ", b"(" + b"9" * 20 + b", ", 1))
+
+
+@pytest.mark.parametrize("harm", [cut, corrupt, empty, as_npy, unclosed, vast, beyond, locked])
 def test_a_broken_npz_is_refused(tmp_path: Path, harm: Callable[[Path], None]):
     path = whole_npz(tmp_path, images=COLOUR)
     harm(path)

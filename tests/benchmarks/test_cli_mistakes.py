@@ -86,6 +86,30 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     assert user_files.names == before
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.JPG", "x.npz"])
+@pytest.mark.parametrize("command", ["adapt", "transfer"])
+def test_an_output_that_could_be_read_as_an_input_is_refused(user_files, command, name):
+    before = user_files.names
+    assert "name another to write" in refuse(
+        *outputs(user_files)[command](user_files.folder / name)
+    )
+    assert user_files.names == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prepare", "--pictures", ""),
+        ("predict", "--backbone", "b", ""),
+        ("evaluate", "--backbone", "b", "--domain", ""),
+        ("transfer", "--backbone", "b", "--out", "o", "--task", ""),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_empty_path_is_not_the_folder_here(arguments):
+    assert "got an empty text; is a shell variable unset?" in refuse(*arguments)
+
+
 def test_a_cuda_graph_without_a_gpu_is_refused(user_files):
     adapt = commands_of(user_files)["adapt"]
     before = user_files.names

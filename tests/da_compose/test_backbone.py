@@ -207,6 +207,16 @@ def test_the_fingerprint_of_a_saved_backbone_is_read_alone(make_backbone, tmp_pa
     assert saved_fingerprint(tmp_path / "backbone") == backbone.fingerprint
 
 
+@pytest.mark.parametrize("kind", ["backbone", "adapter"])
+def test_a_file_without_its_parts_is_refused(make_backbone, tmp_path: Path, kind: str) -> None:
+    files.save_tensors(tmp_path / "file", {}, {"kind": kind})
+    with pytest.raises(ValueError, match=r"file is damaged, or of another version of da-compose"):
+        if kind == "backbone":
+            load_backbone(tmp_path / "file")
+        else:
+            load_adapter(tmp_path / "file", make_backbone())
+
+
 def test_changed_weights_in_a_file_are_noticed(make_backbone, tmp_path: Path) -> None:
     make_backbone().save(tmp_path / "backbone")
     tensors, metadata = files.load_tensors(tmp_path / "backbone", "backbone")

@@ -1,8 +1,11 @@
+import os
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from da_compose import files
 from da_compose.files import load_metadata, load_tensors, replacing, save_tensors
@@ -88,6 +91,96 @@ def test_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left on device.*table\.md'"),
+        replacing(tmp_path / "table.md"),
+    ):
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    real, link = tmp_path / "store" / "file", tmp_path / "link"
+    real.parent.mkdir()
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+def test_new_files_heed_the_umask(tmp_path: Path) -> None:
+    kept = os.umask(0o027)
+    try:
+        save_tensors(tmp_path / "file", {}, {"kind": "test"})
+    finally:
+        os.umask(kept)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, make) -> None:
+    path = tmp_path / "x"
+    make(path)
+    with pytest.raises(OSError, match=r"expected the path of a file"), replacing(path):
+        pass
+    assert not path.is_file()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_read_only_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(PermissionError, match="x is read-only"), replacing(path):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    tensors, metadata = {"a": torch.randn(3), "b": torch.arange(2)}, {"kind": "test", "x": [1, 2]}
+    save_tensors(path, tensors, metadata)
+    whole = path.read_bytes()
+    noticed = 0
+    for bit in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            loaded, found = load_tensors(path, "test")
+        except ValueError as error:
+            assert str(path) in str(error)
+            noticed += 1
+            continue
+        assert all(value.equal(tensors[name]) for name, value in loaded.items())
+        assert found.items() >= metadata.items()  # the checksum's own name was hit
+    assert noticed > 0.9 * 8 * len(whole)
+
+
+def test_a_file_of_before_checksums_is_read(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "file", {"da_compose": '{"kind": "test"}'})
+    assert load_tensors(tmp_path / "file", "test")[1] == {"kind": "test"}
+
+
+def test_a_name_that_could_not_be_read_back_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"nu\xff")
+    with pytest.raises(ValueError, match="not UTF-8, which safetensors needs; rename it"):
+        save_tensors(path, {}, {"kind": "test"})
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        load_tensors(path, "test")
+
+
+def test_metadata_that_are_no_object_are_refused(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "file", {"da_compose": "[]"})
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_tensors(tmp_path / "file", "test")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"not safetensors" * 100], ids=len)

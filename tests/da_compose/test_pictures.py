@@ -168,6 +168,14 @@ def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path: Path):
     assert [path.name for path in found] == ["00000.png", "00001.png"]
 
 
+def test_folders_that_link_to_each_other_are_read_once(tmp_path: Path):
+    for name in "abc":
+        make_pictures(tmp_path / name, 1, 0)
+        for other in "abc".replace(name, ""):
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    assert len(list_pictures(tmp_path)) == 3
+
+
 def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path, monkeypatch):
     def deny(path):
         raise PermissionError(13, "Permission denied", str(path))

@@ -193,6 +193,13 @@ def test_126_is_the_subset_of_domainnet(tmp_path: Path) -> None:
     assert "126 of 127 classes" in chosen.notes
 
 
+@pytest.mark.parametrize("write", [Path.mkdir, lambda path: path.write_bytes(b"\xff")])
+def test_a_list_of_classes_that_is_no_text_is_refused(root: Path, tmp_path: Path, write) -> None:
+    write(tmp_path / "classes")
+    with pytest.raises(ValueError, match=r"classes is no text file .*; expected folder names"):
+        choose_picture_benchmark("pacs", root, classes=tmp_path / "classes")
+
+
 def test_unknown_classes_are_named(root: Path) -> None:
     with pytest.raises(ValueError, match=r"classes of pacs, such as dog, house, person; got cow"):
         choose_picture_benchmark("pacs", root, classes=["dog", "cow"])

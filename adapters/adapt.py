@@ -19,7 +19,7 @@ def adapt(
 ) -> Adaptation:
     """Adapt a frozen backbone to unlabelled images of a new domain.
 
-    strategy: a key of `STRATEGIES`, or "auto": the first of several that the guard trusts.
+    strategy: a key of `STRATEGIES`, or "auto": the first of several to learn what the guard trusts.
     images: see `adapters.targets.read_images`; labels in them are never looked at.
     options: fields of `AdaptConfig`, such as trains="input_adapter", steps=200, seed=1.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.

@@ -14,7 +14,7 @@ START = "start"
 
 
 def learn_trusted(run: Run) -> None:
-    """Learn by the first of `AUTO_TRIES` whose outcome the guard trusts, each from the start.
+    """Learn by the first of `AUTO_TRIES` that learns what the guard trusts, each from the start.
 
     From an unsure start (`certainty` below `LEAST_CERTAINTY`) only the first is tried.
     `notes["chosen"]` names it, or says `start`: then none has learned anything that is trusted, and

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 
 from adapters.adversarial import Adversarial
 from adapters.classifier_discrepancy import ClassifierDiscrepancy
@@ -20,7 +19,7 @@ STRATEGIES: Mapping[str, type[Strategy] | None] = {
     "classifier_discrepancy": ClassifierDiscrepancy,
     "information_maximization": InformationMaximization,
 }
-AUTO = "auto"  # the first of these whose outcome the guard trusts
+AUTO = "auto"  # the first of these that learns what the guard trusts
 AUTO_TRIES = ("information_maximization", "moment_matching")
 TRAINS = ("mixture_weights", "input_adapter")
 BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
@@ -57,6 +56,7 @@ class AdaptConfig:
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
             if getattr(self, name) is not None:
                 check_whole(self, name, 1)
+        check_whole(self, "seed", 0)
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
@@ -69,7 +69,7 @@ class AdaptConfig:
 def check_whole(config: object, name: str, least: int) -> None:
     """Raise ValueError where an option is no whole number of at least `least`."""
     value = getattr(config, name)
-    if not isinstance(value, Integral):
+    if not isinstance(value, int):  # numpy's are refused, too: notes are saved as JSON
         raise ValueError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")

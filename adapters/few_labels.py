@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapters.adaptation import Adaptation
-from adapters.config import STRATEGIES, AdaptConfig
+from adapters.config import AUTO, STRATEGIES, AdaptConfig
 from adapters.run import learn, prepare
 from adapters.strategy import AdaptationTask
 from adapters.targets import read_images
@@ -41,11 +41,14 @@ def adapt_with_labels(
     """Adapt as `adapt` does, with the labels of a few images of the domain, 1 to 5 a class, say.
 
     labelled: images of any kind `adapt` takes, and as many classes, integers from 0 to N - 1.
-    They add to the loss of every step; start, iterate and guard are as without labels.
+    They add to the loss each time that what is trained descends; start, iterate and guard are as
+    without labels.
     `notes["labels"]` counts them. Raises ValueError for wrong labels, options or images, and for
-    strategies that learn nothing.
+    strategies that learn nothing, and for "auto".
     """
     config = AdaptConfig(strategy=strategy, **options)
+    if strategy == AUTO:
+        raise ValueError(f"{AUTO} tries strategies without labels; name one of them")
     method = STRATEGIES[strategy]
     if method is None:
         raise ValueError(f"{strategy} learns nothing, with labels or without; choose another")

@@ -52,7 +52,10 @@ def predict_logits(
 
 
 def certainty(prediction: Tensor) -> float:
-    """Information of image and prediction (M, N) over the most there could be, log N: 0 to 1."""
+    """Information of image and prediction (M, N) over log N, the most of many images: 0 to 1.
+
+    Of M < N images it is at most log M / log N, so few images of many classes count as unsure.
+    """
     return information(prediction).item() / log(prediction.shape[1])
 
 

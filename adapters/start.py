@@ -102,7 +102,7 @@ def best_start(
     searched: images the choice is made on; the statistics are then those of all images.
     """
     plain = plain_start_name(backbone) if start == NEAREST else start
-    compared = len(images) >= LEAST_COMPARED
+    compared = min(len(images), searched) >= LEAST_COMPARED
     names = [MEAN, *backbone.network.domains.names] if compared and start == NEAREST else [plain]
     few = images[:searched]
     predictions = {}

@@ -113,13 +113,14 @@ class Stream:
         before = predict_logits(network, self.adapted, chunk)
         self.before = torch.cat([self.before, before], dim=1)[:, -size:]
         diversity = score(self.before).diversity
+        tried, moved = [self._values(), self.started], None
         if diversity < self.config.least_diversity:
             self.reason = f"nothing moves: diversity of predictions is {diversity:.2f}"
-            return False
-        last = self._values()
-        self._move(chunk)
-        moved = self._values()
-        for values in (moved, last, self.started):
+        else:
+            self._move(chunk)
+            moved = self._values()
+            tried.insert(0, moved)
+        for values in tried:
             self._go_to(values)
             verdict = judge(self.before, predict_logits(network, self.domain, self.memory))
             self.changed = verdict.changed

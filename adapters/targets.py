@@ -28,7 +28,8 @@ def read_images(source: Any, size: int) -> NDArray[np.uint8]:
     (M, 1 or 3, H, W), where a last axis of 1 or 3 is always the channels; a Dataset or DataLoader
     of images or (image, label) pairs, whose labels are never looked at; a path to a `.npz` with
     `images` or `train_images`, to one picture or to a folder of pictures.
-    A shuffling DataLoader comes in one fixed order, and leaves torch's global generator alone.
+    A shuffling DataLoader comes in one fixed order, but for one with a generator of its own, and
+    leaves torch's global generator alone.
     Many pictures come memory-mapped, from a temporary file that is gone with the array.
     """
     if isinstance(source, (str, Path)):

@@ -60,15 +60,18 @@ def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
         return
     learned_by = {r.strategy for r in rows if r.network == THEIRS and not r.oracle}
     theirs = sorted(learned_by - {*UNLEARNED})
-    others = [found for name in theirs if (found := by_seed(rows, THEIRS, name))]
-    if others:
-        best = max(others, key=lambda found: fmean(row.accuracy for row in found.values()))
-        name = display_name(next(iter(best.values())).strategy)
+    found = {name: by_seed(rows, THEIRS, name) for name in theirs}
+    both = {name: [seed for seed in ours if seed in own] for name, own in found.items()}
+    means = {
+        name: fmean(found[name][seed].accuracy for seed in seeds)
+        for name, seeds in both.items()
+        if seeds
+    }
+    if means:
+        best = max(means, key=means.__getitem__)
         yield Difference(
-            text=f"{side}, auto, over {SIDES[THEIRS]}, {name}, its best (points)",
-            values=[
-                row.accuracy - best[seed].accuracy for seed, row in ours.items() if seed in best
-            ],
+            text=f"{side}, auto, over {SIDES[THEIRS]}, {display_name(best)}, its best (points)",
+            values=[ours[seed].accuracy - found[best][seed].accuracy for seed in both[best]],
             wanted=0,
         )
     percent = [row.accuracy for row in ours.values()]
@@ -82,10 +85,10 @@ def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
     if learned := [row.accuracy - start[s].accuracy for s, row in ours.items() if s in start]:
         yield Difference(text=f"{side}, auto, over its own start (points)", values=learned)
     oracle = by_seed(rows, OURS, ORACLE)
-    both = [seed for seed in ours if seed in oracle]
-    room = sum(gain(oracle[seed]) for seed in both)
+    paired = [seed for seed in ours if seed in oracle]
+    room = sum(gain(oracle[seed]) for seed in paired)
     if room > 0:
-        share = 100 * sum(gain(ours[seed]) for seed in both) / room
+        share = 100 * sum(gain(ours[seed]) for seed in paired) / room
         text = f"{side}, auto, share of the oracle's gain (percent, means over seeds)"
         yield Difference(text=text, values=[share], wanted=80)
 

@@ -18,7 +18,7 @@ from benchmarks.results import ResultRow, read_rows
 from benchmarks.rotation_table import rotation_markdown
 from benchmarks.run import Splits
 from benchmarks.tables import groups, write_tables
-from da_compose import Backbone, Domain, load_backbone
+from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.files import replacing
 from da_compose.images import ImageSet
 
@@ -79,7 +79,9 @@ def draw_backbone(
         mixtures = {n: d.mixture().detach().numpy() for n, d in shown.items()}
         plot_mixtures(mixtures, _path(start, "mixtures"), caption=caption)
         before, after = (
-            predict_logits(backbone.network, domain, target.test.images).sum(dim=0).argmax(dim=1)
+            probabilities(predict_logits(backbone.network, domain, target.test.images)).argmax(
+                dim=1
+            )
             for domain in (plain.target, adapted)
         )
         names, labels = backbone.class_names, target.test.labels

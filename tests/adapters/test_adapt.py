@@ -180,6 +180,8 @@ def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_images):
         ({"start": "mars", "strategy": "batch_norm"}, "no start 'mars'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"steps": 2.5}, r"steps must be a whole number, got 2\.5"),
+        ({"seed": 1.0}, r"seed must be a whole number, got 1\.0"),
+        ({"steps": np.int64(2)}, r"steps must be a whole number, got np\.int64"),
         ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
         ({"check_every": 0}, "check_every must be at least 1"),
         ({"check_images": 0}, "check_images must be at least 1"),

@@ -86,6 +86,11 @@ def test_the_result_says_how_many_labels_were_used(backbone: Backbone, make_imag
     assert "labels" not in adapt(backbone, images, **FREE).notes
 
 
+def test_auto_is_refused(backbone: Backbone, make_images, few):
+    with pytest.raises(ValueError, match="auto tries strategies without labels; name one"):
+        adapt_with_labels(backbone, make_images(8), few, "auto", steps=1)
+
+
 def test_other_labels_give_another_result(backbone: Backbone, make_images, few):
     images = make_images(15)
     right = last_xi(adapt_with_labels(backbone, images, few, **FREE))

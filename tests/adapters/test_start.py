@@ -162,9 +162,12 @@ def test_the_choice_is_made_on_few_images_and_the_statistics_are_of_all(
 
 
 @pytest.mark.parametrize("named", [NEAREST, "left"])
-def test_a_few_images_compare_no_starts(backbone: Backbone, make_images, named: str):
-    images = make_images(LEAST_COMPARED - 1)
-    found = best_start(backbone, named, "target", images, searched=400)
+@pytest.mark.parametrize(("count", "searched"), [(LEAST_COMPARED - 1, 400), (60, 10)])
+def test_a_few_images_compare_no_starts(
+    backbone: Backbone, make_images, named: str, count: int, searched: int
+):
+    images = make_images(count)
+    found = best_start(backbone, named, "target", images, searched)
     expected = make_start(backbone, MEAN if named == NEAREST else named, "target", images)
     expected.use_statistics(1.0)
     assert (found.name, found.share) == (expected.name, 1.0)

@@ -175,6 +175,20 @@ def test_images_of_one_class_move_nothing(adapted: Adaptation, make_images):
     assert same(content(adapted), before)
 
 
+def test_what_moved_before_is_judged_where_diversity_lacks(
+    backbone: Backbone, adapted: Adaptation, make_images, always
+):
+    stream = stream_of(backbone, adapted)
+    always(True)
+    assert stream.update(make_images(6, seed=3)).moves == 1
+    stream.config = replace(stream.config, least_diversity=2.0)  # nothing is so diverse
+    always(False)
+    update = stream.update(make_images(6, seed=4))
+    assert (update.moves, update.refused, update.changed) == (0, 1, 0.25)
+    assert update.reason.startswith("nothing moves: diversity of predictions is")
+    assert torch.equal(stream.domain.mean, adapted.domain.mean)
+
+
 def test_the_memory_is_bounded_and_recent(backbone: Backbone, adapted: Adaptation, make_images):
     stream = stream_of(backbone, adapted)
     images = make_images(40, seed=3)

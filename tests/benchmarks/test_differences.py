@@ -50,6 +50,20 @@ def test_ours_is_compared_with_the_others_best_strategy_seed_by_seed() -> None:
     assert over_start.values == [10.0, 11.0, 12.0]
 
 
+def test_seeds_that_ours_lacks_neither_choose_the_best_nor_are_paired() -> None:
+    rows = [
+        *(row(90.0, seed=seed) for seed in range(2)),
+        *(row(92.0, "auto", seed=seed, network="unshared") for seed in range(2)),
+        row(89.0, "adversarial", network="unshared"),
+        row(99.0, "adversarial", seed=5, network="unshared"),
+    ]
+    over_theirs, *_ = of_one_target(rows)
+    assert "IA, Auto, its best" in over_theirs.text
+    assert over_theirs.values == [-2.0, -2.0]
+    percent, *_ = of_one_target([row(90.0), row(92.0, seed=1, network="unshared")])
+    assert percent.text == "MW, auto (percent)"  # no seed of both: nothing to compare
+
+
 def test_what_was_learned_is_over_the_chosen_start_of_the_same_backbone() -> None:
     rows = [
         row(75.0),

@@ -67,9 +67,9 @@ class AdaptConfig:
 
 
 def check_whole(config: object, name: str, least: int) -> None:
-    """Raise ValueError where an option is no whole number of at least `least`."""
+    """Raise ValueError where an option is no int, which notes can hold, of at least `least`."""
     value = getattr(config, name)
-    if not isinstance(value, int):  # numpy's are refused, too: notes are saved as JSON
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if not isinstance(value, int):
+        raise ValueError(f"{name} must be an int, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")

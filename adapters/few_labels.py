@@ -43,8 +43,8 @@ def adapt_with_labels(
     labelled: images of any kind `adapt` takes, and as many classes, integers from 0 to N - 1.
     They add to the loss each time that what is trained descends; start, iterate and guard are as
     without labels.
-    `notes["labels"]` counts them. Raises ValueError for wrong labels, options or images, and for
-    strategies that learn nothing, and for "auto".
+    `notes["labels"]` counts them. Raises ValueError for wrong labels, options or images, for
+    strategies that learn nothing and for "auto".
     """
     config = AdaptConfig(strategy=strategy, **options)
     if strategy == AUTO:

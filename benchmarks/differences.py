@@ -60,18 +60,16 @@ def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
         return
     learned_by = {r.strategy for r in rows if r.network == THEIRS and not r.oracle}
     theirs = sorted(learned_by - {*UNLEARNED})
-    found = {name: by_seed(rows, THEIRS, name) for name in theirs}
-    both = {name: [seed for seed in ours if seed in own] for name, own in found.items()}
-    means = {
-        name: fmean(found[name][seed].accuracy for seed in seeds)
-        for name, seeds in both.items()
-        if seeds
-    }
-    if means:
-        best = max(means, key=means.__getitem__)
+    pairs = {}  # accuracies of ours and of a strategy of theirs, of the seeds that both have
+    for name in theirs:
+        found = by_seed(rows, THEIRS, name)
+        if both := [(row.accuracy, found[s].accuracy) for s, row in ours.items() if s in found]:
+            pairs[name] = both
+    if pairs:
+        best = max(pairs, key=lambda name: fmean(other for _, other in pairs[name]))
         yield Difference(
             text=f"{side}, auto, over {SIDES[THEIRS]}, {display_name(best)}, its best (points)",
-            values=[ours[seed].accuracy - found[best][seed].accuracy for seed in both[best]],
+            values=[own - other for own, other in pairs[best]],
             wanted=0,
         )
     percent = [row.accuracy for row in ours.values()]
@@ -85,10 +83,10 @@ def of_one_target(rows: Sequence[ResultRow]) -> Iterator[Difference]:
     if learned := [row.accuracy - start[s].accuracy for s, row in ours.items() if s in start]:
         yield Difference(text=f"{side}, auto, over its own start (points)", values=learned)
     oracle = by_seed(rows, OURS, ORACLE)
-    paired = [seed for seed in ours if seed in oracle]
-    room = sum(gain(oracle[seed]) for seed in paired)
+    both = [seed for seed in ours if seed in oracle]
+    room = sum(gain(oracle[seed]) for seed in both)
     if room > 0:
-        share = 100 * sum(gain(ours[seed]) for seed in paired) / room
+        share = 100 * sum(gain(ours[seed]) for seed in both) / room
         text = f"{side}, auto, share of the oracle's gain (percent, means over seeds)"
         yield Difference(text=text, values=[share], wanted=80)
 

@@ -78,12 +78,11 @@ def draw_backbone(
         shown[f"{job.target} (adapted)"] = adapted
         mixtures = {n: d.mixture().detach().numpy() for n, d in shown.items()}
         plot_mixtures(mixtures, _path(start, "mixtures"), caption=caption)
-        before, after = (
-            probabilities(predict_logits(backbone.network, domain, target.test.images)).argmax(
-                dim=1
-            )
+        logits = (
+            predict_logits(backbone.network, domain, target.test.images)
             for domain in (plain.target, adapted)
         )
+        before, after = (probabilities(heads).argmax(dim=1) for heads in logits)
         names, labels = backbone.class_names, target.test.labels
         caption_of_test = f"{caption}; test split of {job.target}"
         plot_confusion(labels, after, names, _path(start, "confusion"), caption_of_test)

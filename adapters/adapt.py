@@ -5,7 +5,7 @@ from typing import Any
 from adapters.adaptation import Adaptation
 from adapters.auto import learn_trusted
 from adapters.config import AUTO, STRATEGIES, AdaptConfig
-from adapters.run import learn, prepare
+from adapters.loop import learn, prepare
 from da_compose import Backbone
 
 
@@ -20,7 +20,7 @@ def adapt(
     """Adapt a frozen backbone to unlabelled images of a new domain.
 
     strategy: a key of `STRATEGIES`, or "auto": the first of several to learn what the guard trusts.
-    images: see `adapters.targets.read_images`; labels in them are never looked at.
+    images: see `da_compose.reading.read_images`; labels in them are never looked at.
     options: fields of `AdaptConfig`, such as trains="input_adapter", steps=200, seed=1.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.
     """

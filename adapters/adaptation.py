@@ -8,8 +8,8 @@ from torch import Tensor
 
 from adapters.selection import Scores, predict_logits
 from adapters.streaming import Stream, StreamConfig, StreamUpdate
-from adapters.targets import read_images
 from da_compose import Backbone, Domain, load_adapter, probabilities, save_adapter
+from da_compose.reading import read_images
 
 
 @dataclass

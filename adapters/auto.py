@@ -6,7 +6,7 @@ what passes the guard there changes little, and as often for the worse (benchmar
 """
 
 from adapters.config import AUTO_TRIES, STRATEGIES
-from adapters.run import Run, learn
+from adapters.loop import Run, learn
 from adapters.selection import LEAST_CERTAINTY, certainty
 from da_compose import probabilities
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adapters.adversarial import Adversarial
-from adapters.classifier_discrepancy import ClassifierDiscrepancy
-from adapters.information_maximization import InformationMaximization
-from adapters.moment_matching import MomentMatching
 from adapters.start import NEAREST
-from adapters.strategy import Strategy
+from adapters.strategies.adversarial import Adversarial
+from adapters.strategies.classifier_discrepancy import ClassifierDiscrepancy
+from adapters.strategies.contract import Strategy
+from adapters.strategies.information_maximization import InformationMaximization
+from adapters.strategies.moment_matching import MomentMatching
 
 STRATEGIES: Mapping[str, type[Strategy] | None] = {
     "source_only": None,  # a source's statistics, nothing learned

@@ -3,7 +3,7 @@
 A useful adaptation corrects some predictions and leaves most as they are. One that changes the
 class of many images does not refine what the model knows of the domain, it replaces it; where the
 model knows little, unlabelled images alone cannot say by what. So an unsure start may change less.
-The limits are of the digits `optdigits` and `mnist_m`: `python -m benchmarks.guard_study`,
+The limits are of the digits `optdigits` and `mnist_m`: `python -m benchmarks.studies.guard`,
 benchmarks/LOG.md.
 """
 

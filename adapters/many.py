@@ -10,10 +10,10 @@ from torch import Tensor
 from adapters.adapt import adapt
 from adapters.adaptation import Adaptation
 from adapters.config import AdaptConfig
-from adapters.losses import information, moment_distance, moments
-from adapters.run import Run, prepare
+from adapters.loop import Run, prepare
+from adapters.strategies.losses import information, moment_distance, moments
 from da_compose import Backbone, Domain, probabilities
-from da_compose.many import features_many, forward_many
+from da_compose.model.batched import features_many, forward_many
 
 # images (D, B, 3, S, S), expected class frequencies (D, N) -> losses (D,)
 Objective = Callable[[Backbone, Sequence[Domain], Tensor, Tensor], Tensor]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapters.losses import entropy, information
+from adapters.strategies.losses import entropy, information
 from da_compose import CompositionalNetwork, Domain, probabilities
 from da_compose.images import to_input
 

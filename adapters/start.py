@@ -9,8 +9,7 @@ from torch import Tensor
 
 from adapters.selection import LEAST_CERTAINTY, batches, certainty, predict_logits, trust
 from da_compose import Backbone, Domain, probabilities
-from da_compose.mixture import MixtureWeights
-from da_compose.pretraining import POOLED
+from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import (
     Statistics,
     average_statistics,
@@ -18,6 +17,7 @@ from da_compose.statistics import (
     estimate_statistics,
     shrunk_share,
 )
+from da_compose.training.trainer import POOLED
 
 SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start`
 PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of the target

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from adapters.config import LEARNING_RATES, check_whole
 from adapters.guard import judge
-from adapters.information_maximization import InformationMaximization
-from adapters.losses import TINY, class_frequencies
 from adapters.selection import batches, predict_logits, score
-from adapters.strategy import AdaptationTask
+from adapters.strategies.contract import AdaptationTask
+from adapters.strategies.information_maximization import InformationMaximization
+from adapters.strategies.losses import TINY, class_frequencies
 from da_compose import Backbone, Domain, probabilities
-from da_compose.domain import EPSILON
-from da_compose.mixture import MixtureWeights
+from da_compose.model.mixture import MixtureWeights
+from da_compose.model.norms import EPSILON
 from da_compose.statistics import blend_statistics, estimate_statistics, shrunk_share
 
 

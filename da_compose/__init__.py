@@ -1,10 +1,10 @@
 """The compositional network: templates, mixture weights, blocks, training, checkpoints."""
 
-from da_compose.backbone import Backbone, load_adapter, load_backbone, save_adapter
-from da_compose.domain import Domain
-from da_compose.network import PRESETS, CompositionalNetwork, NetworkConfig, probabilities
-from da_compose.tasks import Task, train_tasks
-from da_compose.transfer import Transfer, transfer
+from da_compose.model.config import PRESETS, NetworkConfig
+from da_compose.model.domain import Domain
+from da_compose.model.network import CompositionalNetwork, probabilities
+from da_compose.storage.backbone import Backbone, load_adapter, load_backbone, save_adapter
+from da_compose.training.tasks import Task, train_tasks
 
 __all__ = [
     "PRESETS",
@@ -13,11 +13,9 @@ __all__ = [
     "Domain",
     "NetworkConfig",
     "Task",
-    "Transfer",
     "load_adapter",
     "load_backbone",
     "probabilities",
     "save_adapter",
     "train_tasks",
-    "transfer",
 ]

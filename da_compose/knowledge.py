@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from da_compose.domain import Domain
 from da_compose.images import ImageSet, to_input
-from da_compose.network import CompositionalNetwork
+from da_compose.model.domain import Domain
+from da_compose.model.network import CompositionalNetwork
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from da_compose.domain import Domain
-from da_compose.network import CompositionalNetwork
+from da_compose.model.domain import Domain
+from da_compose.model.network import CompositionalNetwork
 
 Statistics = tuple[Tensor, Tensor]  # mean (F,), var (F,) of every batch norm in network order
 

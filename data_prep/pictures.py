@@ -21,9 +21,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from da_compose.files import replacing
 from da_compose.images import ImageSet
 from da_compose.pictures import PICTURES, BrokenPicture, read_all
+from da_compose.storage.files import replacing
 from data_prep.locations import alone_in
 from data_prep.prepare import PROBLEMS, Origin, PreparedDomain, key_of, open_prepared, publish
 from data_prep.trees import LabelledPictures

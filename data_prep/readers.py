@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from da_compose.files import BROKEN_ARCHIVE
+from da_compose.storage.files import BROKEN_ARCHIVE
 
 Bytes = NDArray[np.uint8]
 

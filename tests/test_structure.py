@@ -71,7 +71,7 @@ def test_no_error_is_swallowed_by_a_bare_except(path: Path):
 def strategy_classes() -> set[type]:
     """Classes of `adapters` that take an `AdaptationTask` and have a `step`."""
     found = set()
-    for module in pkgutil.iter_modules(adapters.__path__, "adapters."):
+    for module in pkgutil.walk_packages(adapters.__path__, "adapters."):
         for _, item in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             made_from = list(inspect.signature(item.__init__).parameters)
             if "step" in vars(item) and made_from == ["self", "task"] and not is_protocol(item):
@@ -92,7 +92,7 @@ def test_every_strategy_has_one_row_in_the_table():
 def test_every_strategy_is_in_a_file_of_its_own_name():
     for name, strategy in STRATEGIES.items():
         if strategy is not None:
-            assert strategy.__module__ == f"adapters.{name}"
+            assert strategy.__module__ == f"adapters.strategies.{name}"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

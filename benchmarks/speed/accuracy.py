@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 
 from adapters import adapt
-from benchmarks.plan import TRAINED
-from benchmarks.run import accuracy
+from benchmarks.harness.cells import accuracy
+from benchmarks.harness.plan import TRAINED
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.setting import BATCH, Setting
 from da_compose import Backbone

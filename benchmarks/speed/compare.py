@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import measure
+from benchmarks.harness import measure
 
 REPEATS = 9
 

@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adapters import adapt, adapt_many
 from adapters.config import STRATEGIES, AdaptConfig
+from adapters.loop import prepare
 from adapters.replay import LEAST_EAGER, Step, replayed
-from adapters.run import prepare
-from benchmarks.digits import PROFILES
-from benchmarks.run import prepare_backbone
+from benchmarks.harness.cells import prepare_backbone
+from benchmarks.harness.digits import PROFILES
 from benchmarks.speed.compare import REPEATS, Comparison, SpeedRow, timed
 from benchmarks.speed.setting import Setting, method_of
 from da_compose import Backbone

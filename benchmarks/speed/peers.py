@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from adapters.adversarial import build_discriminator
-from adapters.losses import moment_distance, moments
+from adapters.strategies.adversarial import build_discriminator
+from adapters.strategies.losses import moment_distance, moments
 from da_compose import CompositionalNetwork, Domain
 
 MISSING = (

@@ -7,11 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapters.adversarial import build_discriminator
-from adapters.losses import discrepancy, distance, domain_confusion, moment_distance, moments
+from adapters.strategies.adversarial import build_discriminator
+from adapters.strategies.losses import (
+    discrepancy,
+    distance,
+    domain_confusion,
+    moment_distance,
+    moments,
+)
 from da_compose import CompositionalNetwork, Domain
-from da_compose.domain import NormCursor
-from da_compose.network import isometric_block
+from da_compose.model.blocks import isometric_block
+from da_compose.model.norms import NormCursor
 
 Batch = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from benchmarks.speed.compare import Comparison, SpeedRow, alternate
 from benchmarks.speed.setting import BATCH, Setting
 from da_compose import Backbone, CompositionalNetwork, Domain, probabilities
-from da_compose.domain import NormCursor
-from da_compose.export import ExportedClassifier, export
-from da_compose.many import predict_rows
-from da_compose.materialize import materialize
-from da_compose.mixture import MixtureWeights
+from da_compose.model.batched import predict_rows
+from da_compose.model.mixture import MixtureWeights
+from da_compose.model.norms import NormCursor
+from da_compose.model.plain import materialize
+from da_compose.storage.export import ExportedClassifier, export
 
 ROWS, DOMAINS = 256, 64
 

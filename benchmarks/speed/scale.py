@@ -11,7 +11,7 @@ from benchmarks.speed.compare import Comparison, SpeedRow, alternate
 from benchmarks.speed.prediction import add_domains, switch_time
 from benchmarks.speed.setting import Setting
 from da_compose import CompositionalNetwork, save_adapter
-from da_compose.mixture import MixtureWeights
+from da_compose.model.mixture import MixtureWeights
 
 COUNTS = (1, 10, 100, 1_000, 10_000)
 LOOK_UPS = 1_000

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from adapters.config import LEARNING_RATES, STRATEGIES
-from adapters.run import trainable_parameters
+from adapters.loop import trainable_parameters
 from adapters.start import MEAN, make_start
-from adapters.strategy import AdaptationTask, Strategy
-from benchmarks.bench import BenchmarkData
-from benchmarks.digits import DIGITS
-from benchmarks.plan import TRAINED, BackboneJob, Profile
-from benchmarks.run import Splits, prepare_backbone
+from adapters.strategies.contract import AdaptationTask, Strategy
+from benchmarks.harness.benchmark import BenchmarkData
+from benchmarks.harness.cells import Splits, prepare_backbone
+from benchmarks.harness.digits import DIGITS
+from benchmarks.harness.plan import TRAINED, BackboneJob, Profile
 from benchmarks.speed.plain import Batch, PlainLoop
 from da_compose import Backbone, Domain
 from da_compose.images import to_input

@@ -7,11 +7,11 @@ from typing import Any, cast
 import torch
 from joblib import Parallel, delayed
 
-from benchmarks.digits import RECIPES
+from benchmarks.harness.digits import RECIPES
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.setting import Setting
 from da_compose import CompositionalNetwork
-from da_compose.pretraining import Pretrainer
+from da_compose.training.trainer import Pretrainer
 
 STEPS = 6  # of a process, after one to warm up
 

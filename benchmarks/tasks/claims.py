@@ -8,6 +8,8 @@ from statistics import fmean, stdev
 import torch
 from torch import Tensor
 
+from adapters.transfer import MEAN, NEAREST, RANDOM
+from benchmarks.tasks.organization import agreement, early_and_late, mixture_distances
 from benchmarks.tasks.plan import (
     COMPOSITIONAL,
     DEPTHS,
@@ -16,11 +18,9 @@ from benchmarks.tasks.plan import (
     SINGLE,
     TRAINED,
 )
-from benchmarks.tasks.run import TaskRow
 from benchmarks.tasks.tables import accuracies, pick, spread, table, trained_in_words
-from da_compose.organization import agreement, early_and_late, mixture_distances
-from da_compose.signature import SIGNATURES, num_runs, sharpness, signature_of
-from da_compose.transfer import MEAN, NEAREST, RANDOM
+from benchmarks.tasks.train import TaskRow
+from da_compose.model.signature import SIGNATURES, num_runs, sharpness, signature_of
 from data_prep.filters import FILTERS
 
 ONE_HOT = 0.9  # a mean largest weight from here on counts as one-hot

@@ -8,13 +8,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import without_what_is_off
+from adapters.transfer import MEAN, NEAREST, PARTS, RANDOM, USUAL
+from benchmarks.harness.plan import without_what_is_off
 from da_compose import PRESETS, NetworkConfig
-from da_compose.pretraining import PretrainConfig
-from da_compose.regularizers import Regularization
-from da_compose.signature import SIGNATURES, make_signature
-from da_compose.tasks import XI_RATE
-from da_compose.transfer import MEAN, NEAREST, PARTS, RANDOM, USUAL
+from da_compose.model.signature import SIGNATURES, make_signature
+from da_compose.training.regularizers import Regularization
+from da_compose.training.tasks import XI_RATE
+from da_compose.training.trainer import PretrainConfig
 from data_prep import (
     PreparedDomain,
     TaskBenchmark,

@@ -9,10 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.plots import DPI, save_figure
+from adapters.transfer import NEAREST, RANDOM
+from benchmarks.reports.plots import DPI, save_figure
 from benchmarks.tasks.claims import filter_of, joint_mixtures, set_of
+from benchmarks.tasks.organization import agreement, mixture_distances
 from benchmarks.tasks.plan import TRAINED
-from benchmarks.tasks.run import TaskRow
 from benchmarks.tasks.tables import (
     accuracies,
     label_counts,
@@ -20,8 +21,7 @@ from benchmarks.tasks.tables import (
     pick,
     trained_in_words,
 )
-from da_compose.organization import agreement, mixture_distances
-from da_compose.transfer import NEAREST, RANDOM
+from benchmarks.tasks.train import TaskRow
 
 LINES = {NEAREST: ("chosen", "-"), RANDOM: ("random", ":")}  # what a start is called and drawn as
 

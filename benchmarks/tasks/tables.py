@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 
 import torch
 
+from adapters.transfer import MEAN, NEAREST, PARTS, RANDOM
 from benchmarks.tasks.plan import (
     COMPOSITIONAL,
     DEPTHS,
@@ -15,9 +16,14 @@ from benchmarks.tasks.plan import (
     SINGLE,
     TRAINED,
 )
-from benchmarks.tasks.run import TaskRow
-from da_compose.signature import SIGNATURES, format_signature, num_runs, sharpness, signature_of
-from da_compose.transfer import MEAN, NEAREST, PARTS, RANDOM
+from benchmarks.tasks.train import TaskRow
+from da_compose.model.signature import (
+    SIGNATURES,
+    format_signature,
+    num_runs,
+    sharpness,
+    signature_of,
+)
 
 NONE = "-"
 SETTINGS = (LEARNED, *REGULARIZED, *SIGNATURES)

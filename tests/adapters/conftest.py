@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from adapters.config import LEARNING_RATES, STRATEGIES
-from adapters.run import as_numbers, trainable_parameters
+from adapters.loop import as_numbers, trainable_parameters
 from adapters.start import MEAN, make_start
-from adapters.strategy import AdaptationTask, Strategy
+from adapters.strategies.contract import AdaptationTask, Strategy
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
 from da_compose.images import ImageSet, to_input
 from da_compose.knowledge import collect_knowledge
@@ -105,7 +105,7 @@ def take_steps() -> TakeSteps:
 
 
 @pytest.fixture
-def make_images() -> Callable[..., Images]:
+def make_pixels() -> Callable[..., Images]:
     return random_images
 
 

@@ -14,7 +14,7 @@ from adapters import AUTO, STRATEGIES, Adaptation, adapt
 from adapters.config import STEPS, TRAINS
 from adapters.start import LEAST_COMPARED, MEAN, PRIOR_IMAGES, make_start
 from da_compose import Backbone
-from da_compose.mixture import MixtureWeights
+from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import blend_statistics
 
 ALL = (*STRATEGIES, AUTO)
@@ -56,8 +56,8 @@ class Untouchable:
 
 
 @pytest.mark.parametrize("strategy", ALL)
-def test_labels_cannot_reach_adapt(backbone: Backbone, make_images, strategy: str):
-    images = make_images(15)
+def test_labels_cannot_reach_adapt(backbone: Backbone, make_pixels, strategy: str):
+    images = make_pixels(15)
     right = np.arange(15) % 3
     plain = adapt(backbone, images, strategy, **QUICK)
     for labels in (
@@ -74,19 +74,19 @@ def test_labels_cannot_reach_adapt(backbone: Backbone, make_images, strategy: st
 
 @pytest.mark.parametrize("strategy", ["source_only", "batch_norm"])
 @pytest.mark.parametrize("kind", ["backbone", "unshared"])
-def test_baselines_learn_nothing(request, make_images, strategy: str, kind: str):
+def test_baselines_learn_nothing(request, make_pixels, strategy: str, kind: str):
     backbone = request.getfixturevalue(kind)
-    found = adapt(backbone, make_images(15), strategy)
+    found = adapt(backbone, make_pixels(15), strategy)
     assert (found.learned_parameters, found.history) == (0, [])
     assert "kept_step" not in found.notes
     assert found.scores["adapted"] == found.scores["start"] == found.scores[strategy]
     if isinstance(found.domain.mixture, MixtureWeights):
-        start = make_start(backbone, MEAN, "target", make_images(15)).target.mixture
+        start = make_start(backbone, MEAN, "target", make_pixels(15)).target.mixture
         assert torch.equal(found.domain.mixture(), start())
 
 
-def test_the_chosen_start_is_what_a_strategy_starts_from(backbone: Backbone, make_images):
-    images = make_images(LEAST_COMPARED)
+def test_the_chosen_start_is_what_a_strategy_starts_from(backbone: Backbone, make_pixels):
+    images = make_pixels(LEAST_COMPARED)
     found = adapt(backbone, images, "chosen_start")
     assert (found.learned_parameters, found.history) == (0, [])
     assert "kept_step" not in found.notes
@@ -98,17 +98,17 @@ def test_the_chosen_start_is_what_a_strategy_starts_from(backbone: Backbone, mak
     assert torch.equal(found.domain.mean, learned.domain.mean)
 
 
-def test_source_only_has_the_sources_statistics_whatever_the_target(backbone, make_images):
-    start = make_start(backbone, MEAN, "target", make_images(3))
-    for images in (make_images(15), make_images(4, seed=8, colour=False)):
+def test_source_only_has_the_sources_statistics_whatever_the_target(backbone, make_pixels):
+    start = make_start(backbone, MEAN, "target", make_pixels(3))
+    for images in (make_pixels(15), make_pixels(4, seed=8, colour=False)):
         domain = adapt(backbone, images, "source_only").domain
         assert torch.equal(domain.mean, start.source_statistics[0])
         assert torch.equal(domain.var, start.source_statistics[1])
 
 
-def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_images):
+def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_pixels):
     """Shrunk toward the source's as if it were `PRIOR_IMAGES` more; see test_start.py."""
-    images = make_images(15)
+    images = make_pixels(15)
     domain = adapt(backbone, images, "batch_norm").domain
     order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).numpy()
     start = make_start(backbone, MEAN, "target", images[order])
@@ -119,8 +119,8 @@ def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_imag
 
 
 @pytest.mark.parametrize("strategy", LEARNED)
-def test_history_has_one_entry_a_step_with_finite_figures(backbone, make_images, strategy: str):
-    found = adapt(backbone, make_images(15), strategy, steps=25, batch_size=8)
+def test_history_has_one_entry_a_step_with_finite_figures(backbone, make_pixels, strategy: str):
+    found = adapt(backbone, make_pixels(15), strategy, steps=25, batch_size=8)
     assert [entry["step"] for entry in found.history] == list(range(1, 26))
     for entry in found.history:
         assert len(entry) > 2  # more than the step and the check
@@ -128,16 +128,16 @@ def test_history_has_one_entry_a_step_with_finite_figures(backbone, make_images,
 
 
 @pytest.mark.parametrize("start", ["left", "middle", "right", "mean", "nearest"])
-def test_start_by_name_mean_or_nearest(backbone: Backbone, make_images, start: str):
-    found = adapt(backbone, make_images(15), start=start, **QUICK)
+def test_start_by_name_mean_or_nearest(backbone: Backbone, make_pixels, start: str):
+    found = adapt(backbone, make_pixels(15), start=start, **QUICK)
     names = {"mean", "left", "middle", "right"}
     assert found.notes["start"] in (names if start == "nearest" else {start})
     assert 0 <= found.notes["target_share"] <= 1
 
 
-def test_a_start_is_at_most_as_informative_as_nearest(backbone: Backbone, make_images, monkeypatch):
+def test_a_start_is_at_most_as_informative_as_nearest(backbone: Backbone, make_pixels, monkeypatch):
     monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 0.0)  # a backbone that is sure
-    images = make_images(LEAST_COMPARED)
+    images = make_pixels(LEAST_COMPARED)
     found = {
         start: adapt(backbone, images, start=start, **QUICK).scores["start"].information
         for start in ("left", "middle", "right", "mean", "nearest")
@@ -145,9 +145,9 @@ def test_a_start_is_at_most_as_informative_as_nearest(backbone: Backbone, make_i
     assert found["nearest"] == max(found.values())
 
 
-def test_an_adaptation_starts_from_its_start(backbone: Backbone, make_images):
+def test_an_adaptation_starts_from_its_start(backbone: Backbone, make_pixels):
     """With a learning rate near zero, the statistics and xi are those of the start."""
-    images = make_images(15)
+    images = make_pixels(15)
     found = adapt(backbone, images, start="left", learning_rate=1e-30, **QUICK)
     order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).numpy()
     start = make_start(backbone, "left", "target", images[order])
@@ -157,18 +157,18 @@ def test_an_adaptation_starts_from_its_start(backbone: Backbone, make_images):
 
 
 @pytest.mark.parametrize("trains", TRAINS)
-def test_what_is_trained_takes_its_own_number_of_steps(backbone, make_images, trains: str):
-    images = make_images(9)
+def test_what_is_trained_takes_its_own_number_of_steps(backbone, make_pixels, trains: str):
+    images = make_pixels(9)
     assert len(adapt(backbone, images, trains=trains, batch_size=2).history) == STEPS[trains]
     assert len(adapt(backbone, images, trains=trains, batch_size=2, steps=3).history) == 3
 
 
-def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_images):
+def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_pixels):
     diverged = deepcopy(backbone)
     with torch.no_grad():
         next(diverged.network.input_adapter.parameters()).fill_(math.nan)
     with pytest.raises(ValueError, match="predictions are not finite"):
-        adapt(diverged, make_images(4), steps=1)
+        adapt(diverged, make_pixels(4), steps=1)
 
 
 @pytest.mark.parametrize(
@@ -193,30 +193,30 @@ def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_images):
     ],
 )
 def test_wrong_options_are_refused_with_the_choices(
-    backbone: Backbone, make_images, options: dict[str, Any], complaint: str
+    backbone: Backbone, make_pixels, options: dict[str, Any], complaint: str
 ):
     with pytest.raises(ValueError, match=complaint):
-        adapt(backbone, make_images(4), **options)
+        adapt(backbone, make_pixels(4), **options)
 
 
-def test_an_unknown_option_is_refused_by_name(backbone: Backbone, make_images):
+def test_an_unknown_option_is_refused_by_name(backbone: Backbone, make_pixels):
     with pytest.raises(TypeError, match="stepps"):
-        adapt(backbone, make_images(4), stepps=3)
+        adapt(backbone, make_pixels(4), stepps=3)
 
 
 @pytest.mark.parametrize("strategy", LEARNED)
-def test_mixture_weights_on_an_unshared_backbone_are_refused(unshared, make_images, strategy):
+def test_mixture_weights_on_an_unshared_backbone_are_refused(unshared, make_pixels, strategy):
     with pytest.raises(ValueError, match=r'use trains="input_adapter"'):
-        adapt(unshared, make_images(4), strategy, **QUICK)
+        adapt(unshared, make_pixels(4), strategy, **QUICK)
 
 
-def test_no_images_are_refused(backbone: Backbone, make_images):
+def test_no_images_are_refused(backbone: Backbone, make_pixels):
     with pytest.raises(ValueError, match="no images"):
-        adapt(backbone, make_images(4)[:0])
+        adapt(backbone, make_pixels(4)[:0])
 
 
-def test_a_folder_of_pictures_is_adapted_to_and_predicted(backbone, make_images, tmp_path: Path):
-    images = make_images(10)
+def test_a_folder_of_pictures_is_adapted_to_and_predicted(backbone, make_pixels, tmp_path: Path):
+    images = make_pixels(10)
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     from_folder = adapt(backbone, tmp_path, **QUICK)
@@ -224,20 +224,20 @@ def test_a_folder_of_pictures_is_adapted_to_and_predicted(backbone, make_images,
     assert torch.equal(from_folder.predict(tmp_path)[0], from_folder.predict(images)[0])
 
 
-def test_images_of_another_size_are_resized(backbone: Backbone, make_images):
-    made = adapt(backbone, make_images(6, size=20), **QUICK)
-    assert made.predict_probabilities(make_images(3, size=5)).shape == (3, 3)
+def test_images_of_another_size_are_resized(backbone: Backbone, make_pixels):
+    made = adapt(backbone, make_pixels(6, size=20), **QUICK)
+    assert made.predict_probabilities(make_pixels(3, size=5)).shape == (3, 3)
 
 
 @pytest.mark.parametrize("colour", [True, False])
 @pytest.mark.parametrize("strategy", ALL)
-def test_a_target_of_one_image_works(backbone: Backbone, make_images, strategy: str, colour: bool):
-    found = adapt(backbone, make_images(1, colour=colour), strategy, steps=2)
+def test_a_target_of_one_image_works(backbone: Backbone, make_pixels, strategy: str, colour: bool):
+    found = adapt(backbone, make_pixels(1, colour=colour), strategy, steps=2)
     assert all(value.isfinite().all() for value in content(found).values())
 
 
-def test_read_only_images_are_taken_without_a_warning(backbone: Backbone, make_images):
-    images = make_images(10)
+def test_read_only_images_are_taken_without_a_warning(backbone: Backbone, make_pixels):
+    images = make_pixels(10)
     images.flags.writeable = False
     labels, _ = adapt(backbone, images, **QUICK).predict(images)
     assert len(labels) == len(images)
@@ -245,23 +245,23 @@ def test_read_only_images_are_taken_without_a_warning(backbone: Backbone, make_i
 
 @pytest.mark.parametrize("strategy", ALL)
 @pytest.mark.parametrize("trains", TRAINS)
-def test_the_same_seed_gives_the_same_adaptation(backbone, make_images, strategy, trains: str):
-    images = make_images(15)
+def test_the_same_seed_gives_the_same_adaptation(backbone, make_pixels, strategy, trains: str):
+    images = make_pixels(15)
     one = adapt(backbone, images, strategy, trains=trains, seed=3, **QUICK)
     torch.rand(2)
     assert same(one, adapt(backbone, images, strategy, trains=trains, seed=3, **QUICK))
 
 
 @pytest.mark.parametrize("strategy", LEARNED)
-def test_another_seed_gives_another_adaptation(backbone: Backbone, make_images, strategy: str):
-    images = make_images(15)
+def test_another_seed_gives_another_adaptation(backbone: Backbone, make_pixels, strategy: str):
+    images = make_pixels(15)
     one = adapt(backbone, images, strategy, seed=3, **QUICK)
     assert one.history != adapt(backbone, images, strategy, seed=4, **QUICK).history
 
 
 @pytest.mark.parametrize("strategy", ALL)
-def test_global_generators_are_left_alone(backbone: Backbone, make_images, strategy: str):
-    images = torch.from_numpy(make_images(15))
+def test_global_generators_are_left_alone(backbone: Backbone, make_pixels, strategy: str):
+    images = torch.from_numpy(make_pixels(15))
     loader = DataLoader(TensorDataset(images), batch_size=4, shuffle=True)
     before = torch.get_rng_state()
     numpy_before = np.random.get_state(legacy=False)  # noqa: NPY002
@@ -272,7 +272,7 @@ def test_global_generators_are_left_alone(backbone: Backbone, make_images, strat
 
 @pytest.mark.parametrize("strategy", ALL)
 @pytest.mark.parametrize("trains", TRAINS)
-def test_the_backbone_is_as_before(make_backbone, make_images, strategy: str, trains: str):
+def test_the_backbone_is_as_before(make_backbone, make_pixels, strategy: str, trains: str):
     backbone = make_backbone()
     network = backbone.network
     network.heads.requires_grad_(True)
@@ -281,7 +281,7 @@ def test_the_backbone_is_as_before(make_backbone, make_images, strategy: str, tr
     modes = [module.training for module in network.modules()]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     fingerprint = backbone.fingerprint
-    adapt(backbone, make_images(15), strategy, trains=trains, **QUICK)
+    adapt(backbone, make_pixels(15), strategy, trains=trains, **QUICK)
     assert [parameter.requires_grad for parameter in network.parameters()] == flags
     assert [module.training for module in network.modules()] == modes
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -291,21 +291,21 @@ def test_the_backbone_is_as_before(make_backbone, make_images, strategy: str, tr
     assert backbone.fingerprint == fingerprint
 
 
-def test_the_result_needs_no_gradient_and_holds_stored_statistics(backbone, make_images):
-    domain = adapt(backbone, make_images(15), trains="input_adapter", **QUICK).domain
+def test_the_result_needs_no_gradient_and_holds_stored_statistics(backbone, make_pixels):
+    domain = adapt(backbone, make_pixels(15), trains="input_adapter", **QUICK).domain
     assert not any(parameter.requires_grad for parameter in domain.parameters())
     assert not domain.training
 
 
-def test_two_adaptations_do_not_touch_each_other(backbone: Backbone, make_images):
-    one = adapt(backbone, make_images(15), trains="input_adapter", **QUICK)
+def test_two_adaptations_do_not_touch_each_other(backbone: Backbone, make_pixels):
+    one = adapt(backbone, make_pixels(15), trains="input_adapter", **QUICK)
     before = content(one)
-    adapt(backbone, make_images(15, seed=4), trains="input_adapter", **QUICK)
+    adapt(backbone, make_pixels(15, seed=4), trains="input_adapter", **QUICK)
     assert all(torch.equal(value, before[name]) for name, value in content(one).items())
 
 
-def test_the_blend_of_the_start_is_in_the_notes(backbone: Backbone, make_images):
-    images = make_images(15)
+def test_the_blend_of_the_start_is_in_the_notes(backbone: Backbone, make_pixels):
+    images = make_pixels(15)
     found = adapt(backbone, images, **QUICK)
     order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).numpy()
     start = make_start(backbone, found.notes["start"], "target", images[order])
@@ -317,8 +317,8 @@ def test_the_blend_of_the_start_is_in_the_notes(backbone: Backbone, make_images)
 
 
 @pytest.mark.parametrize("strategy", LEARNED)
-def test_bfloat16_learns_nearly_the_same(backbone, make_images, strategy: str):
-    images = make_images(60)
+def test_bfloat16_learns_nearly_the_same(backbone, make_pixels, strategy: str):
+    images = make_pixels(60)
     one, other = (
         adapt(backbone, images, strategy, steps=25, guard=False, check_every=25, bfloat16=flag).last
         for flag in (False, True)

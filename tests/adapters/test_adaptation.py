@@ -14,9 +14,9 @@ QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2}
 @pytest.mark.parametrize("trains", TRAINS)
 @pytest.mark.parametrize("strategy", ["batch_norm", "information_maximization"])
 def test_a_saved_adaptation_predicts_the_same(
-    backbone: Backbone, make_images, tmp_path: Path, strategy: str, trains: str
+    backbone: Backbone, make_pixels, tmp_path: Path, strategy: str, trains: str
 ):
-    images = make_images(15)
+    images = make_pixels(15)
     made = adapt(backbone, images, strategy, name="site-7", trains=trains, **QUICK)
     made.save(tmp_path / "site-7.safetensors")
     loaded = load_adaptation(tmp_path / "site-7.safetensors", backbone)
@@ -28,23 +28,23 @@ def test_a_saved_adaptation_predicts_the_same(
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_an_adaptation_of_another_backbone_is_refused(make_backbone, make_images, tmp_path: Path):
-    adapt(make_backbone(), make_images(4), **QUICK).save(tmp_path / "a.safetensors")
+def test_an_adaptation_of_another_backbone_is_refused(make_backbone, make_pixels, tmp_path: Path):
+    adapt(make_backbone(), make_pixels(4), **QUICK).save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="belongs to backbone"):
         load_adaptation(tmp_path / "a.safetensors", make_backbone(seed=1))
 
 
-def test_an_adapter_without_notes_is_loaded(backbone: Backbone, make_images, tmp_path: Path):
-    made = adapt(backbone, make_images(4), "batch_norm")
+def test_an_adapter_without_notes_is_loaded(backbone: Backbone, make_pixels, tmp_path: Path):
+    made = adapt(backbone, make_pixels(4), "batch_norm")
     save_adapter(tmp_path / "a.safetensors", backbone, made.domain, {})
     loaded = load_adaptation(tmp_path / "a.safetensors", backbone)
     assert torch.equal(loaded.domain.mean, made.domain.mean)
 
 
 @pytest.mark.parametrize("trains", TRAINS)
-def test_a_prediction_depends_on_one_image_alone(backbone, make_images, trains: str):
-    made = adapt(backbone, make_images(15), trains=trains, **QUICK)
-    images = make_images(40, seed=5)
+def test_a_prediction_depends_on_one_image_alone(backbone, make_pixels, trains: str):
+    made = adapt(backbone, make_pixels(15), trains=trains, **QUICK)
+    images = make_pixels(40, seed=5)
     together = made.predict_probabilities(images)
     for position in range(0, 40, 7):
         alone = made.predict_probabilities(images[position : position + 1])
@@ -53,9 +53,9 @@ def test_a_prediction_depends_on_one_image_alone(backbone, make_images, trains: 
     torch.testing.assert_close(backward.flip(0), together, rtol=0, atol=1e-6)
 
 
-def test_predictions_are_the_most_probable_classes(backbone: Backbone, make_images):
-    made = adapt(backbone, make_images(15), **QUICK)
-    images = make_images(12, seed=5)
+def test_predictions_are_the_most_probable_classes(backbone: Backbone, make_pixels):
+    made = adapt(backbone, make_pixels(15), **QUICK)
+    images = make_pixels(12, seed=5)
     table = made.predict_probabilities(images)
     labels, confidence = made.predict(images)
     torch.testing.assert_close(table.sum(dim=1), torch.ones(12))

@@ -11,8 +11,8 @@ from adapters import AUTO, AdaptConfig, adapt
 from adapters.auto import learn_trusted
 from adapters.config import AUTO_TRIES, LEARNING_RATES, STRATEGIES, TRAINS
 from adapters.guard import Verdict
-from adapters.run import Run, prepare
-from adapters.strategy import AdaptationTask
+from adapters.loop import Run, prepare
+from adapters.strategies.contract import AdaptationTask
 from da_compose import Backbone
 
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 8, "check_every": 2}
@@ -38,7 +38,7 @@ def scripted(level: float) -> type:
 
 
 @pytest.fixture
-def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatch):
+def run_scripted(backbone: Backbone, make_pixels, monkeypatch: pytest.MonkeyPatch):
     """`learn_trusted` by strategies that set xi to a level: its information, and its harm above 5.
 
     Levels above 5 are refused by the guard; negative ones are less informative than the start.
@@ -46,13 +46,13 @@ def run_scripted(backbone: Backbone, make_images, monkeypatch: pytest.MonkeyPatc
     """
 
     def run_them(levels: dict[str, float], certain: bool = True) -> Run:
-        module = import_module("adapters.run")
+        module = import_module("adapters.loop")
         methods = {name: scripted(level) for name, level in levels.items()}
         monkeypatch.setattr("adapters.auto.AUTO_TRIES", tuple(levels))
         monkeypatch.setattr("adapters.auto.STRATEGIES", methods)
         monkeypatch.setattr(module, "STRATEGIES", methods)
         config = AdaptConfig(strategy=AUTO, **QUICK)
-        run = prepare(backbone, make_images(60), "target", config)
+        run = prepare(backbone, make_pixels(60), "target", config)
         run.start = SURE if certain else torch.zeros_like(SURE)
         with torch.no_grad():
             run.trained[0].zero_()
@@ -105,7 +105,7 @@ def test_an_unsure_start_is_worth_one_try(run_scripted, first, chosen, kept):
     assert torch.all(run.trained[0] == kept)
 
 
-def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_images, monkeypatch):
+def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pixels, monkeypatch):
     seen = {}
 
     def watching(name: str) -> Any:
@@ -118,9 +118,9 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_ima
         return Watching
 
     refused = Verdict(False, 1.0, 1.0, "never")
-    monkeypatch.setattr(import_module("adapters.run"), "judge_learning", lambda *_: refused)
+    monkeypatch.setattr(import_module("adapters.loop"), "judge_learning", lambda *_: refused)
     monkeypatch.setattr("adapters.auto.STRATEGIES", {name: watching(name) for name in AUTO_TRIES})
-    run = prepare(backbone, make_images(60), "target", AdaptConfig(strategy=AUTO, **QUICK))
+    run = prepare(backbone, make_pixels(60), "target", AdaptConfig(strategy=AUTO, **QUICK))
     run.start = SURE
     learn_trusted(run)
     assert torch.equal(run.trained[0], run.started[0])
@@ -133,10 +133,10 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_ima
 
 
 @pytest.mark.parametrize("trains", TRAINS)
-def test_what_is_trusted_is_what_it_is_alone(backbone, make_images, trains, monkeypatch):
+def test_what_is_trusted_is_what_it_is_alone(backbone, make_pixels, trains, monkeypatch):
     trusted = Verdict(True, 0.0, 1.0, "always")
-    monkeypatch.setattr(import_module("adapters.run"), "judge_learning", lambda *_: trusted)
-    images = make_images(60)
+    monkeypatch.setattr(import_module("adapters.loop"), "judge_learning", lambda *_: trusted)
+    images = make_pixels(60)
     auto = adapt(backbone, images, AUTO, trains=trains, **QUICK)
     alone = adapt(backbone, images, AUTO_TRIES[0], trains=trains, **QUICK)
     assert alone.notes["kept_step"] > 0
@@ -146,9 +146,9 @@ def test_what_is_trusted_is_what_it_is_alone(backbone, make_images, trains, monk
     assert auto.notes == alone.notes | {"strategy": AUTO, "chosen": AUTO_TRIES[0]}
 
 
-def test_a_rate_that_is_asked_for_holds_for_all(backbone, make_images):
+def test_a_rate_that_is_asked_for_holds_for_all(backbone, make_pixels):
     config = AdaptConfig(strategy=AUTO, learning_rate=0.01, **QUICK)
-    run = prepare(backbone, make_images(60), "target", config)
+    run = prepare(backbone, make_pixels(60), "target", config)
     for name in AUTO_TRIES:
         run.restart(name)
         assert run.rate == 0.01

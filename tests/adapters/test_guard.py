@@ -26,8 +26,8 @@ START = [0, 1, 2, 3] * 5
 
 
 @pytest.fixture
-def target_images(make_images):
-    return make_images(12)
+def target_images(make_pixels):
+    return make_pixels(12)
 
 
 def test_an_adaptation_that_changes_little_is_trusted():

@@ -11,8 +11,8 @@ SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2, "seed": 
 
 
 @pytest.fixture
-def targets(make_images):
-    return {"site-1": make_images(15), "site-2": make_images(11, seed=1)}
+def targets(make_pixels):
+    return {"site-1": make_pixels(15), "site-2": make_pixels(11, seed=1)}
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -36,9 +36,9 @@ def test_each_of_many_targets_is_adapted_as_it_is_alone(
         assert many.scores.keys() == alone.scores.keys()
 
 
-def test_targets_do_not_influence_one_another(backbone: Backbone, targets, make_images) -> None:
+def test_targets_do_not_influence_one_another(backbone: Backbone, targets, make_pixels) -> None:
     found = adapt_many(backbone, targets, together=True, **SHORT)
-    other = {**targets, "site-2": make_images(20, seed=9)}
+    other = {**targets, "site-2": make_pixels(20, seed=9)}
     changed = adapt_many(backbone, other, together=True, **SHORT)
     first, again = (result["site-1"].domain.state_dict() for result in (found, changed))
     torch.testing.assert_close(first, again)

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapters import adapt, adapt_many, adapt_with_labels
 from adapters.config import STRATEGIES, AdaptConfig
+from adapters.loop import Run, as_numbers, learn, prepare
 from adapters.replay import LEAST_EAGER, Step
-from adapters.run import Run, as_numbers, learn, prepare
 
 LEARNING = [name for name, method in STRATEGIES.items() if method is not None]
 WAITING = (
@@ -39,10 +39,10 @@ def uncounted(parameters: Any, lr: float, **options: Any) -> torch.optim.SGD:
 
 
 @pytest.mark.parametrize("strategy", LEARNING)
-def test_no_step_waits_for_the_device(make_backbone, make_images, monkeypatch, strategy: str):
-    for place in ("adapters.run.Adam", "adapters.strategy.Adam"):
+def test_no_step_waits_for_the_device(make_backbone, make_pixels, monkeypatch, strategy: str):
+    for place in ("adapters.loop.Adam", "adapters.strategies.contract.Adam"):
         monkeypatch.setattr(place, uncounted)
-    run = prepare(make_backbone(), make_images(60), "target", AdaptConfig(batch_size=6))
+    run = prepare(make_backbone(), make_pixels(60), "target", AdaptConfig(batch_size=6))
     method = STRATEGIES[strategy]
     assert method is not None
     made = method(run.task())
@@ -89,10 +89,10 @@ class Pretended:
 
 @pytest.mark.parametrize("strategy", LEARNING)
 def test_recorded_steps_are_the_steps(
-    make_backbone, make_images, monkeypatch: pytest.MonkeyPatch, strategy: str
+    make_backbone, make_pixels, monkeypatch: pytest.MonkeyPatch, strategy: str
 ):
     """A recording that takes the step again gives what the plain loop gives."""
-    backbone, images, method = make_backbone(), make_images(60), STRATEGIES[strategy]
+    backbone, images, method = make_backbone(), make_pixels(60), STRATEGIES[strategy]
     assert method is not None
     steps = method.WARM_UP + LEAST_EAGER + 4
 
@@ -105,7 +105,7 @@ def test_recorded_steps_are_the_steps(
 
     plain = run_of()
     monkeypatch.setattr("adapters.replay.SideStream", Pretended)
-    for place in ("adapters.run.Adam", "adapters.strategy.Adam"):
+    for place in ("adapters.loop.Adam", "adapters.strategies.contract.Adam"):
         monkeypatch.setattr(place, not_capturable)
     replay = run_of(cuda_graph=True)
     assert Pretended.calls == ["eager"] * (steps - 4) + ["record"] + ["replay"] * 4
@@ -132,16 +132,16 @@ def test_figures_of_all_steps_become_numbers():
     ],
 )
 def test_a_graph_without_its_conditions_is_refused(
-    make_backbone, make_images, call: Callable, expected: str
+    make_backbone, make_pixels, call: Callable, expected: str
 ):
     with pytest.raises(ValueError, match=expected):
-        call(make_backbone(), make_images(20))
+        call(make_backbone(), make_pixels(20))
 
 
 @on_gpu
 @pytest.mark.parametrize("strategy", LEARNING)
-def test_a_graph_on_a_gpu_learns_what_single_steps_learn(make_backbone, make_images, strategy: str):
-    backbone, images = make_backbone(), make_images(60)
+def test_a_graph_on_a_gpu_learns_what_single_steps_learn(make_backbone, make_pixels, strategy: str):
+    backbone, images = make_backbone(), make_pixels(60)
     backbone.network.to("cuda")
     options = {"steps": 40, "batch_size": 6, "guard": False}
     one, other = (
@@ -152,9 +152,9 @@ def test_a_graph_on_a_gpu_learns_what_single_steps_learn(make_backbone, make_ima
 
 
 @on_gpu
-def test_images_lie_on_the_gpu(make_backbone, make_images):
+def test_images_lie_on_the_gpu(make_backbone, make_pixels):
     backbone = make_backbone()
     backbone.network.to("cuda")
-    run = prepare(backbone, make_images(20), "target", AdaptConfig())
+    run = prepare(backbone, make_pixels(20), "target", AdaptConfig())
     assert isinstance(run.pixels, Tensor) and run.pixels.device.type == "cuda"
     assert run.batch().device.type == "cuda"

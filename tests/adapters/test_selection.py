@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.losses import information
 from adapters.selection import Scores, predict_logits, score, trust
+from adapters.strategies.losses import information
 from da_compose import Backbone
 
 
@@ -75,8 +75,8 @@ def test_order_of_the_images_does_not_matter():
     assert vars(there) == pytest.approx(vars(back), abs=1e-9)
 
 
-def test_logits_of_many_batches_are_those_of_single_images(backbone: Backbone, make_images):
-    images = make_images(300, colour=False)  # more than one batch
+def test_logits_of_many_batches_are_those_of_single_images(backbone: Backbone, make_pixels):
+    images = make_pixels(300, colour=False)  # more than one batch
     domain = backbone.network.domains["left"]
     together = predict_logits(backbone.network, domain, images)
     assert together.shape == (2, 300, 3)
@@ -85,17 +85,17 @@ def test_logits_of_many_batches_are_those_of_single_images(backbone: Backbone, m
         torch.testing.assert_close(together[:, position], alone[:, 0], rtol=0, atol=1e-5)
 
 
-def test_prediction_uses_stored_statistics_and_keeps_them(backbone: Backbone, make_images):
+def test_prediction_uses_stored_statistics_and_keeps_them(backbone: Backbone, make_pixels):
     domain = backbone.network.domains["left"]
     before = {name: value.clone() for name, value in domain.state_dict().items()}
     domain.train()
-    predict_logits(backbone.network, domain, make_images(10))
+    predict_logits(backbone.network, domain, make_pixels(10))
     assert not domain.training
     assert all(torch.equal(value, before[name]) for name, value in domain.state_dict().items())
 
 
-def test_read_only_images_are_read_without_a_warning(backbone: Backbone, make_images):
-    images = make_images(10)
+def test_read_only_images_are_read_without_a_warning(backbone: Backbone, make_pixels):
+    images = make_pixels(10)
     images.flags.writeable = False
     logits = predict_logits(backbone.network, backbone.network.domains["left"], images)
     assert logits.shape[1] == len(images)

@@ -22,9 +22,9 @@ from adapters.start import (
 )
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig, probabilities
 from da_compose.images import to_input
-from da_compose.mixture import MixtureWeights
-from da_compose.pretraining import POOLED
+from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import estimate_statistics
+from da_compose.training.trainer import POOLED
 
 
 def xi_of(domain: Domain) -> Tensor:
@@ -32,8 +32,8 @@ def xi_of(domain: Domain) -> Tensor:
     return domain.mixture.xi
 
 
-def test_a_named_start_copies_the_domain(backbone: Backbone, make_images):
-    start = make_start(backbone, "middle", "site-7", make_images(9))
+def test_a_named_start_copies_the_domain(backbone: Backbone, make_pixels):
+    start = make_start(backbone, "middle", "site-7", make_pixels(9))
     source = backbone.network.domains["middle"]
     start.use_statistics(0.0)
     assert torch.equal(xi_of(start.target), xi_of(source))
@@ -42,8 +42,8 @@ def test_a_named_start_copies_the_domain(backbone: Backbone, make_images):
     assert (start.target.name, start.name) == ("site-7", "middle")
 
 
-def test_the_copy_shares_no_memory_with_the_domain(backbone: Backbone, make_images):
-    target = make_start(backbone, "middle", "site-7", make_images(9)).target
+def test_the_copy_shares_no_memory_with_the_domain(backbone: Backbone, make_pixels):
+    target = make_start(backbone, "middle", "site-7", make_pixels(9)).target
     kept = backbone.network.domains["middle"].mean.clone()
     with torch.no_grad():
         xi_of(target).add_(1)
@@ -52,8 +52,8 @@ def test_the_copy_shares_no_memory_with_the_domain(backbone: Backbone, make_imag
     assert not torch.equal(xi_of(backbone.network.domains["middle"]), xi_of(target))
 
 
-def test_the_mean_start_averages_sources_in_any_order(backbone: Backbone, make_images):
-    images = make_images(9)
+def test_the_mean_start_averages_sources_in_any_order(backbone: Backbone, make_pixels):
+    images = make_pixels(9)
     expected = sum(xi_of(domain).double() for domain in backbone.network.domains) / 3
     starts = []
     for order in itertools.permutations(backbone.knowledge):
@@ -69,8 +69,8 @@ def test_the_mean_start_averages_sources_in_any_order(backbone: Backbone, make_i
         torch.testing.assert_close(start.var, starts[0].var)
 
 
-def test_mean_statistics_are_those_of_an_equal_mixture(backbone: Backbone, make_images):
-    start = make_start(backbone, MEAN, "target", make_images(9))
+def test_mean_statistics_are_those_of_an_equal_mixture(backbone: Backbone, make_pixels):
+    start = make_start(backbone, MEAN, "target", make_pixels(9))
     means = torch.stack([domain.mean for domain in backbone.network.domains]).double()
     variances = torch.stack([domain.var for domain in backbone.network.domains]).double()
     second = (variances + means**2).mean(0)  # raw moment of the mixture
@@ -79,19 +79,19 @@ def test_mean_statistics_are_those_of_an_equal_mixture(backbone: Backbone, make_
     torch.testing.assert_close(var.double(), second - means.mean(0) ** 2, rtol=1e-5, atol=1e-6)
 
 
-def test_only_known_sources_enter_the_mean(make_backbone, make_images):
+def test_only_known_sources_enter_the_mean(make_backbone, make_pixels):
     backbone = make_backbone()
     backbone.network.domains.add(backbone.network.new_domain("stranger"))
     expected = torch.stack([xi_of(backbone.network.domains[n]) for n in backbone.knowledge]).mean(0)
-    found = make_start(backbone, MEAN, "target", make_images(5)).target
+    found = make_start(backbone, MEAN, "target", make_pixels(5)).target
     torch.testing.assert_close(xi_of(found), expected)
 
 
 @pytest.mark.parametrize("count", [1, 16, 40])
 def test_the_targets_own_statistics_are_shrunk_toward_the_sources(
-    backbone: Backbone, make_images, count: int
+    backbone: Backbone, make_pixels, count: int
 ):
-    images = make_images(count)
+    images = make_pixels(count)
     start = make_start(backbone, "left", "target", images)
     start.use_statistics(0.0)
     own = estimate_statistics(backbone.network, start.target, [to_input(images)])
@@ -103,8 +103,8 @@ def test_the_targets_own_statistics_are_shrunk_toward_the_sources(
         torch.testing.assert_close(found, (1 - share) * source + share * target)
 
 
-def test_statistics_are_positive_and_finite_with_one_image(backbone: Backbone, make_images):
-    start = make_start(backbone, MEAN, "target", make_images(1, colour=False))
+def test_statistics_are_positive_and_finite_with_one_image(backbone: Backbone, make_pixels):
+    start = make_start(backbone, MEAN, "target", make_pixels(1, colour=False))
     start.use_statistics(1.0)
     assert start.target.mean.isfinite().all() and (start.target.var > 0).all()
 
@@ -121,10 +121,10 @@ def of_all_starts(
 
 
 def test_nearest_is_the_candidate_and_blend_with_the_most_information(
-    backbone: Backbone, make_images, monkeypatch
+    backbone: Backbone, make_pixels, monkeypatch
 ):
     monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 0.0)
-    images = make_images(LEAST_COMPARED)
+    images = make_pixels(LEAST_COMPARED)
     found = {one: score(logits).information for one, logits in of_all_starts(backbone, images)}
     best = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)
     assert (best.name, best.share) == max(found, key=lambda key: found[key])
@@ -133,9 +133,9 @@ def test_nearest_is_the_candidate_and_blend_with_the_most_information(
 
 
 def test_of_an_unsure_backbone_only_the_blend_is_chosen(
-    backbone: Backbone, make_images, monkeypatch
+    backbone: Backbone, make_pixels, monkeypatch
 ):
-    images = make_images(LEAST_COMPARED)
+    images = make_pixels(LEAST_COMPARED)
     predictions = {one: probabilities(logits) for one, logits in of_all_starts(backbone, images)}
     consensus = torch.stack(list(predictions.values())).mean(dim=0)
     trusted = {one: trust(predictions[one], consensus) for one in predictions}
@@ -150,9 +150,9 @@ def test_of_an_unsure_backbone_only_the_blend_is_chosen(
 
 
 def test_the_choice_is_made_on_few_images_and_the_statistics_are_of_all(
-    backbone: Backbone, make_images
+    backbone: Backbone, make_pixels
 ):
-    images = make_images(2 * LEAST_COMPARED)
+    images = make_pixels(2 * LEAST_COMPARED)
     few = images[:LEAST_COMPARED]
     few = best_start(backbone, NEAREST, "target", few, searched=LEAST_COMPARED)
     found = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)
@@ -164,9 +164,9 @@ def test_the_choice_is_made_on_few_images_and_the_statistics_are_of_all(
 @pytest.mark.parametrize("named", [NEAREST, "left"])
 @pytest.mark.parametrize(("count", "searched"), [(LEAST_COMPARED - 1, 400), (60, 10)])
 def test_a_few_images_compare_no_starts(
-    backbone: Backbone, make_images, named: str, count: int, searched: int
+    backbone: Backbone, make_pixels, named: str, count: int, searched: int
 ):
-    images = make_images(count)
+    images = make_pixels(count)
     found = best_start(backbone, named, "target", images, searched)
     expected = make_start(backbone, MEAN if named == NEAREST else named, "target", images)
     expected.use_statistics(1.0)
@@ -188,11 +188,11 @@ def estranged(make_backbone) -> Backbone:
 
 
 def test_a_start_that_makes_classes_up_gives_way_to_source_only(
-    estranged: Backbone, make_images, monkeypatch
+    estranged: Backbone, make_pixels, monkeypatch
 ):
     monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)  # every start is unsure
     monkeypatch.setattr("adapters.start.PRIOR_IMAGES", 0)  # statistics that move far
-    images = make_images(60)
+    images = make_pixels(60)
     plain = make_start(estranged, MEAN, "target", images)
     before = predict_logits(estranged.network, plain.target, images).mean(dim=0).argmax(dim=1)
 
@@ -209,16 +209,16 @@ def test_a_start_that_makes_classes_up_gives_way_to_source_only(
 
 
 def test_classes_made_up_by_the_whole_statistics_are_not_trusted_by_half(
-    estranged: Backbone, make_images, monkeypatch
+    estranged: Backbone, make_pixels, monkeypatch
 ):
     monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)
     monkeypatch.setattr("adapters.start.PRIOR_IMAGES", 0)
     half = itertools.cycle([0.0, 1.0, 0.0])  # as `SHARES`
     monkeypatch.setattr("adapters.start.trust", lambda *_: next(half))
-    found = best_start(estranged, MEAN, "target", make_images(60), searched=60)
+    found = best_start(estranged, MEAN, "target", make_pixels(60), searched=60)
     assert found.share == 0.0
     monkeypatch.setattr("adapters.start.MOST_GAINED", 1.0)
-    found = best_start(estranged, MEAN, "target", make_images(60), searched=60)
+    found = best_start(estranged, MEAN, "target", make_pixels(60), searched=60)
     assert found.share == 0.5
 
 
@@ -250,7 +250,7 @@ def test_own_statistics_gain_much_where_they_are_far_more_certain(
     [(0.6, 0.9, 1.0), (0.6, 0.7, 0.5), (0.2, 0.9, 0.0), (0.2, 0.3, 0.5), (0.6, 0.5, 0.5)],
 )
 def test_what_own_statistics_gain_is_real_or_made_up_where_no_start_is_sure(
-    backbone: Backbone, make_images, monkeypatch, source_only, own_statistics, share
+    backbone: Backbone, make_pixels, monkeypatch, source_only, own_statistics, share
 ):
     monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)
     half = itertools.cycle([0.0, 1.0, 0.0])  # as `SHARES`
@@ -262,7 +262,7 @@ def test_what_own_statistics_gain_is_real_or_made_up_where_no_start_is_sure(
     }
     in_turn = itertools.cycle(made[share] for share in SHARES)
     monkeypatch.setattr("adapters.start.probabilities", lambda _: next(in_turn))
-    found = best_start(backbone, NEAREST, "target", make_images(60), searched=60)
+    found = best_start(backbone, NEAREST, "target", make_pixels(60), searched=60)
     assert (found.name, found.share) == (MEAN, share)
 
 
@@ -273,16 +273,16 @@ def of_certainty(wanted: float) -> Tensor:
     return min(made, key=lambda prediction: abs(certainty(prediction) - wanted))
 
 
-def test_an_unshared_network_starts_from_statistics_alone(unshared: Backbone, make_images):
-    start = make_start(unshared, "right", "target", make_images(6))
+def test_an_unshared_network_starts_from_statistics_alone(unshared: Backbone, make_pixels):
+    start = make_start(unshared, "right", "target", make_pixels(6))
     start.use_statistics(0.0)
     assert list(start.target.parameters()) == []
     assert torch.equal(start.target.mean, unshared.network.domains["right"].mean)
 
 
-def test_making_a_start_leaves_the_backbone_bit_identical(backbone: Backbone, make_images):
+def test_making_a_start_leaves_the_backbone_bit_identical(backbone: Backbone, make_pixels):
     before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
-    best_start(backbone, NEAREST, "target", make_images(6), searched=4)
+    best_start(backbone, NEAREST, "target", make_pixels(6), searched=4)
     after = backbone.network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(value, before[name]) for name, value in after.items())

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from adapters import STRATEGIES, adapt, adapt_many
-from adapters.adversarial import Adversarial
 from adapters.start import MEAN, make_start
+from adapters.strategies.adversarial import Adversarial
 from da_compose import Backbone, NetworkConfig
 
 SIZE = 32
@@ -22,9 +22,9 @@ def trunked(make_backbone, tiny_config: NetworkConfig) -> Backbone:
 
 @pytest.mark.parametrize("strategy", LEARNING)
 def test_steps_move_the_target_s_xi_alone(
-    trunked: Backbone, make_images, take_steps, strategy: str
+    trunked: Backbone, make_pixels, take_steps, strategy: str
 ) -> None:
-    images = make_images(20, size=SIZE)
+    images = make_pixels(20, size=SIZE)
     before = {name: value.clone() for name, value in trunked.network.state_dict().items()}
     start = make_start(trunked, MEAN, "target", images).target.state_dict()
     target, _ = take_steps(trunked, strategy, images=images, steps=Adversarial.WARM_UP + 2)
@@ -39,17 +39,17 @@ def test_steps_move_the_target_s_xi_alone(
     ("trains", "learned"), [("mixture_weights", 3 * 2), ("input_adapter", 24 * 4 + 3 * 4)]
 )
 def test_adaptation_leaves_the_backbone_alone(
-    trunked: Backbone, make_images, trains: str, learned: int
+    trunked: Backbone, make_pixels, trains: str, learned: int
 ) -> None:
     fingerprint = trunked.fingerprint
-    found = adapt(trunked, make_images(20, size=SIZE), trains=trains, steps=3, batch_size=8)
+    found = adapt(trunked, make_pixels(20, size=SIZE), trains=trains, steps=3, batch_size=8)
     assert found.learned_parameters == learned
     assert not any("trunk" in name for name in found.domain.state_dict())
     assert trunked.fingerprint == fingerprint
 
 
-def test_many_targets_are_adapted_as_each_alone(trunked: Backbone, make_images) -> None:
-    targets = {"site-1": make_images(15, size=SIZE), "site-2": make_images(20, size=SIZE, seed=1)}
+def test_many_targets_are_adapted_as_each_alone(trunked: Backbone, make_pixels) -> None:
+    targets = {"site-1": make_pixels(15, size=SIZE), "site-2": make_pixels(20, size=SIZE, seed=1)}
     options = {"strategy": "moment_matching", "steps": 3, "batch_size": 8}
     found = adapt_many(trunked, targets, together=True, **options)
     for name, images in targets.items():

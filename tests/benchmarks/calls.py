@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from benchmarks.cli import main
+from benchmarks.cli.main import main
 
 
 def call(*arguments: object) -> Result:

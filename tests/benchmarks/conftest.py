@@ -13,16 +13,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 from adapters import adapt
-from benchmarks import digits
-from benchmarks.bench import BenchmarkData, load_digits
-from benchmarks.plan import STRATEGIES, BackboneJob, Profile, Recipe, plan
-from benchmarks.results import ResultRow, read_rows
-from benchmarks.run import Splits, run_jobs
+from benchmarks.harness import digits
+from benchmarks.harness.benchmark import BenchmarkData, load_digits
+from benchmarks.harness.cells import Splits, run_jobs
+from benchmarks.harness.plan import STRATEGIES, BackboneJob, Profile, Recipe, plan
+from benchmarks.harness.rows import ResultRow, read_rows
 from da_compose import Backbone, CompositionalNetwork, NetworkConfig
-from da_compose.augmentation import AugmentationConfig
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
-from da_compose.pretraining import PretrainConfig
+from da_compose.training.augmentation import AugmentationConfig
+from da_compose.training.trainer import PretrainConfig
 from data_prep import locations
 
 TINY = NetworkConfig(
@@ -66,7 +66,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with nothing on it, and networks and recipes small enough for a test."""
     forget_machine(monkeypatch, tmp_path / "project")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a run sets, so that it is put back
-    monkeypatch.setattr("benchmarks.measure.commit", lambda: "abc1234")  # git is slow
+    monkeypatch.setattr("benchmarks.harness.measure.commit", lambda: "abc1234")  # git is slow
     for name, recipe in RECIPES.items():
         monkeypatch.setitem(digits.RECIPES, name, Recipe(pretraining=recipe, network=TINY))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import html
+from benchmarks.reports import html
 
 VOID = {"meta", "img", "br"}
 

@@ -1,6 +1,6 @@
 """A result row for tests to change with `dataclasses.replace`."""
 
-from benchmarks.results import ResultRow
+from benchmarks.harness.rows import ResultRow
 
 ROW = ResultRow(
     benchmark="digits",

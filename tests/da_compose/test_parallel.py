@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from da_compose.domain import Domain, NormCursor
-from da_compose.mixture import FixedSignature
+from da_compose.model.domain import Domain
+from da_compose.model.mixture import FixedSignature
+from da_compose.model.norms import NormCursor
 from da_compose.parallel import (
     process_0_first,
     process_group,

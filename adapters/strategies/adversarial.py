@@ -1,0 +1,81 @@
+"""Adversarial adaptation: the target's late features fool a domain discriminator."""
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from adapters.strategies.contract import AdaptationTask, draw
+from adapters.strategies.losses import domain_confusion
+
+DISCRIMINATOR_LEARNING_RATE = 5e-4
+SMOOTHING = 0.1  # soft labels, as in the author code
+
+
+@final
+class Adversarial:
+    """ADDA (Tzeng et al. 2017) on the last block's output: a two-player game, inverted labels.
+
+    The discriminator separates remembered source features from the target's; the target's
+    parameters maximize its belief that the target is a source.
+    """
+
+    RATE: ClassVar[float] = 0.2
+    WARM_UP: ClassVar[int] = 20  # of the discriminator alone: untrained it has nothing to teach
+
+    def __init__(self, task: AdaptationTask) -> None:
+        self.task = task
+        self.discriminator = build_discriminator(
+            task.backbone.network.config.channels, task.generator
+        ).to(task.backbone.network.device)
+        self.optimizer = task.adam(
+            self.discriminator.parameters(), DISCRIMINATOR_LEARNING_RATE, betas=(0.5, 0.999)
+        )
+        self.steps = 0
+        remembered = [known.block_features.float() for known in task.remembered]
+        channels = torch.cat(remembered)  # (M, C, S, S)
+        self.shift = channels.mean(dim=(0, 2, 3), keepdim=True)
+        self.scale = channels.std(dim=(0, 2, 3), keepdim=True) + 1e-6
+
+    def step(self, images: Tensor) -> Mapping[str, Tensor]:
+        features = self.task.backbone.network.block_features(images, self.task.target)
+        figures = self._step_discriminator(features.detach())
+        self.steps += 1
+        if self.steps > self.WARM_UP:
+            fooled = domain_confusion(self._judge(features), is_source=True)
+            self.task.descend(fooled)
+            figures["fooled"] = fooled.detach()
+        return figures
+
+    def _step_discriminator(self, target: Tensor) -> dict[str, Tensor]:
+        source, _ = self.task.source_sample("block_features")  # (B, C, S, S)
+        on_source, on_target = self._judge(source), self._judge(target)
+        loss = domain_confusion(on_source, is_source=True, smoothing=SMOOTHING)
+        loss = loss + domain_confusion(on_target, is_source=False, smoothing=SMOOTHING)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        right = ((on_source > 0).float().mean() + (on_target < 0).float().mean()) / 2
+        return {"discriminator": loss.detach(), "discriminator_accuracy": 100 * right.double()}
+
+    def _judge(self, features: Tensor) -> Tensor:
+        return self.discriminator((features - self.shift) / self.scale).squeeze(
+            1
+        )  # (B,), above 0: a source
+
+
+def build_discriminator(channels: int, generator: torch.Generator) -> nn.Module:
+    """Two 3x3 convolutions, average pool, dense, as in the author code: (B, C, S, S) -> (B, 1)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(draw(2**31, 1, generator)))
+        return nn.Sequential(
+            spectral_norm(nn.Conv2d(channels, 16, 3, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(16, 32, 3, padding=1)),
+            nn.LeakyReLU(0.2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            spectral_norm(nn.Linear(32, 1)),
+        )

@@ -1,0 +1,96 @@
+"""The contract between `adapt` and the strategies: one class with one readable `step`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from da_compose import Backbone, Domain
+from da_compose.knowledge import SourceKnowledge
+
+
+@dataclass(frozen=True)
+class AdaptationTask:
+    """All that a strategy may use: a frozen backbone, the target, what to train; no labels.
+
+    target: the new domain; only `trained`, parameters of it, may move.
+    optimizer: steps `trained`; its learning rate is scheduled by `adapt`.
+    generator: of all random draws, which happen on its device.
+    expected: class frequencies (N,) to expect of the target; None: all alike.
+    extra: a loss that is added to that of every step (`adapters.labelled`).
+    recorded: steps are to be recorded on a CUDA graph (`adapters.replay`).
+    """
+
+    backbone: Backbone
+    target: Domain
+    trained: Sequence[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    batch_size: int
+    generator: torch.Generator
+    expected: Tensor | None = None
+    extra: Callable[[], Tensor] | None = None
+    recorded: bool = False
+
+    def adam(self, parameters: Iterable[nn.Parameter], rate: float, **options: Any) -> Adam:
+        """An optimizer for what a strategy trains besides, such as a discriminator."""
+        return Adam(parameters, lr=rate, capturable=self.recorded, **options)
+
+    def descend(self, loss: Tensor) -> None:
+        """One optimizer step on the trained parameters; every other gradient is left alone."""
+        if self.extra is not None:
+            loss = loss + self.extra()
+        gradients = torch.autograd.grad(loss, list(self.trained))
+        for parameter, gradient in zip(self.trained, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+
+    def source_moments(self) -> list[tuple[Tensor, Tensor]]:
+        """First and second raw moments (F,), (F,) of every source's embedding: constants."""
+        device = self.target.mean.device
+        known = self.backbone.knowledge.values()
+        return [(source.first.to(device), source.second.to(device)) for source in known]
+
+    @cached_property
+    def remembered(self) -> list[SourceKnowledge]:
+        """What is known of each source, where samples of it are drawn."""
+        return [known.to(self.generator.device) for known in self.backbone.knowledge.values()]
+
+    def source_sample(self, features: str) -> tuple[Tensor, Tensor]:
+        """A random batch of remembered source features, equally from every source, and labels.
+
+        features: "block_features" -> (B, C, S, S), or "embeddings" -> (B, F).
+        """
+        share = max(1, self.batch_size // len(self.backbone.knowledge))
+        batch, labels = [], []
+        for known in self.remembered:
+            chosen = draw(len(known.labels), share, self.generator)
+            batch.append(getattr(known, features)[chosen].float())
+            labels.append(known.labels[chosen])
+        device = self.target.mean.device
+        return torch.cat(batch).to(device), torch.cat(labels).to(device)
+
+
+def draw(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """`size` random numbers below `count`, on the generator's device."""
+    return torch.randint(count, (size,), generator=generator, device=generator.device)
+
+
+class Strategy(Protocol):
+    """Finds the target's parameters from batches of its unlabelled images."""
+
+    RATE: ClassVar[float]  # learning rate, as a multiple of the usual one of what is trained
+    WARM_UP: ClassVar[int]  # first steps that are not like the later ones
+
+    def __init__(self, task: AdaptationTask) -> None: ...
+
+    def step(self, images: Tensor) -> Mapping[str, Tensor]:
+        """One step on target images (B, 3, S, S); returns named figures for the history.
+
+        Figures are detached tensors of no dimension: a number would wait for the device. Nothing
+        else in a step may wait either.
+        """
+        ...

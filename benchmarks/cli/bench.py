@@ -1,0 +1,313 @@
+"""The commands `da-compose bench ...` and `da-compose report`."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from rich.console import Console
+
+from benchmarks.cli import actions
+from benchmarks.cli.options import PATH, SEED, STEPS, data_option, device_of, device_option
+from benchmarks.harness.benchmark import BenchmarkData, load_digits, load_real_digits, run_benchmark
+from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.grid import BACKENDS
+from benchmarks.harness.measure import ROOT
+from benchmarks.harness.pictures import ALL, NETWORK, PICTURES, at_size, load_pictures
+from benchmarks.harness.plan import NETWORKS, STRATEGIES, Benchmark, usual_recipes
+from benchmarks.reports.readme import update_pages
+from benchmarks.reports.report import RESULTS, write_report
+from benchmarks.reports.tables import groups, terminal
+from benchmarks.speed.benchmark import SUITES, bench_speed
+from benchmarks.speed.setting import Setting
+from benchmarks.tasks.benchmark import bench_tasks
+from benchmarks.tasks.plan import JOBS, load_task_data
+from benchmarks.tasks.plan import PROFILES as TASK_PROFILES
+from data_prep import DomainUnavailable
+
+process_options = (
+    click.option(
+        "--processes",
+        type=click.IntRange(min=1),
+        default=os.cpu_count() or 1,
+        help="One-thread processes at a time.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        default="loky",
+        help="What runs the processes: loky, on this machine; dask or ray, also on a cluster.",
+    ),
+    click.option(
+        "--scheduler",
+        help="Address of Dask's scheduler. [default: a cluster of --processes here]",
+    ),
+)
+
+
+@click.group()
+def bench() -> None:
+    """Run a benchmark; finished cells are not run again.
+
+    Example: da-compose bench digits --profile quick
+    """
+
+
+def several(
+    *names: str, choices: Iterable[str], usual: Iterable[str] | None = None
+) -> Callable[..., Any]:
+    """An option that may be given several times; by default the usual choices, else all."""
+    values = list(choices)
+    default = values if usual is None else list(usual)
+    return click.option(*names, multiple=True, type=click.Choice(values), default=default)
+
+
+def adding(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """One decorator of several options, in their order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
+    """The options of every benchmark of cells."""
+    folder, recipes = benchmark.name, benchmark.recipes
+    options = (
+        click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
+        several("--recipe", "recipes", choices=recipes, usual=usual_recipes(recipes)),
+        several("--network", "networks", choices=NETWORKS),
+        several("--strategy", "strategies", choices=STRATEGIES),
+        click.option(
+            "--oracles/--no-oracles", default=True, help="Also train on target labels, as bounds."
+        ),
+        click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]"),
+        click.option("--pretrain-steps", type=STEPS, help="[default: the profile's]"),
+        click.option(
+            "--adapt-steps",
+            type=STEPS,
+            help="Of mixture weights; input adapters take more, as usual. [default: the profile's]",
+        ),
+        *process_options,
+        click.option(
+            "--runs", type=PATH, default=ROOT / "runs" / folder, help="Backbones and adapters."
+        ),
+        click.option(
+            "--results", type=PATH, default=RESULTS / folder, help="Rows, tables and plots."
+        ),
+        data_option,
+        device_option,
+    )
+
+    return adding(options)
+
+
+def run(
+    benchmark: Benchmark,
+    load: Callable[[], list[BenchmarkData]],
+    *,
+    profile: str,
+    seeds: tuple[int, ...],
+    pretrain_steps: int | None,
+    adapt_steps: int | None,
+    device: str,
+    runs: Path,
+    results: Path,
+    **options: Any,
+) -> None:
+    """Run the benchmark on the rotations that `load` prepares, and print its tables."""
+    chosen = benchmark.profiles[profile]
+    chosen = replace(
+        chosen,
+        seeds=seeds or chosen.seeds,
+        pretrain_steps=pretrain_steps or chosen.pretrain_steps,
+        adapt_steps=adapt_steps or chosen.adapt_steps,
+    )
+    device = device_of(device)
+    for folder in (runs, results):
+        actions.check_folder(folder)
+    rotations = load()
+    rows = run_benchmark(
+        benchmark, rotations, chosen, runs=runs, results=results, device=device, say=click.echo,
+        **options,
+    )  # fmt: skip
+    own = {(chosen.name, data.fingerprint) for data in rotations}
+    for group in groups(row for row in rows if (row.profile, row.data_fingerprint) in own):
+        Console().print(terminal(group))
+    click.echo(f"tables and plots are in {results}")
+
+
+@bench.command("digits")
+@click.option(
+    "--target",
+    help="Target domain; all: five real ones in turn. [default: usps, else optdigits]",
+)
+@grid_options(DIGITS)
+def bench_digits_command(target: str | None, data_root: Path | None, **options: Any) -> None:
+    """Digits: mixture weights against the input adapter, every strategy, oracles.
+
+    Example: da-compose bench digits --profile quick
+    """
+    if target == ALL:
+        use_folder("digits-all", options)
+        run(DIGITS, lambda: load_real_digits(data_root), **options)
+    else:
+        run(DIGITS, lambda: [load_digits(data_root, target)], **options)
+
+
+def use_folder(name: str, options: dict[str, Any]) -> None:
+    """Change the default folders of runs and results to those of this name."""
+    for folder in ("runs", "results"):
+        source = click.get_current_context().get_parameter_source(folder)
+        if source is ParameterSource.DEFAULT:
+            options[folder] = options[folder].with_name(name)
+
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of benchmarks of pictures."""
+    for option in (
+        click.option("--target", help="Target domain, or all of them in turn: all."),
+        click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
+        click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
+        click.option(
+            "--image-size",
+            type=click.IntRange(min=8),
+            default=NETWORK.image_size,
+            help="Pixels a side; about 8 x 8 patches whatever it is.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def run_pictures(
+    name: str,
+    *,
+    target: str | None,
+    classes: Path | None,
+    per_class: int | None,
+    image_size: int,
+    data_root: Path | None,
+    **options: Any,
+) -> None:
+    """Run a benchmark of pictures."""
+    load = partial(load_pictures, name, data_root, target, classes, per_class, image_size)
+    run(at_size(PICTURES[name], image_size), load, **options)
+
+
+@bench.command("pacs")
+@picture_options
+@grid_options(PICTURES["pacs"])
+def bench_pacs_command(**options: Any) -> None:
+    """PACS: photographs, paintings, cartoons, sketches; one of them the target, by default each.
+
+    Example: da-compose bench pacs --target sketch
+    """
+    run_pictures("pacs", **options)
+
+
+@bench.command("emoji")
+@picture_options
+@grid_options(PICTURES["emoji"])
+def bench_emoji_command(**options: Any) -> None:
+    """Emoji in three drawing styles that pip packages carry: needs neither files nor network.
+
+    Example: da-compose bench emoji
+    """
+    run_pictures("emoji", **options)
+
+
+@bench.command("domainnet")
+@picture_options
+@grid_options(PICTURES["domainnet"])
+def bench_domainnet_command(**options: Any) -> None:
+    """DomainNet: five domains to sketch. Where its files are missing: the emoji benchmark.
+
+    Example: da-compose bench domainnet --data ~/data --per-class 50
+    """
+    try:
+        run_pictures("domainnet", **options)
+    except DomainUnavailable as error:
+        click.echo(f"{error}\nDomainNet is not at hand: this is the emoji benchmark instead")
+        use_folder("emoji", options)
+        options.update(target=None, classes=None)
+        run_pictures("emoji", **options)
+
+
+@bench.command("speed")
+@several("--suite", "suites", choices=SUITES)
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    default="quick",
+    help="Whose backbones of the digits benchmark; pretrained now where they are missing.",
+)
+@click.option("--runs", type=PATH, default=ROOT / "runs" / "digits", help="Backbones.")
+@click.option("--results", type=PATH, default=RESULTS / "speed", help="Rows and table.")
+@data_option
+def bench_speed_command(
+    suites: tuple[str, ...], profile: str, runs: Path, results: Path, data_root: Path | None
+) -> None:
+    """Speed as ratios measured in one run, one thread: steps, training, prediction, scale.
+
+    Example: da-compose bench speed --suite step
+    """
+    for folder in (runs, results):
+        actions.check_folder(folder)
+    chosen = replace(PROFILES[profile], seeds=(0,))
+    setting = Setting(load_digits(data_root), chosen, runs)
+    bench_speed(setting, suites, results, click.echo)
+
+
+@bench.command("tasks")
+@several("--part", "parts", choices=JOBS)
+@click.option("--profile", type=click.Choice(list(TASK_PROFILES)), default="quick")
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]")
+@adding(process_options)
+@click.option("--runs", type=PATH, default=ROOT / "runs" / "tasks", help="Trained networks.")
+@click.option("--results", type=PATH, default=RESULTS / "tasks", help="Rows, tables and figure.")
+@data_option
+def bench_tasks_command(
+    profile: str,
+    seeds: tuple[int, ...],
+    runs: Path,
+    results: Path,
+    data_root: Path | None,
+    **options: Any,
+) -> None:
+    """Signatures, depth at constant size, nine tasks on one bank, transfer to new tasks.
+
+    Example: da-compose bench tasks --part signatures
+    """
+    for folder in (runs, results):
+        actions.check_folder(folder)
+    chosen = TASK_PROFILES[profile]
+    chosen = replace(chosen, seeds=seeds or chosen.seeds)
+    data = load_task_data(data_root)
+    bench_tasks(chosen, data, runs=runs, results=results, say=click.echo, **options)
+    click.echo(f"tables and figure are in {results}")
+
+
+@click.command("report")
+@click.option("--results", type=PATH, default=RESULTS / "digits", help="Folder with results.jsonl.")
+@click.option(
+    "--readme",
+    type=PATH,
+    help="README whose tables are to be made anew, all of them, with those of docs/ beside it.",
+)
+def report_command(results: Path, readme: Path | None) -> None:
+    """Make tables and plots anew from result rows, and README's tables with --readme.
+
+    Example: da-compose report --readme README.md
+    """
+    write_report(results)
+    if readme:
+        update_pages(readme, results.parent)
+    click.echo(f"tables and plots are in {results}")

@@ -1,0 +1,78 @@
+"""Options that several commands of `da-compose` have."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from click.core import ParameterSource
+
+from benchmarks.harness.pictures import TARGETS
+
+
+class FilledPath(click.Path):
+    """A path; an empty text, as of a shell variable that is unset, would mean the folder here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("expected a path, got an empty text; is a shell variable unset?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = FilledPath(path_type=Path)
+NAME_OR_PATH = FilledPath()  # as text
+IMAGE_SIZE = click.IntRange(1, 4096)
+STEPS = click.IntRange(min=1)
+SEED = click.IntRange(0, 2**32 - 1)  # what every generator in use takes
+data_option = click.option(
+    "--data",
+    "data_root",
+    type=PATH,
+    envvar="DA_COMPOSE_DATA",
+    help="Folder with digits/, pictures/, tasks/ inside. Else ./data, a download, bundled sets.",
+)
+seed_option = click.option("--seed", type=SEED, default=0, help="Seed of everything random.")
+device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+backbone_option = click.option("--backbone", required=True, type=PATH, help="Backbone file.")
+# Options that digits do not heed
+OF_PICTURES = ("image_size", "patch_size", "classes", "per_class", "trunk", "trunk_weights")
+
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of commands that read labelled pictures in the place of digits."""
+    for option in (
+        click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
+        click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
+        click.option("--image-size", type=IMAGE_SIZE, default=64, help="In pixels."),
+        click.option(
+            "--pictures",
+            type=NAME_OR_PATH,
+            help=f"Folder <domain>/<class>/<picture>, or {', '.join(TARGETS)}.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def without_pictures(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that digits heed; raises where one of the others was given."""
+    context = click.get_current_context()
+    for name in OF_PICTURES:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --pictures; add it")
+    return {name: value for name, value in options.items() if name not in OF_PICTURES}
+
+
+def device_of(name: str) -> str:
+    """The device an option names, `auto` resolved; refused where it cannot be used here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name).cpu()  # a meta tensor holds nothing to copy
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise click.BadParameter(
+            f"{name!r} cannot be used here ({first}); try --device cpu"
+        ) from error
+    return name

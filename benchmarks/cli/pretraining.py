@@ -1,0 +1,207 @@
+"""What `da-compose pretrain` does: labelled domains of digits or of pictures to a backbone file."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cli.mixture_options import MixtureOptions
+from benchmarks.harness import digits, pictures
+from benchmarks.harness.benchmark import load_digits
+from benchmarks.harness.cells import accuracy
+from benchmarks.harness.plan import Profile, Recipe
+from da_compose import Backbone, CompositionalNetwork
+from da_compose.knowledge import collect_knowledge
+from da_compose.parallel import process_0_first, rank
+from da_compose.pictures import PICTURES
+from da_compose.storage.trunk_weights import load_trunk_weights
+from da_compose.training.run import discard_state, pretrain
+from da_compose.training.trainer import PretrainConfig
+from data_prep import (
+    DomainUnavailable,
+    PictureBenchmark,
+    PreparedDomain,
+    choose_picture_benchmark,
+    load_digit_domain,
+    load_picture_domain,
+)
+from data_prep.digits import NUM_CLASSES
+
+RANDOM = "random"  # trunk weights that are no weights
+
+
+def pretrain_digits(
+    out: Path,
+    *,
+    recipe: str,
+    network: str,
+    mixtures: MixtureOptions,
+    sources: Sequence[str],
+    target: str | None,
+    steps: int | None,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+) -> Iterator[str]:
+    """Pretrain on digit domains and write the backbone; lines with each source's test accuracy."""
+    _check_target(target, sources)
+    made = _recipe(digits.RECIPES, recipe)
+    config = _config(made, digits.PROFILES, steps, seed, mixtures)
+    model = mixtures.network(made.network_of(network), seed).to(device)
+    with process_0_first():  # it alone downloads and prepares
+        names = sources or load_digits(data_root, target).sources
+        domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
+    class_names = tuple(map(str, range(NUM_CLASSES)))
+    notes = {"recipe": recipe} | mixtures.given
+    yield from _pretrain(out, model, domains, class_names, config, notes)
+
+
+def pretrain_pictures(
+    out: Path,
+    name: str,
+    *,
+    image_size: int,
+    patch_size: int | None = None,
+    classes: Path | None = None,
+    per_class: int | None = None,
+    trunk: str | None = None,
+    trunk_weights: str | None = None,
+    recipe: str,
+    network: str,
+    mixtures: MixtureOptions,
+    sources: Sequence[str],
+    target: str | None,
+    steps: int | None,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+) -> Iterator[str]:
+    """The same on domains of pictures: a benchmark by name, or a folder <domain>/<class>/<picture>.
+
+    trunk_weights: what `load_trunk_weights` takes, or `random` for a trial.
+    """
+    _check_target(target, sources)
+    if (trunk is None) != (trunk_weights is None):
+        raise ValueError(
+            "a trunk and its weights are given together: --trunk resnet18.layer3 --trunk-weights "
+            f"FILE or download; for a trial with a useless trunk: {RANDOM}"
+        )
+    made = _recipe(pictures.RECIPES, recipe)
+    config = _config(made, pictures.PROFILES, steps, seed, mixtures)
+    chosen = choose_pictures(name, data_root, classes, per_class)
+    asked = {*sources, *([] if target is None else [target])}
+    if unknown := sorted(asked - set(chosen.domains)):
+        raise ValueError(
+            f"no domain {', '.join(unknown)} in {name}; there are: {', '.join(chosen.domains)}"
+        )
+    shape = replace(
+        made.network_of(network),
+        num_classes=len(chosen.class_names),
+        image_size=image_size,
+        patch_size=patch_size or (1 if trunk else pictures.usual_patch_size(image_size)),
+        trunk=trunk,
+    )
+    model = mixtures.network(shape, seed)
+    folders = sources or [domain for domain in chosen.domains if domain != target]
+    names = [domain_name(folder, f"source-{n}") for n, folder in enumerate(folders, 1)]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"domains need different names of one word each, got {', '.join(names)} from "
+            f"{', '.join(folders)}; rename a folder"
+        )
+    with process_0_first():  # it alone downloads and prepares
+        if trunk_weights not in (None, RANDOM):
+            load_trunk_weights(model, trunk_weights)
+        domains = {
+            word: load_picture_domain(chosen, folder, size=image_size)
+            for word, folder in zip(names, folders, strict=True)
+        }
+    if rank() == 0:
+        yield from (f"note: {note}" for note in chosen.notes)
+        yield from (f"note: {note}" for d in domains.values() for note in domain_notes(d))
+    notes = {"recipe": recipe} | ({"trunk_weights": trunk_weights} if trunk else {})
+    notes |= mixtures.given
+    yield from _pretrain(out, model.to(device), domains, chosen.class_names, config, notes)
+
+
+def choose_pictures(
+    name: str, data_root: Path | None, classes: Path | None, per_class: int | None
+) -> PictureBenchmark:
+    """A picture benchmark by name or folder; a folder of one domain is refused as what it is."""
+    try:
+        return choose_picture_benchmark(name, data_root, classes=classes, per_class=per_class)
+    except DomainUnavailable as error:
+        if any(file.suffix.lower() in PICTURES for file in Path(name).glob("*/*")):
+            raise ValueError(
+                f"{name} is one domain, <class>/<picture>; expected a folder of domains, "
+                "<domain>/<class>/<picture>: move it into a folder of its own"
+            ) from error
+        raise
+
+
+def domain_notes(domain: PreparedDomain) -> Iterator[str]:
+    """What a reader should know of a prepared domain, and where its problems are listed."""
+    yield from (f"{domain.name}: {note}" for note in domain.notes)
+    if domain.problems is not None:
+        yield f"{domain.name}: see {domain.problems}"
+
+
+def domain_name(text: str, default: str) -> str:
+    """The text as the one word that a domain's name must be."""
+    word = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-_.")
+    return word or default
+
+
+def _check_target(target: str | None, sources: Sequence[str]) -> None:
+    if target in sources:
+        raise ValueError(f"{target} is a source and the target; leave one of the two out")
+
+
+def _recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
+    if name not in recipes:
+        raise ValueError(f"no recipe {name} here; choose from {', '.join(recipes)}")
+    return recipes[name]
+
+
+def _config(
+    recipe: Recipe,
+    profiles: Mapping[str, Profile],
+    steps: int | None,
+    seed: int,
+    mixtures: MixtureOptions,
+) -> PretrainConfig:
+    return replace(
+        recipe.pretraining,
+        steps=steps or recipe.longer * profiles["quick"].pretrain_steps,
+        regularization=mixtures.regularization,
+        seed=seed,
+    )
+
+
+def _pretrain(
+    out: Path,
+    model: CompositionalNetwork,
+    domains: Mapping[str, PreparedDomain],
+    class_names: tuple[str, ...],
+    config: PretrainConfig,
+    notes: dict[str, Any],
+) -> Iterator[str]:
+    """Pretrain, write the backbone with its knowledge of the sources, and test it on them.
+
+    Several processes of one group (`process_group`) train together; process 0 alone writes.
+    """
+    train = {name: domain.train for name, domain in domains.items()}
+    pretrain(model, train, config, out.parent)
+    if rank() > 0:
+        return
+    data = {name: domain.fingerprint for name, domain in domains.items()}
+    notes = notes | {"seed": config.seed, "steps": config.steps, "data": data}
+    knowledge = collect_knowledge(model, train, seed=config.seed)
+    backbone = Backbone(model, class_names, knowledge, notes)
+    backbone.save(out)
+    discard_state(out.parent)
+    yield f"wrote {out}"
+    for name, domain in domains.items():
+        percent = accuracy(backbone, model.domains[name], domain.test)
+        yield f"{name}: accuracy {percent:.2f} % of {len(domain.test):,} held-out test images"

@@ -1,0 +1,90 @@
+"""The commands `da-compose train-tasks` and `da-compose transfer`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.transfer import NEAREST, PARTS, USUAL
+from benchmarks.cli import actions
+from benchmarks.cli.mixture_options import mixture_options
+from benchmarks.cli.options import (
+    IMAGE_SIZE,
+    NAME_OR_PATH,
+    PATH,
+    STEPS,
+    backbone_option,
+    data_option,
+    device_of,
+    device_option,
+    seed_option,
+)
+from benchmarks.cli.task_actions import train_named_tasks, transfer_task
+from da_compose.parallel import process_group
+
+TASK = "such as kmnist, mnist_edges, emnist_letters_blur, or a folder <class>/<picture>"
+
+
+@click.command("train-tasks")
+@click.argument("out", type=PATH)
+@click.option(
+    "--task",
+    "names",
+    multiple=True,
+    type=NAME_OR_PATH,
+    help=f"A task, {TASK}; repeat. [default: the benchmark's]",
+)
+@click.option("--steps", type=STEPS, default=200)
+@click.option(
+    "--tasks-a-step",
+    type=click.IntRange(min=1),
+    help="So many, drawn anew each step. [default: all]",
+)
+@click.option("--image-size", type=IMAGE_SIZE, default=32, help="In pixels.")
+@mixture_options
+@data_option
+@seed_option
+@device_option
+def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **options: Any) -> None:
+    """Train labelled tasks together, each with classes of its own, and write a backbone to OUT.
+
+    An interrupted run goes on when it is started again with the same options, also on several
+    cores or GPUs, as `pretrain` does.
+
+    Example: da-compose train-tasks runs/tasks/backbone.safetensors --task mnist --task kmnist
+    """
+    actions.check_output(out)
+    with process_group(device_of(device)) as own_device:
+        for line in train_named_tasks(out, names, device=own_device, **options):
+            click.echo(line)
+
+
+@click.command("transfer")
+@backbone_option
+@click.option("--task", "name", required=True, type=NAME_OR_PATH, help=f"The new task, {TASK}.")
+@click.option("--out", required=True, type=PATH, help="Adapter file to write.")
+@click.option(
+    "--start", default=NEAREST, help="nearest, mean, random, or a task or domain of the backbone."
+)
+@click.option(
+    "--trains", multiple=True, type=click.Choice(PARTS), default=PARTS, help="What moves; repeat."
+)
+@click.option("--steps", type=STEPS, default=USUAL.steps)
+@click.option(
+    "--labels",
+    type=click.IntRange(min=1),
+    help="Learn from so many images of each class. [default: all]",
+)
+@data_option
+@seed_option
+@device_option
+def transfer_command(out: Path, name: str, backbone: Path, device: str, **options: Any) -> None:
+    """Learn a new labelled task on a frozen backbone of tasks or domains.
+
+    Example: da-compose transfer --backbone runs/tasks/backbone.safetensors --task usps
+    --out usps.safetensors
+    """
+    actions.check_output(out, backbone)
+    options |= {"backbone": backbone, "device": device_of(device)}
+    for line in transfer_task(out, name, **options):
+        click.echo(line)

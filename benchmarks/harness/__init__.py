@@ -1,0 +1,1 @@
+"""A benchmark from its domains to result rows: what is trained, measured and kept."""

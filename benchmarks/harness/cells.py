@@ -1,0 +1,270 @@
+"""Runs backbones and cells of a benchmark; finished ones are skipped."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adapters import adapt
+from adapters.selection import predict_logits
+from benchmarks.harness import measure
+from benchmarks.harness.grid import run_grid
+from benchmarks.harness.oracle import train_oracle
+from benchmarks.harness.plan import TRAINED, BackboneJob, Cell, without_what_is_off
+from benchmarks.harness.rows import ResultRow, append_row, cell, read_rows
+from da_compose import (
+    Backbone,
+    CompositionalNetwork,
+    Domain,
+    load_backbone,
+    probabilities,
+    save_adapter,
+)
+from da_compose.images import ImageSet
+from da_compose.knowledge import collect_knowledge
+from da_compose.storage.backbone import saved_fingerprint
+from da_compose.training.run import discard_state, pretrain
+
+BACKBONE = "backbone.safetensors"
+BASELINES = ("source_only", "batch_norm")
+SELECTION = (
+    "start and blend of statistics by information and agreement with the consensus of all starts, "
+    "iterate by information beside the start's class frequencies (nats), how much of it by the "
+    "number of images and by the guard; on unlabelled training images of the target"
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training and test split of one domain."""
+
+    train: ImageSet
+    test: ImageSet
+
+
+def run_jobs(
+    jobs: Iterable[BackboneJob],
+    domains: Mapping[str, Splits],
+    *,
+    runs: Path,
+    results: Path,
+    processes: int,
+    strategies: tuple[str, ...],
+    oracles: bool,
+    device: str,
+    backend: str = "loky",
+    scheduler: str | None = None,
+) -> None:
+    """Pretrain and adapt in one-thread processes, a backbone each at a time; see `run_grid`.
+
+    One thread a process: two processes of several threads each slow one another down (they spin
+    while they wait), by 20 to 50 times on two cores.
+    """
+    # absolute: the processes may be elsewhere
+    shared = (domains, runs.absolute(), results.absolute(), strategies, oracles, device)
+    run_grid(run_backbone, jobs, shared, processes=processes, backend=backend, scheduler=scheduler)
+
+
+def run_backbone(
+    job: BackboneJob,
+    domains: Mapping[str, Splits],
+    runs: Path,
+    results: Path,
+    strategies: tuple[str, ...],
+    oracles: bool,
+    device: str,
+) -> None:
+    """One backbone and its cells, in this process; what is finished is not done again.
+
+    Rows of another backbone do not count, such as those a clone comes with: what is trained here
+    differs from it, as numbers depend on the processor.
+    """
+    torch.set_num_threads(1)
+    folder = job.folder(runs)
+    finished = {
+        cell(vars(row)): (without_what_is_off(row.config.get("job")), row.config.get("backbone"))
+        for row in read_rows(results)
+    }
+    cells = job.cells(strategies, oracles)
+    name = f"{job.recipe} {job.network} seed {job.seed}"
+    trained = fingerprint_in(folder)
+    todo = [
+        c for c in cells
+        if finished.get(cell(naming(job, c))) != (job.cell_config(c.trains), trained)
+    ]  # fmt: skip
+    if not todo:
+        print(f"{name}: finished earlier", flush=True)
+        return
+    backbone = prepare_backbone(job, domains, folder, device)
+    target = domains[job.target]
+    baselines = {
+        strategy: run_cell(job, Cell(strategy=strategy, trains="nothing"), backbone, target, folder)
+        for strategy in BASELINES
+    }
+    against = {strategy: outcome.accuracy for strategy, outcome in baselines.items()}
+    for planned in todo:
+        outcome = baselines.get(planned.strategy)
+        if outcome is None:
+            outcome = run_cell(job, planned, backbone, target, folder)
+        append_row(results, row_of(job, planned, backbone, outcome, against))
+        print(f"{name}: {planned.strategy} {planned.trains}: {outcome.accuracy:.2f} %", flush=True)
+
+
+def fingerprint_in(folder: Path) -> str:
+    """The fingerprint of the backbone in a folder of runs; none where it is still to be trained."""
+    path = folder / BACKBONE
+    return saved_fingerprint(path) if path.exists() else "none"
+
+
+def prepare_backbone(
+    job: BackboneJob, domains: Mapping[str, Splits], folder: Path, device: str
+) -> Backbone:
+    """The job's backbone from its folder, or pretrained now; an interrupted training goes on."""
+    path = folder / BACKBONE
+    if path.exists():
+        return load_backbone(path, device)
+    sources = {name: domains[name].train for name in job.sources}
+    network = CompositionalNetwork(job.network_config, seed=job.seed).to(device)
+    print(f"{folder.name}: pretraining, log in {folder}", flush=True)
+    with measure.measured() as spent:
+        pretrain(
+            network,
+            sources,
+            replace(job.pretrain_config, bfloat16=network.device.type == "cuda"),
+            folder,
+            show_progress=False,
+            say=lambda line: print(f"{folder.name}: {line}", flush=True),
+        )
+    knowledge = collect_knowledge(
+        network, sources, max_images=job.profile.knowledge_images, seed=job.seed
+    )
+    notes = job.identity | {"recipe": job.recipe, "seconds": round(spent.seconds, 1)}
+    backbone = Backbone(network, job.class_names, knowledge, notes)
+    backbone.save(path)
+    discard_state(folder)
+    test = [accuracy(backbone, network.domains[n], domains[n].test) for n in job.sources]
+    print(
+        f"{folder.name}: pretrained in {spent.seconds:.0f} s, sources' test accuracy "
+        + ", ".join(f"{n} {a:.1f}" for n, a in zip(job.sources, test, strict=True)),
+        flush=True,
+    )
+    return backbone
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured of one cell."""
+
+    accuracy: float  # percent on the target's test split
+    last_accuracy: float  # of the last iterate
+    learned_parameters: int
+    total_parameters: int
+    adapter_bytes: int
+    spent: measure.Measurement
+    device: str
+    notes: dict[str, Any]  # what the adaptation chose
+
+
+def run_cell(
+    job: BackboneJob, planned: Cell, backbone: Backbone, target: Splits, folder: Path
+) -> Outcome:
+    """Adapt and test one cell. The adaptation sees the target's training images, no labels."""
+    steps, seed = job.adapt_steps(planned.trains), job.seed
+    with measure.measured() as spent:
+        if planned.oracle:
+            backbone, domain, learned = train_oracle(
+                backbone, target.train, planned.trains, steps=steps, seed=seed
+            )
+            last, notes = domain, {"strategy": "oracle", "learned_parameters": learned}
+        else:
+            adaptation = adapt(
+                backbone,
+                target.train.images,
+                planned.strategy,
+                trains=TRAINED[job.network],
+                steps=steps,
+                seed=seed,
+            )
+            domain, learned = adaptation.domain, adaptation.learned_parameters
+            last, notes = adaptation.last or domain, adaptation.notes
+    if planned.trains == "all":
+        adapter_bytes = 4 * learned  # no adapter file holds a whole network: its float32 weights
+    else:
+        adapter = folder / f"{planned.strategy}-{planned.trains}.safetensors"
+        save_adapter(adapter, backbone, domain, notes)
+        adapter_bytes = adapter.stat().st_size
+    parameters = (*backbone.network.shared_parameters(), *domain.parameters())
+    return Outcome(
+        accuracy=accuracy(backbone, domain, target.test),
+        last_accuracy=accuracy(backbone, last, target.test),
+        learned_parameters=learned,
+        total_parameters=sum(parameter.numel() for parameter in parameters),
+        adapter_bytes=adapter_bytes,
+        spent=spent,
+        device=measure.device_name(backbone.network.device),
+        notes=notes,
+    )
+
+
+def row_of(
+    job: BackboneJob,
+    planned: Cell,
+    backbone: Backbone,
+    outcome: Outcome,
+    baselines: Mapping[str, float],
+) -> ResultRow:
+    """The result row of a finished cell."""
+    return ResultRow(
+        **naming(job, planned),
+        accuracy=outcome.accuracy,
+        last_accuracy=outcome.last_accuracy,
+        source_only=baselines["source_only"],
+        batch_norm=baselines["batch_norm"],
+        learned_parameters=outcome.learned_parameters,
+        total_parameters=outcome.total_parameters,
+        adapter_bytes=outcome.adapter_bytes,
+        seconds=round(outcome.spent.seconds, 2),
+        peak_memory_mb=round(outcome.spent.peak_memory_mb, 1),
+        selection=_selection(planned),
+        commit=measure.commit(),
+        device=outcome.device,
+        versions=measure.versions(),
+        config={
+            "job": job.cell_config(planned.trains),
+            "backbone": backbone.fingerprint,
+            "adaptation": outcome.notes,
+        },
+    )
+
+
+def _selection(planned: Cell) -> str:
+    """What was chosen in a cell, and by what."""
+    if planned.oracle:
+        return "target labels"
+    return "none" if planned.strategy in BASELINES else SELECTION
+
+
+def accuracy(backbone: Backbone, domain: Domain, test: ImageSet) -> float:
+    """Percent of a test split that is classified rightly."""
+    predicted = probabilities(predict_logits(backbone.network, domain, test.images)).argmax(dim=1)
+    return 100 * float((predicted.numpy() == test.labels).mean())
+
+
+def naming(job: BackboneJob, planned: Cell) -> dict[str, Any]:
+    """The fields of a result row that say which cell it is."""
+    return {
+        "benchmark": job.benchmark.name,
+        "profile": job.profile.name,
+        "data": job.data,
+        "data_fingerprint": job.data_fingerprint,
+        "sources": list(job.sources),
+        "target": job.target,
+        "seed": job.seed,
+        "strategy": planned.strategy,
+        "trains": planned.trains,
+        "network": job.network,
+        "recipe": job.recipe,
+        "oracle": planned.oracle,
+    }

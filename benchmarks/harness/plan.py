@@ -1,0 +1,164 @@
+"""What a benchmark is made of: profiles, recipes, networks; backbones to train and their cells."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from adapters import AUTO
+from adapters import STRATEGIES as METHODS
+from adapters.config import STEPS
+from da_compose import NetworkConfig
+from da_compose.training.trainer import PretrainConfig
+
+STRATEGIES = (*METHODS, AUTO)
+UNLEARNED = tuple(name for name, method in METHODS.items() if method is None)
+NETWORKS = ("compositional", "unshared")
+TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How much a run of a benchmark spends."""
+
+    name: str
+    seeds: tuple[int, ...]
+    pretrain_steps: int
+    adapt_steps: int  # on mixture weights; on the input adapter more, as by default
+    knowledge_images: int = 10_000  # of each source, for the moments kept with the backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a backbone is pretrained, and the compositional network's shape."""
+
+    pretraining: PretrainConfig
+    network: NetworkConfig
+    longer: int = 1  # as many times the profile's steps of pretraining
+    usual: bool = True  # else only run where it is asked for
+
+    def network_of(self, kind: str) -> NetworkConfig:
+        """The compositional network, or the unshared one of the same shape."""
+        return self.network.unshared() if kind == "unshared" else self.network
+
+
+def usual_recipes(recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+    """Those that are run where none is asked for."""
+    return tuple(name for name, recipe in recipes.items() if recipe.usual)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark apart from its data: how long, how and what is trained, by name."""
+
+    name: str
+    profiles: Mapping[str, Profile]
+    recipes: Mapping[str, Recipe]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One row of the table on one backbone."""
+
+    strategy: str
+    trains: str
+    oracle: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneJob:
+    """One backbone to pretrain and all cells that stand on it."""
+
+    benchmark: Benchmark
+    profile: Profile
+    recipe: str
+    network: str
+    seed: int
+    sources: tuple[str, ...]
+    target: str
+    class_names: tuple[str, ...]
+    data: str  # files, download, bundled
+    data_fingerprint: str
+
+    @property
+    def network_config(self) -> NetworkConfig:
+        config = self.benchmark.recipes[self.recipe].network_of(self.network)
+        return replace(config, num_classes=len(self.class_names))
+
+    @property
+    def pretrain_config(self) -> PretrainConfig:
+        recipe = self.benchmark.recipes[self.recipe]
+        steps = recipe.longer * self.profile.pretrain_steps
+        return replace(recipe.pretraining, steps=steps, seed=self.seed)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the backbone depends on, as JSON holds it."""
+        parts = {
+            "network": asdict(self.network_config),
+            "pretraining": asdict(self.pretrain_config),
+            "sources": self.sources,
+            "data_fingerprint": self.data_fingerprint,
+            "knowledge_images": self.profile.knowledge_images,
+        }
+        return without_what_is_off(json.loads(json.dumps(parts)))
+
+    def adapt_steps(self, trains: str) -> int:
+        """Steps of a cell that trains this; what has no number of its own takes the profile's."""
+        usual = STEPS["mixture_weights"]
+        return self.profile.adapt_steps * STEPS.get(trains, usual) // usual
+
+    def cell_config(self, trains: str) -> dict[str, Any]:
+        """All that the result of a cell that trains this depends on, besides what its row names."""
+        return self.identity | {"adapt_steps": self.adapt_steps(trains)}
+
+    def folder(self, runs: Path) -> Path:
+        """Where the backbone and its adapters lie; another identity gives another folder."""
+        key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
+        return runs / f"{self.recipe}-{self.network}-{self.seed}-{key}"
+
+    def cells(self, strategies: tuple[str, ...] = STRATEGIES, oracles: bool = True) -> list[Cell]:
+        trains = TRAINED[self.network]
+        cells = []
+        for strategy in strategies:
+            learns = strategy not in UNLEARNED
+            cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
+        if oracles:
+            bounds = dict.fromkeys((trains, "input_adapter", "affine", "all"))
+            cells += [Cell(strategy="oracle", trains=t, oracle=True) for t in bounds]
+        return cells
+
+
+def without_what_is_off(config: Any) -> Any:
+    """A configuration without options that are None or False.
+
+    So a result stays valid when an option is added that is off in it.
+    """
+    if not isinstance(config, dict):
+        return config
+    on = {key: value for key, value in config.items() if value is not None and value is not False}
+    return {key: without_what_is_off(value) for key, value in on.items()}
+
+
+def plan(
+    benchmark: Benchmark,
+    profile: Profile,
+    *,
+    recipes: tuple[str, ...],
+    networks: tuple[str, ...],
+    **domains: Any,
+) -> Iterator[BackboneJob]:
+    """Every backbone of a run once, seed by seed; `domains` are the other fields of its job."""
+    for seed in dict.fromkeys(profile.seeds):
+        for recipe in dict.fromkeys(recipes):
+            for network in dict.fromkeys(networks):
+                yield BackboneJob(
+                    benchmark=benchmark,
+                    profile=profile,
+                    recipe=recipe,
+                    network=network,
+                    seed=seed,
+                    **domains,
+                )

@@ -1,0 +1,304 @@
+"""The report of one adaptation: one HTML file, without labels, scripts or things from elsewhere."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from math import log, nan
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adapters import Adaptation
+from adapters.selection import predict_logits
+from benchmarks.cli.actions import chosen_domain
+from benchmarks.harness import measure
+from benchmarks.reports.html_page import curve, image, page, table
+from benchmarks.reports.plots import plot_mixtures
+from benchmarks.reports.tables import display_name
+from da_compose import probabilities
+from da_compose.model.mixture import MixtureWeights
+from da_compose.reading import read_images
+from da_compose.storage.files import replacing
+
+PREDICTED_IMAGES = 1000  # at most, a seeded sample of them
+LISTED_CLASSES = 40  # at most, in the table of predicted classes
+DRAWN_DOMAINS = 12  # at most, with the new one, in the heat map
+LISTED_LETTERS = 300  # of class names; more are folded away
+THUMBNAIL = 128  # pixels at most, a side
+CURVE_NAMES = {"checked": "best checked information so far"}
+SCORE_MEANINGS = {
+    "Information": "mutual information of image and prediction in nats: confident and diverse at "
+    "once; 0 to {limit:.2f} here. The step is chosen by it, start and statistics partly.",
+    "Confidence": "mean probability of the predicted class.",
+    "Agreement": "share of images on which both classifiers of the network choose the same class.",
+    "Diversity": "how evenly predictions spread over classes: 0 is one class only, 1 all alike.",
+}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class probabilities (M, N) of the same images before (source only) and after adaptation."""
+
+    images: NDArray[np.uint8]
+    names: Sequence[str]
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+
+
+def write_adaptation_report(
+    path: str | Path,
+    adaptation: Adaptation,
+    images: Any,
+    *,
+    title: str,
+    left_out: Iterable[tuple[str | Path, str]] = (),
+    names: Sequence[str | Path] = (),
+    command: str = "",
+    predictions: int = 12,
+    seed: int = 0,
+) -> None:
+    """Write one HTML file on how an adaptation went, whole or not at all.
+
+    images: the unlabelled images it was made with, of any kind `adapt` takes; `names` of each, for
+    the pictures shown. left_out: (path, reason) of each picture that could not be read.
+    command: how the adaptation was made. predictions: pictures shown at most, of each sort.
+    seed: of the sample of images that are predicted and shown.
+    """
+    pixels = read_images(images, adaptation.backbone.network.config.image_size)
+    if len(names) not in (0, len(pixels)):
+        raise ValueError(
+            f"expected a name for each of {len(pixels)} images, got {len(names)}; "
+            "leave out those of pictures that could not be read"
+        )
+    found = _predict(adaptation, pixels, names or [f"image {n}" for n in range(len(pixels))], seed)
+    sections = {
+        "What was adapted": _facts(adaptation, len(pixels)),
+        "Label-free scores": _scores(adaptation),
+        "Training": _training(adaptation),
+        "Mixture weights": _mixtures(adaptation),
+        "Sample predictions": _samples(found, adaptation.backbone.class_names, predictions),
+        "Predicted classes": _class_counts(found, adaptation.backbone.class_names),
+        "Pictures left out": _left_out(list(left_out)),
+        "Verdict of the guard": _guard(adaptation.notes.get("guard")),
+        "How it was made": _provenance(adaptation, command),
+    }
+    content = page(title, _summary(adaptation, found), sections)
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(content, encoding="utf-8", errors="replace")  # odd file names
+
+
+def _predict(
+    adaptation: Adaptation, pixels: NDArray[np.uint8], names: Sequence[str | Path], seed: int
+) -> Predictions:
+    """Predictions on all images, or on a seeded sample of many, in random order."""
+    chosen = np.random.default_rng(seed).permutation(len(pixels))[:PREDICTED_IMAGES]
+    network, some = adaptation.backbone.network, pixels[chosen]
+    plain = chosen_domain(adaptation.backbone, None)
+    before, after = (
+        probabilities(predict_logits(network, domain, some)).numpy()
+        for domain in (plain, adaptation.domain)
+    )
+    return Predictions(some, [str(names[n]) for n in chosen], before, after)
+
+
+def _summary(adaptation: Adaptation, found: Predictions) -> str:
+    changed = (found.before.argmax(1) != found.after.argmax(1)).sum()
+    return (
+        f"Domain <b>{escape(adaptation.domain.name)}</b>: {adaptation.learned_parameters:,} "
+        f"learned numbers; {changed:,} of {len(found.after):,} predictions differ from those of "
+        "the source-only model. No labels were used, neither to adapt nor for this page."
+    )
+
+
+def _facts(adaptation: Adaptation, num_images: int) -> str:
+    backbone, learned = adaptation.backbone, adaptation.learned_parameters
+    notes = {"strategy": "unknown", "trains": "unknown", "start": "unknown", "seed": "unknown"}
+    notes |= adaptation.notes
+    share = "unknown"
+    if "target_share" in notes:
+        share = f"{100 * notes['target_share']:.0f} % the new domain's own, the rest the start's"
+    size = backbone.network.config.image_size
+    classes = escape(", ".join(backbone.class_names))
+    if len(classes) > LISTED_LETTERS:
+        classes = f"<details><summary>Names</summary>{classes}</details>"
+    facts = {
+        "New domain": escape(adaptation.domain.name),
+        "Images": f"{num_images:,}, unlabelled, {size} × {size} pixels",
+        "Backbone": f"<code>{backbone.fingerprint}</code>",
+        "Source domains": escape(", ".join(backbone.knowledge)),
+        f"{len(backbone.class_names)} classes": classes,
+        "Strategy": escape(_strategy(notes)),
+        "Trains": escape(notes["trains"].replace("_", " ")) if learned else "nothing",
+        "Learned numbers": f"{learned:,}",
+        "Adapter file": f"{_file_size(adaptation):,} bytes",
+        "Start": escape(notes["start"]),
+        "Batch-norm statistics": share,
+        "Seed": escape(str(notes["seed"])),
+    }
+    return table(facts.items())
+
+
+def _file_size(adaptation: Adaptation) -> int:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "adapter.safetensors"
+        adaptation.save(file)
+        return file.stat().st_size
+
+
+def _scores(adaptation: Adaptation) -> str:
+    if not adaptation.scores:
+        return ""  # an adapter file keeps none
+    rows = [
+        (
+            display_name(model),
+            f"{scores.information:.3f}",
+            *(f"{100 * v:.1f} %" for v in (scores.confidence, scores.agreement, scores.diversity)),
+        )
+        for model, scores in adaptation.scores.items()
+    ]
+    limit = log(len(adaptation.backbone.class_names))
+    meanings = "".join(
+        f"<dt>{name}</dt><dd>{meaning.format(limit=limit)}</dd>"
+        for name, meaning in SCORE_MEANINGS.items()
+    )
+    return table(rows, ("Model", *SCORE_MEANINGS), "numbers") + f"\n<dl>{meanings}</dl>"
+
+
+def _training(adaptation: Adaptation) -> str:
+    """A curve of each figure that the strategy logged, the kept step marked."""
+    history = adaptation.history
+    if not history:
+        return "" if adaptation.learned_parameters else "<p>This strategy takes no steps.</p>"
+    steps, kept = [int(row["step"]) for row in history], adaptation.notes["kept_step"]
+    curves = [
+        curve(
+            CURVE_NAMES.get(name, name.replace("_", " ")),
+            steps,
+            [row.get(name, nan) for row in history],
+            kept,
+        )
+        for name in dict.fromkeys(key for row in history for key in row if key != "step")
+    ]
+    verdict = adaptation.notes.get("guard")
+    if isinstance(verdict, Mapping) and verdict.get("trusted") is False:
+        said = f"Kept: the start (dashed); the guard trusts none of the {len(history):,} steps."
+    else:
+        said = (
+            f"Kept: {100 * adaptation.notes['kept_share']:.0f} % of the way from the start to the "
+            f"iterate after step {kept:,} of {len(history):,} (dashed), the one whose predictions "
+            "carry the most information."
+        )
+    return f'<p>{said}</p>\n<div class="plots">{"".join(curves)}</div>'
+
+
+def _strategy(notes: Mapping[str, Any]) -> str:
+    """The strategy in words, and what `auto` chose."""
+    chosen = f"; chosen: {notes['chosen']}" if "chosen" in notes else ""
+    return display_name(notes["strategy"]) + chosen
+
+
+def _mixtures(adaptation: Adaptation) -> str:
+    """Heat maps of the mixture weights (L, K) of the source domains and of the new one."""
+    domain = adaptation.domain
+    if not isinstance(domain.mixture, MixtureWeights):
+        return ""
+    sources = list(adaptation.backbone.knowledge)[: DRAWN_DOMAINS - 1]
+    shown = {name: adaptation.backbone.network.domains[name] for name in sources}
+    shown[f"{domain.name} (new)"] = domain
+    mixtures = {name: d.mixture().detach().cpu().numpy() for name, d in shown.items()}
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "mixtures.png"
+        plot_mixtures(mixtures, file)
+        alt = f"Mixture weights by layer and template of {', '.join(mixtures)}"
+        return f'<div class="wide">{image(file.read_bytes(), "png", alt)}</div>'
+
+
+def _samples(found: Predictions, class_names: Sequence[str], count: int) -> str:
+    order = np.argsort(found.after.max(axis=1), kind="stable")
+    changed = np.flatnonzero(found.before.argmax(1) != found.after.argmax(1))
+    groups = {
+        "Most confident": order[::-1],
+        "Least confident": order,
+        f"Changed by adaptation: {len(changed):,} of {len(order):,}": changed,
+    }
+    parts = []
+    for heading, ids in groups.items():
+        cards = [_card(found, n, class_names, heading.startswith("Changed")) for n in ids[:count]]
+        shown = f'<div class="pictures">{"".join(cards)}</div>' if cards else "<p>None.</p>"
+        parts.append(f"<h3>{heading}</h3>\n{shown}")
+    return "\n".join(parts)
+
+
+def _card(found: Predictions, n: int, class_names: Sequence[str], changed: bool) -> str:
+    """A thumbnail with its class, how probable that is, and its name; of both models if changed."""
+    models = {"was ": found.before, "now ": found.after} if changed else {"": found.after}
+    texts = [
+        f"{model}<b>{escape(class_names[int(of[n].argmax())])}</b> {100 * of[n].max():.0f}&nbsp;%"
+        for model, of in models.items()
+    ]
+    picture = Image.fromarray(found.images[n])
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    file, kind = BytesIO(), "png" if picture.width <= 48 else "jpeg"
+    picture.save(file, kind, quality=85)
+    name = escape(found.names[n])
+    return (
+        f'<figure title="{name}">{image(file.getvalue(), kind, found.names[n])}<figcaption>'
+        f"{'<br>'.join(texts)}<small>{escape(Path(found.names[n]).name)}</small>"
+        "</figcaption></figure>"
+    )
+
+
+def _class_counts(found: Predictions, class_names: Sequence[str]) -> str:
+    """How often each class is predicted, before and after adaptation, as bars."""
+    counts = [
+        np.bincount(of.argmax(axis=1), minlength=len(class_names))
+        for of in (found.before, found.after)
+    ]
+    most = np.maximum(*counts)  # (N,)
+    rows = []
+    for n in np.sort(np.argsort(-most, kind="stable")[:LISTED_CLASSES]):
+        shares = (f"{100 * of[n] / most.max():.1f}%" for of in counts)
+        bars = [
+            f'<div class="bar {kind}" style="--share:{share}">{of[n]:,}</div>'
+            for kind, share, of in zip(("before", "after"), shares, counts, strict=True)
+        ]
+        rows.append((escape(class_names[int(n)]), *bars))
+    hidden = len(class_names) - len(rows)
+    more = f"; {hidden:,} rarer classes are not listed" if hidden else ""
+    shown = table(rows, ("Class", "Source only", "Adapted"), "bars")
+    return f"<p>Of {len(found.after):,} images{more}.</p>\n{shown}"
+
+
+def _left_out(pictures: Sequence[tuple[str | Path, str]]) -> str:
+    if not pictures:
+        return ""
+    said = f"<p>{len(pictures):,} could not be read, and had no part in the adaptation.</p>"
+    rows = ((escape(str(path)), escape(reason)) for path, reason in pictures)
+    return f'{said}\n<div class="long">{table(rows, ("Picture", "Reason"))}</div>'
+
+
+def _guard(verdict: Mapping[str, Any] | str | None) -> str:
+    if not verdict:
+        return ""
+    if isinstance(verdict, str):
+        return f"<p>{escape(verdict)}</p>"
+    rows = [
+        (escape(key.replace("_", " ")), escape(f"{v:.4g}" if isinstance(v, float) else str(v)))
+        for key, v in verdict.items()
+    ]
+    return table(rows)
+
+
+def _provenance(adaptation: Adaptation, command: str) -> str:
+    rows = {"Command": f"<code>{escape(command)}</code>"} if command else {}
+    rows |= {
+        "Versions": ", ".join(f"{name} {number}" for name, number in measure.versions().items()),
+        "Commit": f"<code>{measure.commit()}</code>",
+        "Device": escape(measure.device_name(adaptation.backbone.network.device)),
+    }
+    return table(rows.items())

@@ -1,0 +1,99 @@
+"""`da-compose bench speed`: all comparisons, to rows and a table."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.harness.plan import NETWORKS
+from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.speed.accuracy import compare_time_to_accuracy
+from benchmarks.speed.compare import SpeedRow
+from benchmarks.speed.gpu import compare_on_gpu
+from benchmarks.speed.prediction import compare_prediction
+from benchmarks.speed.scale import compare_scale
+from benchmarks.speed.setting import Setting
+from benchmarks.speed.step import compare_precisions, compare_steps
+from benchmarks.speed.training import compare_pretraining
+from da_compose.storage.files import replacing
+
+GPU = "gpu"
+SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
+    "step": compare_steps,
+    "precision": compare_precisions,
+    "time_to_accuracy": compare_time_to_accuracy,
+    "pretrain": compare_pretraining,
+    "predict": compare_prediction,
+    "scale": compare_scale,
+    GPU: compare_on_gpu,
+}
+HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")
+
+
+def bench_speed(
+    setting: Setting, suites: tuple[str, ...], folder: Path, say: Callable[[str], None]
+) -> None:
+    """Measure the suites with one thread, append their rows, and write the table.
+
+    The suite `gpu` is left out where there is none.
+    """
+    if GPU in suites and not torch.cuda.is_available():
+        say(f"note: the suite {GPU} is left out, there is no CUDA device")
+        suites = tuple(name for name in suites if name != GPU)
+        if not suites:
+            return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trains = replace(setting, device="cuda") if torch.cuda.is_available() else setting
+        for network in NETWORKS:
+            trains.backbone(network)  # pretrained now, where it is missing
+        for suite in suites:
+            for row in SUITES[suite](setting):
+                append_line(folder / "results.jsonl", asdict(row))
+                say(f"{row.name}: {shown(row.ours)} against {shown(row.other)} {row.unit}, "
+                    f"ratio {shown(row.ratio)} ({row.against})")  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+    write_table(folder)
+    say(f"table: {folder / 'table.md'}")
+
+
+def read_speed_rows(folder: Path) -> list[SpeedRow]:
+    """The latest row of every comparison, in the order in which they first appeared."""
+    rows = [SpeedRow(**line) for line in read_lines(folder / "results.jsonl")]
+    return list({row.name: row for row in rows}.values())
+
+
+def markdown(rows: list[SpeedRow]) -> str:
+    """A caption and a line a comparison; a ratio below its goal is in italics."""
+    if not rows:
+        raise ValueError("expected speed rows, got none; run `da-compose bench speed` first")
+    machines = sorted({f"{row.device}, {row.threads} thread(s)" for row in rows})
+    versions = json.dumps(rows[-1].versions)
+    lines = [HEADER, ("---", "---", "--:", "--:", "--:", "--:")]
+    for row in rows:
+        missed = row.target is not None and row.ratio < row.target
+        ratio = f"*{shown(row.ratio)}*" if missed else f"{shown(row.ratio)}"
+        goal = "-" if row.target is None else f"{row.target:g}"
+        values = (f"{shown(value)} {row.unit}" for value in (row.ours, row.other))
+        lines.append((row.name, row.against, *values, ratio, goal))
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return (
+        "Ratio above 1: ours is better. Medians of calls made in turn in one run; a ratio below "
+        f"its goal is in italics. Machine: {'; '.join(machines)}. Versions: {versions}.\n\n"
+        f"{table}\n"
+    )
+
+
+def shown(value: float) -> str:
+    """Three significant digits, with separators."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def write_table(folder: Path) -> None:
+    """`table.md` from all rows of the folder, replaced whole."""
+    with replacing(folder / "table.md") as temporary:
+        temporary.write_text(markdown(read_speed_rows(folder)), encoding="utf-8")

@@ -1,0 +1,69 @@
+"""Shape of a compositional network."""
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Shape of a network. Defaults are those of the digits' recipe `paper`: 16 x 4 = 64."""
+
+    num_layers: int = 16  # L
+    num_templates: int = 4  # K
+    channels: int = 24  # C
+    expansion: int = 4  # expanded width = expansion * C
+    squeeze: int = 4  # squeezed width of squeeze-excite = expanded width / squeeze
+    patch_size: int = 4  # pixels; kernel and stride of the input adapter
+    image_size: int = 32  # pixels; S = image_size / patch_size
+    image_channels: int = 3
+    hidden: int = 128  # channels of the output adapter before pooling
+    embedding: int = 256  # features after it
+    num_classes: int = 10  # N
+    mixed_batch_norm: bool = True  # gamma, beta belong to templates; else one set a layer
+    signature: tuple[int, ...] | None = None  # fixed template of each layer; None: xi is learned
+    # Frozen features in front (`Trunk`), such as "resnet18.layer3"; patches are then of its map.
+    # Not in the repr, which fingerprints of networks without a trunk have hashed always.
+    trunk: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "num_templates", "channels", "expansion", "squeeze",
+                     "patch_size", "image_size", "image_channels",
+                     "hidden", "embedding"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        if self.trunk is None and self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
+            )
+        if self.trunk is not None and self.image_channels != 3:
+            raise ValueError(f"a trunk takes images of 3 channels, got {self.image_channels}")
+        if self.signature is not None and len(self.signature) != self.num_layers:
+            raise ValueError(
+                f"signature has {len(self.signature)} entries for {self.num_layers} layers"
+            )
+
+    @property
+    def expanded(self) -> int:
+        return self.channels * self.expansion
+
+    @property
+    def block_statistics(self) -> int:
+        """Channels of the three batch norms of one block."""
+        return 2 * self.expanded + self.channels
+
+    @property
+    def num_statistics(self) -> int:
+        """Channels of all batch norms: the length of a domain's `mean` and `var`."""
+        blocks = self.num_layers * self.block_statistics
+        return self.channels + blocks + self.hidden + self.embedding
+
+    def unshared(self) -> "NetworkConfig":
+        """The ordinary isometric network of the same shape: a template of its own each layer."""
+        return replace(self, num_templates=self.num_layers, signature=tuple(range(self.num_layers)))
+
+
+PRESETS = {
+    "small": NetworkConfig(channels=24, hidden=128, embedding=256),
+    "large": NetworkConfig(channels=40, hidden=960, embedding=1280),
+}

@@ -1,0 +1,95 @@
+"""What is private to one domain: its mixture, its batch-norm statistics, and any replaced part."""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from da_compose.model.ends import InputAdapter
+from da_compose.model.mixture import FixedSignature, MixtureWeights
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+SHOWN_NAMES = 20  # at most, in an error
+
+
+class Domain(nn.Module):
+    """One domain of a compositional network.
+
+    In `train()` mode its batch norms use the batch's statistics and update the stored ones; in
+    `eval()` mode only stored statistics are used, so a prediction depends on one image alone.
+    `mean` and `var` (F,) concatenate the statistics of every batch norm, in network order.
+    `input_adapter`, `heads`, and `gamma` and `beta` (F,) of every batch norm, when set, take the
+    place of the network's own. `class_names` are those of its own heads.
+    `synchronized`: in `train()` mode, the batch is that of all processes together (`parallel`).
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(
+        self, name: str, mixture: MixtureWeights | FixedSignature, num_statistics: int
+    ) -> None:
+        super().__init__()
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"domain name {name!r}: use letters, digits, '_', '-' and '.', at most one word"
+            )
+        self.name = name
+        self.mixture = mixture
+        self.register_buffer("mean", torch.zeros(num_statistics))
+        self.register_buffer("var", torch.ones(num_statistics))
+        self.input_adapter: InputAdapter | None = None
+        self.heads: nn.ModuleList | None = None
+        self.class_names: tuple[str, ...] | None = None
+        self.gamma: nn.Parameter | None = None
+        self.beta: nn.Parameter | None = None
+        self.momentum = 0.1
+        self.synchronized = False
+
+    def set_statistics(self, mean: Tensor, var: Tensor) -> None:
+        """Overwrite the stored batch-norm statistics, both (F,)."""
+        if mean.shape != self.mean.shape or var.shape != self.var.shape:
+            raise ValueError(
+                f"statistics must have shape {tuple(self.mean.shape)}, "
+                f"got {tuple(mean.shape)} and {tuple(var.shape)}"
+            )
+        self.mean.copy_(mean)
+        self.var.copy_(var)
+
+
+class DomainTable(nn.Module):
+    """The domains a network knows, by name, in the order they were added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._domains = nn.ModuleList()
+        self._by_name: dict[str, Domain] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._by_name)
+
+    def __iter__(self) -> Iterator[Domain]:
+        return cast(Iterator[Domain], iter(self._domains))
+
+    def __len__(self) -> int:
+        return len(self._domains)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> Domain:
+        if name not in self._by_name:
+            known = ", ".join(islice(self._by_name, SHOWN_NAMES)) or "none"
+            more = f", and {len(self) - SHOWN_NAMES} more" if len(self) > SHOWN_NAMES else ""
+            raise ValueError(f"no domain {name!r}; there are: {known}{more}")
+        return self._by_name[name]
+
+    def add(self, domain: Domain) -> None:
+        if domain.name in self:
+            raise ValueError(f"a domain {domain.name!r} exists already; choose another name")
+        self._domains.append(domain)
+        self._by_name[domain.name] = domain

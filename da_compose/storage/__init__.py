@@ -1,0 +1,1 @@
+"""Files of this package: whole or absent, checked when read; what a backbone and an adapter are."""

@@ -1,0 +1,130 @@
+"""One domain as a file that runs without this package: pixels in, class probabilities out."""
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from io import BytesIO
+from math import inf
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from da_compose.images import normalize
+from da_compose.model.domain import Domain
+from da_compose.model.network import probabilities
+from da_compose.model.plain import PlainNetwork, materialize
+from da_compose.storage.backbone import Backbone, versions
+from da_compose.storage.files import replacing
+
+FORMATS = (".onnx", ".pt2")
+TRACED_BATCH = 2
+CHECKED_BATCHES = (1, 3)  # other sizes than the traced one: none must be built in
+TOLERANCE = 1e-4  # of a probability
+OPSET = 18  # the one torch's exporter is written in: nothing is converted, old runtimes read it
+Classifier = Callable[[Tensor], Tensor]
+
+
+class ExportedClassifier(nn.Module):
+    """Float pixels in [0, 1] (B, image channels, S, S) -> class probabilities (B, N)."""
+
+    def __init__(self, plain: PlainNetwork, image_channels: int) -> None:
+        super().__init__()
+        self.plain = plain
+        self.image_channels = image_channels
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return probabilities(self.plain(normalize(pixels, self.image_channels)))
+
+
+def export(backbone: Backbone, domain: Domain, path: str | Path) -> float:
+    """Write `domain` on `backbone` as ONNX (`.onnx`) or as a torch.export program (`.pt2`).
+
+    The file takes float32 pixels in [0, 1] (B, image channels, S, S), any B, and returns class
+    probabilities (B, N). Texts in it (ONNX metadata_props, torch.export extra_files): domain,
+    class_names (JSON), image_size, backbone (its fingerprint), versions (JSON).
+    Returns the largest difference of a probability from PyTorch's, on random pixels.
+    Raises ValueError, and writes nothing, for another ending, a missing package, and where the
+    file, read again, differs from PyTorch by more than `TOLERANCE`.
+    """
+    path = Path(path)
+    check_format(path)
+    config = backbone.network.config
+    plain = materialize(backbone.network, domain)
+    classifier = ExportedClassifier(plain, config.image_channels).eval().cpu().float()
+    classifier.to(memory_format=torch.contiguous_format)  # else torch.export.save warns
+    shape = (config.image_channels, config.image_size, config.image_size)
+    metadata = {
+        "domain": domain.name,
+        "class_names": json.dumps(backbone.class_names_of(domain)),
+        "image_size": str(config.image_size),
+        "backbone": backbone.fingerprint,
+        "versions": json.dumps(versions()),
+    }
+    example = (torch.zeros(TRACED_BATCH, *shape),)
+    program = torch.export.export(classifier, example, dynamic_shapes=({0: Dim("batch")},))
+    program.example_inputs = None  # torch.export.save would pickle them
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names folders of this machine
+    write_and_read = _as_onnx if path.suffix.lower() == ".onnx" else _as_pt2
+    with replacing(path) as temporary:
+        written = write_and_read(program, temporary, metadata)
+        return _largest_difference(classifier, written, shape, path)
+
+
+def check_format(path: Path) -> None:
+    """Raise ValueError where `path` ends in none of `FORMATS`, or a package it needs is missing."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path} must end in {' or '.join(FORMATS)}: the ending is the format")
+    needed = ("onnx", "onnxscript", "onnxruntime") if path.suffix.lower() == ".onnx" else ()
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise ValueError(
+            f"an .onnx file needs {', '.join(missing)}: pip install 'da-compose[export]', "
+            "or write a .pt2 file, which needs torch alone"
+        )
+
+
+def _largest_difference(
+    expected: Classifier, written: Classifier, shape: tuple[int, ...], path: Path
+) -> float:
+    """The largest difference of two classifiers on random pixels; ValueError above `TOLERANCE`."""
+    generator, largest = torch.Generator().manual_seed(0), 0.0
+    for size in CHECKED_BATCHES:
+        pixels = torch.rand(size, *shape, generator=generator)
+        wanted, found = expected(pixels), written(pixels)
+        alike = wanted.shape == found.shape
+        difference = (wanted - found).abs().max().item() if alike else inf
+        if not difference <= TOLERANCE:  # NaN is refused too
+            raise ValueError(
+                f"{path} is not written: on {size} random images its probabilities "
+                f"{tuple(found.shape)} differ from PyTorch's {tuple(wanted.shape)} "
+                f"by {difference:.1e}, expected at most {TOLERANCE:.0e}"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def _as_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Classifier:
+    import onnxruntime  # of the extra `export`: not everyone has it
+
+    translated = torch.onnx.export(
+        program, dynamo=True, verbose=False, opset_version=OPSET, dynamic_shapes=({0: "batch"},),
+        input_names=["pixels"], output_names=["probabilities"],
+    )  # fmt: skip
+    translated = cast(torch.onnx.ONNXProgram, translated)  # None is for dynamo=False
+    translated.model.metadata_props.update(metadata)
+    translated.save(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda pixels: torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
+
+
+def _as_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Classifier:
+    written = BytesIO()  # on a full disk torch's own writer aborts the process
+    torch.export.save(program, written, extra_files=dict[str, object](metadata))
+    path.write_bytes(written.getvalue())
+    with path.open("rb") as file:
+        return torch.export.load(file).module()

@@ -1,0 +1,1 @@
+"""Labelled sources or tasks become a trained network: steps, batches, augmentation, resuming."""

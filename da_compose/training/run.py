@@ -1,0 +1,145 @@
+"""A pretraining run in a folder: log, progress, and a state to go on from after an interruption."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import cast
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from da_compose.images import ImageSet
+from da_compose.model.network import CompositionalNetwork
+from da_compose.parallel import as_process_0_says, rank
+from da_compose.storage.files import load_tensors, replacing, save_tensors
+from da_compose.training.trainer import PretrainConfig, Pretrainer
+
+STATE = "training-state.safetensors"
+LOG = "pretrain.jsonl"
+
+
+def pretrain(
+    network: CompositionalNetwork,
+    sources: Mapping[str, ImageSet],
+    config: PretrainConfig,
+    folder: Path,
+    *,
+    save_every: int = 50,
+    show_progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> None:
+    """Pretrain `network` in place; an interrupted run in `folder` goes on bit for bit on CPU.
+
+    Writes one JSON line a step to `folder/pretrain.jsonl`. The state file stays until
+    `discard_state`: call it when the backbone is written. `say` gets a line at every save.
+
+    Several processes of one group call it together, in a folder that all of them see: process 0
+    alone writes and shows. A run may go on with another number of processes, up to rounding.
+    """
+    trainer = Pretrainer(network, sources, config)
+    state, log = folder / STATE, folder / LOG
+    resumed, writes = as_process_0_says(state.exists(), network.device), rank() == 0
+    if resumed:
+        load_state(trainer, state)
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        _cut_log(log, trainer.step_number)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    started, images = time.perf_counter(), 0
+    with (
+        Progress(*columns, disable=not (show_progress and writes)) as progress,
+        (log if writes else Path(os.devnull)).open("a") as lines,
+    ):
+        bar = progress.add_task("pretraining", total=config.steps, completed=trainer.step_number)
+        while trainer.step_number < config.steps:
+            figures = trainer.step()
+            images += int(figures["images"])
+            rate = images / (time.perf_counter() - started)
+            line = {"step": trainer.step_number, **figures, "images_per_second": round(rate, 1)}
+            lines.write(json.dumps(line) + "\n")
+            description = (
+                f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:5.1f} %  "
+                f"{rate:.0f} images/s"
+            )
+            progress.update(bar, completed=trainer.step_number, description=description)
+            save = trainer.step_number % save_every == 0 or trainer.step_number == config.steps
+            if save and writes:
+                lines.flush()
+                save_state(trainer, state)
+                if say is not None:
+                    say(f"step {trainer.step_number} of {config.steps}: {description}")
+    trainer.finish()
+
+
+def discard_state(folder: Path) -> None:
+    """Remove the state of a run whose backbone is written."""
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def save_state(trainer: Pretrainer, path: Path) -> None:
+    """Network, optimizer and step number; samplers and generators are functions of the step."""
+    tensors = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
+    for number, state in trainer.optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value)
+    metadata = {"kind": "training state", "step": trainer.step_number, **_identity(trainer)}
+    save_tensors(path, tensors, metadata)
+
+
+def load_state(trainer: Pretrainer, path: Path) -> None:
+    """Continue from a saved state; refused when configuration or data are not the same."""
+    tensors, metadata = load_tensors(path, "training state")
+    for key, value in json.loads(json.dumps(_identity(trainer))).items():
+        saved = metadata.get(key, value)
+        if saved != value:
+            raise ValueError(
+                f"{path} was saved with another {key} ({_difference(saved, value)}); "
+                "delete it to start anew, or use another folder"
+            )
+    prefix = "network."
+    trainer.network.load_state_dict(
+        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    )
+    optimizer = trainer.optimizer.state_dict()
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            optimizer["state"].setdefault(int(number), {})[key] = value
+    trainer.optimizer.load_state_dict(optimizer)
+    trainer.step_number = metadata["step"]
+
+
+def _identity(trainer: Pretrainer) -> dict[str, object]:
+    first_xi = sha256(trainer.network.get_buffer("first_xi").cpu().numpy().tobytes())
+    return {
+        "pretraining": asdict(trainer.config),
+        "network": asdict(trainer.network.config),
+        "sources": {name: len(data) for name, data in trainer.sources.items()},
+        "order of sources": list(trainer.sources),
+        "set of own parts": {
+            domain.name: [domain.class_names, domain.gamma is not None]
+            for domain in trainer.domains.values()
+        },
+        "first_xi": first_xi.hexdigest()[:16],
+    }
+
+
+def _difference(saved: object, now: object) -> str:
+    """What is not the same, in words: of mappings only the entries that differ."""
+    if not (isinstance(saved, dict) and isinstance(now, dict)):
+        return f"{saved}, now {now}"
+    old, new = cast(dict[str, object], saved), cast(dict[str, object], now)
+    absent = object()
+    differ = [key for key in {**old, **new} if old.get(key, absent) != new.get(key, absent)]
+    return ", ".join(f"{key} {old.get(key, 'none')}, now {new.get(key, 'none')}" for key in differ)
+
+
+def _cut_log(log: Path, step: int) -> None:
+    """Drop lines of steps that will be taken again."""
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    with replacing(log) as temporary:
+        temporary.write_text("".join(lines[:step]))

@@ -1,0 +1,289 @@
+"""The contract of strategies, kept by every one of the table that learns."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from adapters.config import STRATEGIES, TRAINS
+from adapters.loop import trainable_parameters
+from adapters.start import MEAN, make_start
+from adapters.strategies.contract import AdaptationTask
+from adapters.strategies.losses import discrepancy, information, moment_distance, moments
+from da_compose import PRESETS, Backbone, Domain, NetworkConfig, probabilities
+from da_compose.images import to_input
+
+LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
+NETWORKS = [
+    ("compositional", "mixture_weights"),
+    ("compositional", "input_adapter"),
+    ("unshared", "input_adapter"),
+]
+MOST_STEPS = 200  # a strategy may warm up before it moves the target
+
+every_strategy = pytest.mark.parametrize("strategy", LEARNED)
+every_network = pytest.mark.parametrize(("kind", "trains"), NETWORKS)
+
+
+@pytest.fixture
+def of_kind(backbone: Backbone, unshared: Backbone) -> dict[str, Backbone]:
+    return {"compositional": backbone, "unshared": unshared}
+
+
+def snapshot(backbone: Backbone) -> dict[str, Tensor]:
+    """Every tensor of a backbone: weights, its domains' xi and statistics, knowledge."""
+    tensors = {f"network.{k}": v.clone() for k, v in backbone.network.state_dict().items()}
+    tensors["first_xi"] = backbone.network.get_buffer("first_xi").clone()
+    for name, known in backbone.knowledge.items():
+        for part in ("first", "second", "block_features", "embeddings", "labels"):
+            tensors[f"{name}.{part}"] = getattr(known, part).clone()
+    return tensors
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def private(target: Domain) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in target.state_dict().items()}
+
+
+def test_the_cases_cover_everything_that_may_be_trained():
+    assert {trains for _, trains in NETWORKS} == set(TRAINS)
+
+
+@every_strategy
+@every_network
+def test_a_step_returns_finite_figures(of_kind, take_steps, strategy: str, kind: str, trains: str):
+    _, history = take_steps(of_kind[kind], strategy, trains, steps=3)
+    assert len(history) == 3
+    for figures in history:
+        assert figures
+        assert all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
+
+
+@every_strategy
+@every_network
+def test_only_the_trained_parameters_of_the_target_move(
+    of_kind, make_pixels, take_steps, strategy: str, kind: str, trains: str
+):
+    backbone = of_kind[kind]
+    images = make_pixels(20, seed=9)
+    start = make_start(backbone, MEAN, "target", images).target
+    trained = {id(parameter) for parameter in trainable_parameters(backbone, start, trains)}
+    moving = {name for name, value in start.named_parameters() if id(value) in trained}
+    before, kept = snapshot(backbone), private(start)
+
+    def all_moved(target: Domain) -> bool:
+        state = target.state_dict()
+        return all(not torch.equal(state[name], kept[name]) for name in moving)
+
+    target, _ = take_steps(
+        backbone, strategy, trains, images=images, steps=MOST_STEPS, until=all_moved
+    )
+    assert all_moved(target)
+    fixed = kept.keys() - moving
+    assert {"mean", "var"} <= fixed
+    after = target.state_dict()
+    assert all(torch.equal(after[name], kept[name]) for name in fixed)
+    assert same(snapshot(backbone), before)
+
+
+@every_strategy
+@every_network
+def test_no_gradient_is_left_on_the_backbone(
+    of_kind, take_steps, strategy: str, kind: str, trains: str
+):
+    backbone = of_kind[kind]
+    take_steps(backbone, strategy, trains)
+    assert all(p.grad is None and not p.requires_grad for p in backbone.network.parameters())
+    assert not any(module.training for module in backbone.network.modules())
+
+
+@every_strategy
+@pytest.mark.parametrize("trains", TRAINS)
+def test_the_same_seed_gives_the_same_result_bit_for_bit(
+    backbone: Backbone, take_steps, strategy: str, trains: str
+):
+    one, first = take_steps(backbone, strategy, trains, steps=22, seed=5)
+    torch.rand(3)  # the global generator plays no part
+    two, second = take_steps(backbone, strategy, trains, steps=22, seed=5)
+    assert first == second
+    assert same(private(one), private(two))
+
+
+@every_strategy
+@pytest.mark.parametrize("trains", TRAINS)
+def test_another_seed_gives_another_result(
+    backbone: Backbone, take_steps, strategy: str, trains: str
+):
+    _, first = take_steps(backbone, strategy, trains, seed=5)
+    _, second = take_steps(backbone, strategy, trains, seed=6)
+    assert first != second
+
+
+@every_strategy
+def test_a_step_draws_nothing_from_the_global_generator(backbone, take_steps, strategy: str):
+    before = torch.get_rng_state()
+    take_steps(backbone, strategy)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_strategy
+@every_network
+@pytest.mark.parametrize(
+    ("count", "batch_size", "colour"), [(1, 1, True), (1, 30, False), (5, 2, False), (5, 30, True)]
+)
+def test_any_size_and_colour_of_target_and_batch_works(
+    of_kind, make_pixels, take_steps, strategy, kind, trains, count, batch_size, colour
+):
+    images = make_pixels(count, colour=colour)
+    target, history = take_steps(
+        of_kind[kind], strategy, trains, images=images, steps=2, batch_size=batch_size
+    )
+    assert all(math.isfinite(value) for figures in history for value in figures.values())
+    assert all(value.isfinite().all() for value in target.state_dict().values())
+
+
+@every_strategy
+def test_one_source_is_enough(make_backbone, take_steps, strategy: str):
+    _, history = take_steps(make_backbone(sources=["only"]), strategy)
+    assert all(math.isfinite(value) for figures in history for value in figures.values())
+
+
+@every_strategy
+def test_a_source_without_some_class_works(make_backbone, take_steps, strategy: str):
+    backbone = make_backbone()
+    known = backbone.knowledge["left"]
+    kept = known.labels != 1
+    backbone.knowledge["left"] = type(known)(
+        known.first, known.second, known.block_features[kept], known.embeddings[kept],
+        known.labels[kept], known.num_images,
+    )  # fmt: skip
+    _, history = take_steps(backbone, strategy)
+    assert all(math.isfinite(value) for figures in history for value in figures.values())
+
+
+@every_strategy
+def test_a_strategy_states_its_learning_rate(strategy: str):
+    method = STRATEGIES[strategy]
+    assert method is not None and method.RATE > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "trains", "count"),
+    [("compositional", "mixture_weights", 64), ("unshared", "input_adapter", 1224)],
+)
+def test_the_digits_network_learns_as_many_numbers_as_the_paper(
+    make_backbone, make_pixels, kind: str, trains: str, count: int
+):
+    config = NetworkConfig(image_size=8)  # the number of weights does not depend on it
+    config = config if kind == "compositional" else config.unshared()
+    backbone = make_backbone(config, sources=["only"])
+    target = make_start(backbone, MEAN, "target", make_pixels(2)).target
+    trained = trainable_parameters(backbone, target, trains)
+    assert sum(parameter.numel() for parameter in trained) == count
+    assert PRESETS["small"].channels == config.channels
+
+
+def test_the_input_adapter_that_is_trained_is_a_copy(backbone: Backbone, make_pixels):
+    target = make_start(backbone, MEAN, "target", make_pixels(2)).target
+    trained = trainable_parameters(backbone, target, "input_adapter")
+    shared = {parameter.data_ptr() for parameter in backbone.network.parameters()}
+    assert trained and not any(parameter.data_ptr() in shared for parameter in trained)
+    own = [parameter.shape for parameter in backbone.network.input_adapter.parameters()]
+    assert [parameter.shape for parameter in trained] == own
+
+
+def test_mixture_weights_of_an_unshared_network_are_refused(unshared: Backbone, make_pixels):
+    target = make_start(unshared, MEAN, "target", make_pixels(2)).target
+    with pytest.raises(ValueError, match=r'unshared.*use trains="input_adapter"'):
+        trainable_parameters(unshared, target, "mixture_weights")
+
+
+def make_task(backbone: Backbone, images, batch_size: int = 9) -> AdaptationTask:
+    target = make_start(backbone, MEAN, "target", images).target.eval()
+    trained = trainable_parameters(backbone, target, "mixture_weights")
+    optimizer = torch.optim.SGD(trained, lr=0.5)
+    generator = torch.Generator().manual_seed(0)
+    return AdaptationTask(backbone, target, trained, optimizer, batch_size, generator)
+
+
+def test_descend_takes_one_step_along_the_gradient(backbone: Backbone, make_pixels):
+    task = make_task(backbone, make_pixels(9))
+    (xi,) = task.trained
+    before = xi.detach().clone()
+    for _ in range(2):  # gradients of the first step must not add to those of the second
+        task.descend((xi * 3).sum())
+    torch.testing.assert_close(xi.detach(), before - 2 * 0.5 * 3)
+
+
+def test_source_moments_are_the_stored_ones(backbone: Backbone, make_pixels):
+    found = make_task(backbone, make_pixels(9)).source_moments()
+    for (first, second), known in zip(found, backbone.knowledge.values(), strict=True):
+        assert torch.equal(first, known.first) and torch.equal(second, known.second)
+
+
+@pytest.mark.parametrize("features", ["block_features", "embeddings"])
+def test_a_source_sample_is_an_equal_share_of_every_source_with_its_labels(
+    backbone: Backbone, make_pixels, features: str
+):
+    sample, labels = make_task(backbone, make_pixels(9)).source_sample(features)
+    assert len(sample) == len(labels) == 9
+    assert sample.dtype == torch.float32
+    parts = zip(sample.split(3), labels.split(3), backbone.knowledge.values(), strict=True)
+    for rows, classes, known in parts:
+        stored = getattr(known, features).float()
+        for row, label in zip(rows, classes, strict=True):
+            matches = (stored == row).flatten(1).all(dim=1)
+            assert label in known.labels[matches]
+
+
+def test_a_batch_smaller_than_the_sources_still_samples_each(backbone: Backbone, make_pixels):
+    sample, _ = make_task(backbone, make_pixels(9), batch_size=1).source_sample("embeddings")
+    assert len(sample) == len(backbone.knowledge)
+
+
+def test_moment_matching_reports_eq_1_and_lowers_it(backbone, make_pixels, take_steps):
+    images = make_pixels(30)
+    task = make_task(backbone, images)
+    _, embedding = backbone.network.features(to_input(images), task.target)
+    start = moment_distance(moments(embedding), task.source_moments())
+    target, _ = take_steps(backbone, "moment_matching", images=images, steps=60, batch_size=30)
+    _, embedding = backbone.network.features(to_input(images), target)
+    assert moment_distance(moments(embedding), task.source_moments()) < start
+
+
+def test_information_maximization_raises_the_information(backbone, make_pixels, take_steps):
+    images = make_pixels(30)
+
+    def told(target: Domain) -> float:
+        logits = backbone.network(to_input(images), target)
+        return float(information(probabilities(logits)).detach())
+
+    start = told(make_task(backbone, images).target)
+    target, _ = take_steps(backbone, "information_maximization", images=images, steps=40)
+    assert told(target) > start
+
+
+def test_classifier_discrepancy_leaves_the_heads_to_the_backbone(backbone, make_pixels, take_steps):
+    heads = [value.clone() for value in backbone.network.heads.parameters()]
+    target, history = take_steps(backbone, "classifier_discrepancy", images=make_pixels(30))
+    assert target.heads is None
+    found = backbone.network.heads.parameters()
+    assert all(torch.equal(one, two) for one, two in zip(heads, found, strict=True))
+    assert {"moment_distance", "discrepancy"} <= history[-1].keys()
+
+
+def test_step_c_lowers_the_disagreement_of_fixed_heads(backbone: Backbone, make_pixels):
+    """What step C does on its own: the target's xi moves, the heads do not."""
+    images = make_pixels(30)
+    task = make_task(backbone, images)
+    inputs = to_input(images)
+    found = []
+    for _ in range(20):
+        disagreement = discrepancy(backbone.network(inputs, task.target))
+        found.append(disagreement.item())
+        task.descend(disagreement)
+    assert found[-1] < found[0]

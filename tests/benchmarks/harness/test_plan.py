@@ -1,0 +1,66 @@
+from dataclasses import replace
+
+from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.plan import BackboneJob, plan, usual_recipes, without_what_is_off
+from benchmarks.harness.rows import read_rows
+from benchmarks.reports.report import RESULTS
+
+# before a fixture makes recipes tiny
+REAL = replace(DIGITS, recipes=dict(DIGITS.recipes))
+
+
+def job(**changes: object) -> BackboneJob:
+    (made,) = plan(
+        DIGITS,
+        replace(PROFILES["full"], seeds=(0,)),
+        recipes=("strong",),
+        networks=("compositional",),
+        sources=("mnist",),
+        target="usps",
+        class_names=("a", "b", "c"),
+        data="files",
+        data_fingerprint="f00d",
+    )
+    return replace(made, **changes)
+
+
+def test_a_network_has_the_classes_of_the_data():
+    assert job().network_config.num_classes == 3
+
+
+def test_strong_long_is_strong_for_twice_as_many_steps_where_it_is_asked_for():
+    assert usual_recipes(REAL.recipes) == ("paper", "strong")
+    short, long = (job(benchmark=REAL, recipe=name) for name in ("strong", "strong-long"))
+    assert short.pretrain_config.steps == PROFILES["full"].pretrain_steps
+    assert long.pretrain_config == replace(
+        short.pretrain_config, steps=2 * short.pretrain_config.steps
+    )
+    assert long.network_config == short.network_config
+
+
+def test_what_is_off_may_be_missing():
+    off = {"a": 0, "b": None, "c": False, "d": {"e": None, "f": [None]}, "g": ""}
+    assert without_what_is_off(off) == {"a": 0, "d": {"f": [None]}, "g": ""}
+    assert without_what_is_off(None) is None
+
+
+def test_identity_tells_apart_what_makes_another_backbone(tmp_path):
+    others = [job(seed=1), job(data_fingerprint="beef"), job(class_names=("a", "b"))]
+    assert len({made.folder(tmp_path) for made in (job(), *others)}) == 4
+
+
+def test_committed_digits_rows_are_of_the_configuration_as_it_is():
+    """So that a run after a clone finds its cells finished."""
+    for row in read_rows(RESULTS / "digits" / "results.jsonl"):
+        (made,) = plan(
+            REAL,
+            replace(REAL.profiles[row.profile], seeds=(row.seed,)),
+            recipes=(row.recipe,),
+            networks=(row.network,),
+            sources=tuple(row.sources),
+            target=row.target,
+            class_names=tuple("0123456789"),
+            data=row.data,
+            data_fingerprint=row.data_fingerprint,
+        )
+        assert without_what_is_off(row.config["job"]) == made.cell_config(row.trains)

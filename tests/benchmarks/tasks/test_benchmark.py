@@ -1,0 +1,236 @@
+"""The tasks benchmark on tiny networks and synthetic tasks: rows, resumption, tables, claims."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from benchmarks.cli.main import main
+from benchmarks.harness.rows import append_line
+from benchmarks.tasks import plan, train
+from benchmarks.tasks.benchmark import texts, write_task_report
+from benchmarks.tasks.claims import Claim, fewer_runs_than_chance, filter_of, set_of
+from benchmarks.tasks.plan import JOBS, PROFILES, TaskData, TaskProfile, load_task_data, plan_tasks
+from benchmarks.tasks.tables import spread
+from benchmarks.tasks.train import TaskRow, read_task_rows, run_job
+from da_compose.model.signature import signature_xi
+from tests.benchmarks.conftest import TINY, write_npz
+
+PARTS = tuple(JOBS)
+SHORT = replace(
+    PROFILES["quick"],
+    alone_steps=2,
+    joint_steps=2,
+    bank_steps=2,
+    transfer_steps=1,
+    labels=(2, None),
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "NETWORK", TINY)
+    monkeypatch.setattr(plan, "SIGNATURE_LAYERS", 5)
+    monkeypatch.setattr(plan, "STATISTICS_BATCHES", 2)
+    for name in ("quick", "full"):
+        monkeypatch.setitem(PROFILES, name, replace(SHORT, name=name, seeds=PROFILES[name].seeds))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """mnist, kmnist and usps, few and random."""
+    for number, name in enumerate(("digits/mnist", "tasks/kmnist", "digits/usps")):
+        write_npz(tmp_path / "root" / f"{name}.npz", (28, 28), seed=number)
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def data(root: Path) -> TaskData:
+    return load_task_data(root)
+
+
+@pytest.fixture
+def measured(data: TaskData, tmp_path: Path) -> Callable[..., list[TaskRow]]:
+    """Rows of the parts, measured in this process."""
+
+    def measure(*parts: str, profile: TaskProfile = SHORT) -> list[TaskRow]:
+        for job in plan_tasks(profile, data, parts):
+            run_job(job, data, tmp_path / "runs", tmp_path / "results")
+        return read_task_rows(tmp_path / "results")
+
+    return measure
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_plans_cells_of_tasks_at_hand(data: TaskData, part: str) -> None:
+    jobs = [*plan_tasks(SHORT, data, (part,))]
+    assert {job.part for job in jobs} == {part}
+    known = {*data.chosen.tasks} if part != "transfer" else {*data.chosen.transfer}
+    assert {cell.task for job in jobs for cell in job.cells} <= known
+    assert len({job.folder(Path()) for job in jobs}) == len(jobs)
+
+
+def test_a_task_gets_as_many_images_together_as_alone(data: TaskData) -> None:
+    steps = replace(SHORT, joint_steps=60)
+    jobs = [*plan_tasks(steps, data, ("tasks",))]
+    tasks = len(data.chosen.tasks)
+    for job in jobs:
+        own = job.pretraining
+        images = own.steps * own.batch_size * (own.domains_a_step or 1) / len(job.tasks)
+        assert images == 60 * 32 * plan.TASKS_A_STEP / tasks
+
+
+def test_rows_say_what_was_measured(measured: Callable[..., list[TaskRow]]) -> None:
+    rows = measured("signatures", "depth")
+    assert [row.setting for row in rows if row.part == "signatures"][:3] == [
+        "learned",
+        "learned, min-entropy",
+        "learned, attraction",
+    ]
+    for row in rows:
+        assert 0 <= row.accuracy <= 100
+        learned = row.setting.startswith("learned")
+        assert ("hardened_accuracy" in row.found) == learned
+        assert all(abs(sum(layer) - 1) < 1e-3 for layer in row.found["mixture"])
+    depth = [row for row in rows if row.part == "depth"]
+    assert len({(row.task, row.total_parameters) for row in depth}) == len(
+        {row.task for row in depth}
+    )  # equal parameters at every depth
+
+
+def test_finished_cells_are_not_run_again(
+    measured: Callable[..., list[TaskRow]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = measured("transfer")
+    monkeypatch.setattr(train, "trained", None)  # whoever calls it fails
+    assert measured("transfer") == before
+    with pytest.raises(TypeError):
+        measured("transfer", profile=replace(SHORT, transfer_steps=2))
+
+
+def test_rows_of_a_network_that_is_not_here_do_not_count(
+    measured: Callable[..., list[TaskRow]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A clone comes with rows: of another machine, whose network is not the one trained here."""
+    measured("transfer")
+    shutil.rmtree(tmp_path / "runs")
+    monkeypatch.setattr(train, "train_tasks", None)  # whoever calls it fails
+    with pytest.raises(TypeError):
+        measured("transfer")
+
+
+def test_a_killed_run_goes_on_with_the_network_it_has(
+    measured: Callable[..., list[TaskRow]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = measured("transfer")
+    file = tmp_path / "results" / "results.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:3]))
+    monkeypatch.setattr(train, "train_tasks", None)
+    again = measured("transfer")
+    assert [(row.cell, row.accuracy) for row in again] == [(row.cell, row.accuracy) for row in rows]
+
+
+def test_learned_numbers_of_a_new_task_are_counted_by_part(
+    measured: Callable[..., list[TaskRow]],
+) -> None:
+    counts = {tuple(row.trains): row.found["learned_parameters"] for row in measured("transfer")}
+    logits, xi = 2 * 10 * (TINY.embedding + 1), TINY.num_layers * TINY.num_templates
+    assert counts[("logits",)] == {"logits": logits}
+    assert counts[("logits", "mixture_weights")] == {"logits": logits, "mixture_weights": xi}
+    assert counts[("logits", "batch_norm")]["batch_norm"] == 2 * TINY.num_statistics
+
+
+def test_tables_and_figures_are_made_of_rows_alone(
+    measured: Callable[..., list[TaskRow]], tmp_path: Path
+) -> None:
+    rows = measured(*PARTS)
+    rows += [replace(row, seed=1, accuracy=100 - row.accuracy) for row in rows]
+    for row in rows:
+        append_line(tmp_path / "results" / "results.jsonl", asdict(row))
+    results = tmp_path / "results"
+    write_task_report(results)
+    name = f"quick-{rows[0].data_fingerprint[:6]}"
+    for part, text in texts(rows).items():
+        assert (results / f"{name}-{part}.md").read_text() == text
+    for figure in ("organization", "few-shots"):
+        assert (results / f"{name}-{figure}.png").read_bytes()[:4] == b"\x89PNG"
+    transfer = (results / f"{name}-transfer.md").read_text()
+    for words in (
+        "| mean | random | chosen |",
+        "| usps | logits + γ, β + ξ | 2 |",
+        "| usps | logits | all |",
+        "seeds: 0, 1.",
+    ):
+        assert words in transfer
+    tasks = (results / f"{name}-tasks.md").read_text()
+    single = [row for row in rows if row.setting == "single" and row.seed == 0]
+    assert f"{sum(row.total_parameters for row in single):,}" in tasks
+    claims = (results / f"{name}-claims.md").read_text()
+    assert "tasks of one image transform share early layers" in claims
+
+
+@pytest.mark.parametrize(
+    ("margins", "verdict"),
+    [
+        ([1.0], "open (one seed)"),
+        ([1.0, 1.1, 0.9], "reproduced"),
+        ([-1.0, -1.1, -0.9], "not reproduced"),
+        ([1.0, -1.1, 0.5], "open"),
+        ([0.0, 0.0], "open"),
+    ],
+)
+def test_a_claim_is_decided_by_its_spread_over_seeds(margins: list[float], verdict: str) -> None:
+    assert Claim(part="depth", text="", margins=margins).verdict == verdict
+
+
+def test_runs_are_compared_with_shuffled_layers() -> None:
+    alternating = signature_xi((0, 1, 0, 1), 2).softmax(dim=-1)
+    sequential = signature_xi((0, 0, 1, 1), 2).softmax(dim=-1)
+    # the six orders of two and two have 2, 3, 4, 4, 3 and 2 runs
+    assert fewer_runs_than_chance(alternating) == pytest.approx(3 - 4)
+    assert fewer_runs_than_chance(sequential) == pytest.approx(3 - 2)
+
+
+def test_tasks_belong_to_a_set_and_a_filter() -> None:
+    assert [filter_of(name) for name in ("kmnist", "kmnist_edges", "mnist_blur")] == [
+        "",
+        "edges",
+        "blur",
+    ]
+    assert [set_of(name) for name in ("kmnist", "kmnist_edges", "emnist_letters_blur")] == [
+        "kmnist",
+        "kmnist",
+        "emnist_letters",
+    ]
+
+
+def test_a_spread_needs_two_numbers() -> None:
+    assert spread([]) == "-"
+    assert spread([1.25], 2) == "1.25 ± -"
+    assert spread([1.0, 3.0]) == "2.0 ± 1.4"
+
+
+def bench(root: Path, tmp_path: Path, *options: str) -> Result:
+    command = ["bench", "tasks", "--data", str(root), "--processes", "1"]
+    folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    return CliRunner().invoke(main, [*command, *folders, *options])
+
+
+def test_the_command_writes_tables_and_says_what_is_missing(root: Path, tmp_path: Path) -> None:
+    result = bench(root, tmp_path, "--part", "depth", "--seed", "3")
+    assert result.exit_code == 0, result.output
+    assert "note: emnist_letters is missing" in result.output
+    assert "depth, 16 layers, seed 3: kmnist:" in result.output
+    assert {row.seed for row in read_task_rows(tmp_path / "results")} == {3}
+    assert [*(tmp_path / "results").glob("quick-*-depth.md")]
+
+
+def test_a_results_folder_that_is_a_file_is_refused_before_work(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    result = bench(root, tmp_path)
+    assert result.exit_code == 1
+    assert "expected a folder" in result.output

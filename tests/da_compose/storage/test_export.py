@@ -1,0 +1,154 @@
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import da_compose
+from da_compose import Backbone, CompositionalNetwork, NetworkConfig, probabilities
+from da_compose.images import to_input, to_pixels
+from da_compose.storage.export import FORMATS, _largest_difference, check_format, export
+
+METADATA: tuple[str, ...] = ("domain", "class_names", "image_size", "backbone", "versions")
+VARIANTS = {
+    "shared": {"num_layers": 2},
+    "own parts": {"num_layers": 1},
+    "unshared": {"num_layers": 2, "num_templates": 2, "signature": (1, 0)},
+    "one image channel": {"num_layers": 1, "image_channels": 1},
+}
+formats = pytest.mark.parametrize("ending", FORMATS)
+
+
+def backbone_of(network: CompositionalNetwork) -> Backbone:
+    return Backbone(network, ("cat", "dog", "café"), {})
+
+
+def read(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, str]]:
+    """An exported file as its users read it: from pixels to probabilities, and its metadata."""
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (pixels,), (output,) = session.get_inputs(), session.get_outputs()
+        assert (pixels.name, output.name) == ("pixels", "probabilities")
+        assert (pixels.shape[0], output.shape[0]) == ("batch", "batch")
+        metadata = session.get_modelmeta().custom_metadata_map
+        return lambda x: torch.from_numpy(session.run(None, {"pixels": x.numpy()})[0]), metadata
+    metadata = dict.fromkeys(METADATA, "")
+    return torch.export.load(path, extra_files=metadata).module(), metadata
+
+
+def uint8_images(config: NetworkConfig, count: int) -> NDArray[np.uint8]:
+    colours = () if config.image_channels == 1 else (config.image_channels,)
+    shape = (count, config.image_size, config.image_size, *colours)
+    return np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8)
+
+
+@formats
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_file_turns_pixels_into_the_mixed_network_s_probabilities(
+    make_network, tmp_path: Path, variant: str, ending: str
+) -> None:
+    network, other = (make_network(seed=seed, **VARIANTS[variant]) for seed in (0, 1))
+    domain, path = network.domains["b"], tmp_path / f"b{ending}"
+    if variant == "own parts":
+        domain.input_adapter, domain.heads = other.input_adapter, other.heads
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert 0 <= export(backbone_of(network), domain, path) <= 1e-4
+    assert all(value.equal(before[name]) for name, value in network.state_dict().items())
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    run, _ = read(path)
+    for count in (1, 2, 7):
+        images = uint8_images(network.config, count)
+        batch = to_input(images, network.config.image_channels)
+        expected = probabilities(network(batch, domain))
+        torch.testing.assert_close(run(to_pixels(images)), expected, rtol=0, atol=1e-4)
+
+
+@formats
+def test_a_file_says_what_it_is_and_nothing_of_this_machine(
+    make_network, tmp_path: Path, ending: str
+) -> None:
+    backbone = backbone_of(make_network(num_layers=1))
+    path = tmp_path / "new" / f"b{ending}"
+    export(backbone, backbone.network.domains["b"], path)
+    _, metadata = read(path)
+    assert set(metadata) == set(METADATA)
+    assert metadata["domain"] == "b" and metadata["image_size"] == "8"
+    assert metadata["backbone"] == backbone.fingerprint
+    assert tuple(json.loads(metadata["class_names"])) == backbone.class_names
+    assert json.loads(metadata["versions"])["torch"] == torch.__version__
+    assert str(Path(da_compose.__file__).parents[1]).encode() not in path.read_bytes()
+
+
+def test_a_program_holds_no_pickle(make_network, tmp_path: Path) -> None:
+    path, network = tmp_path / "a.PT2", make_network(num_layers=1)
+    export(backbone_of(network), network.domains["a"], path)
+    with zipfile.ZipFile(path) as archive:
+        held = [archive.read(name) for name in archive.namelist()]
+    assert not [data for data in held if data.startswith((b"\x80\x02", b"PK\x03\x04"))]
+
+
+@formats
+def test_a_file_that_differs_from_pytorch_is_not_kept(
+    make_network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    network, path = make_network(num_layers=1), tmp_path / f"a{ending}"
+    path.write_text("kept")
+    monkeypatch.setattr("da_compose.storage.export.TOLERANCE", -1.0)
+    with pytest.raises(ValueError, match=r"a\.\w+ is not written: on 1 random images.*\(1, 3\)"):
+        export(backbone_of(network), network.domains["a"], path)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (lambda x: torch.full((len(x), 3), float("nan")), "by nan"),
+        (lambda x: torch.full((1, 3), 1 / 3), "by inf"),
+        (lambda x: torch.full((len(x), 3), 1 / 3 + 1e-3), "by 1.0e-03"),
+    ],
+    ids=["NaN", "batch built in", "other numbers"],
+)
+def test_the_check_says_what_differs(wrong: Callable[[Tensor], Tensor], expected: str) -> None:
+    def right(pixels: Tensor) -> Tensor:
+        return torch.full((len(pixels), 3), 1 / 3)
+
+    with pytest.raises(ValueError, match=expected):
+        _largest_difference(right, wrong, (3, 8, 8), Path("a.pt2"))
+
+
+def test_a_full_disk_leaves_nothing(
+    make_network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:9])
+        raise OSError("No space left on device")
+
+    network = make_network(num_layers=1)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        export(backbone_of(network), network.domains["a"], tmp_path / "a.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_ending_is_refused(make_network, tmp_path: Path) -> None:
+    network = make_network(num_layers=1)
+    with pytest.raises(ValueError, match=r"a\.pth must end in \.onnx or \.pt2"):
+        export(backbone_of(network), network.domains["a"], tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_missing_package_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"needs {package}: pip install 'da-compose\[export\]'"):
+        check_format(Path("a.onnx"))
+    check_format(Path("a.pt2"))

@@ -1,0 +1,258 @@
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from da_compose.reading import as_uint8, read_images
+
+SIZE = 8
+COLOUR = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+GREY = COLOUR[..., 0]
+FLOAT = (COLOUR / 255).astype(np.float32)
+
+
+class Untouchable:
+    """A label that may be passed over but not used."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError("a label was looked at")
+
+
+class Items(Dataset):
+    """A map-style data set of given items."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.items[position]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(torch.from_numpy(COLOUR))
+
+
+def first(images: NDArray[Any]) -> NDArray[Any]:
+    return np.moveaxis(images, -1, 1)
+
+
+COLOUR_SOURCES: dict[str, Any] = {
+    "uint8 array": COLOUR,
+    "float array": FLOAT,
+    "float64 array": COLOUR / 255,
+    "channels-first array": first(COLOUR),
+    "uint8 tensor": torch.from_numpy(COLOUR),
+    "channels-first float tensor": torch.from_numpy(first(FLOAT)),
+    "tensor with a gradient": torch.from_numpy(FLOAT).requires_grad_(),
+    "dataset of arrays": Items(COLOUR),
+    "dataset of channels-first tensors": Items(torch.from_numpy(first(COLOUR))),
+    "dataset of pictures": Items([Image.fromarray(image) for image in COLOUR]),
+    "dataset of pairs": Items([(image, Untouchable()) for image in FLOAT]),
+    "list of pairs": [[image, 3] for image in first(COLOUR)],
+    "tensor dataset": TensorDataset(torch.from_numpy(COLOUR), torch.arange(5)),
+    "loader of images": DataLoader(Items(torch.from_numpy(COLOUR)), batch_size=2),
+    "loader of pairs": DataLoader(TensorDataset(torch.from_numpy(FLOAT), torch.arange(5)), 2),
+    "loader of channels-first": DataLoader(Items(torch.from_numpy(first(FLOAT))), batch_size=3),
+    "loader without batches": DataLoader(Items(torch.from_numpy(first(COLOUR))), batch_size=None),
+    "loader of a stream": DataLoader(Stream(), batch_size=2),
+}
+GREY_SOURCES: dict[str, Any] = {
+    "array": GREY,
+    "channels-last array": GREY[..., None],
+    "channels-first tensor": torch.from_numpy(GREY[:, None]),
+    "float tensor": torch.from_numpy(GREY / 255),
+    "dataset of (H, W)": Items(GREY),
+    "dataset of (1, H, W)": Items(GREY[:, None]),
+    "dataset of (H, W, 1)": Items(GREY[..., None]),
+    "loader": DataLoader(Items(torch.from_numpy(GREY[:, None])), batch_size=4),
+    "read-only memory": np.frombuffer(GREY.tobytes(), np.uint8).reshape(GREY.shape),
+}
+
+
+@pytest.mark.parametrize("kind", COLOUR_SOURCES)
+def test_every_kind_and_layout_gives_the_same_colour_images(kind: str):
+    np.testing.assert_array_equal(read_images(COLOUR_SOURCES[kind], SIZE), COLOUR)
+
+
+@pytest.mark.parametrize("kind", GREY_SOURCES)
+def test_every_kind_and_layout_gives_the_same_grey_images(kind: str):
+    np.testing.assert_array_equal(read_images(GREY_SOURCES[kind], SIZE), GREY)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_to_its_own_accuracy(dtype: torch.dtype):
+    found = read_images(torch.from_numpy(FLOAT).to(dtype), SIZE)
+    assert np.abs(found.astype(int) - COLOUR).max() <= 1
+
+
+def test_grey_and_colour_items_may_be_mixed():
+    found = read_images(Items([COLOUR[0], GREY[1]]), SIZE)
+    np.testing.assert_array_equal(found[0], COLOUR[0])
+    np.testing.assert_array_equal(found[1], np.repeat(GREY[1][..., None], 3, axis=-1))
+
+
+def test_items_of_unequal_sizes_are_resized():
+    assert read_images(Items([COLOUR[0], np.zeros((20, 9, 3), np.uint8)]), 6).shape == (2, 6, 6, 3)
+
+
+def test_a_last_axis_of_three_is_the_channels_even_of_images_three_rows_high():
+    images = COLOUR[:2, :3, :3]
+    np.testing.assert_array_equal(read_images(images, 3), images)
+
+
+@pytest.mark.parametrize("key", ["images", "train_images"])
+@pytest.mark.parametrize("suffix", [".npz", ".NPZ"])
+def test_npz_is_read_by_key(tmp_path: Path, key: str, suffix: str):
+    path = tmp_path / f"target{suffix}"
+    with path.open("wb") as file:
+        np.savez(file, **{key: COLOUR, "train_labels": np.arange(5)})
+    np.testing.assert_array_equal(read_images(path, SIZE), COLOUR)
+    np.testing.assert_array_equal(read_images(str(path), SIZE), COLOUR)
+
+
+def whole_npz(folder: Path, **arrays: Any) -> Path:
+    path = folder / "target.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def corrupt(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[400] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def as_npy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, COLOUR)
+
+
+def rewritten(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Harms the header of the array in an archive whose checksums are right."""
+
+    def harm(path: Path) -> None:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read("images.npy")
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", change(content))
+
+    return harm
+
+
+def locked(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for place in (content.index(b"PK\3\4") + 6, content.index(b"PK\1\2") + 8):
+        content[place] |= 1  # the flag of encryption
+    path.write_bytes(bytes(content))
+
+
+unclosed = rewritten(lambda content: content.replace(b"}", b" ", 1))
+vast = rewritten(lambda content: content.replace(b"(5, ", b"(99999999999, ", 1))
+beyond = rewritten(lambda content: content.replace(b"(5, ", b"(" + b"9" * 20 + b", ", 1))
+
+
+@pytest.mark.parametrize("harm", [cut, corrupt, empty, as_npy, unclosed, vast, beyond, locked])
+def test_a_broken_npz_is_refused(tmp_path: Path, harm: Callable[[Path], None]):
+    path = whole_npz(tmp_path, images=COLOUR)
+    harm(path)
+    with pytest.raises(ValueError, match=r"target\.npz is not a whole \.npz file.*write it again"):
+        read_images(path, SIZE)
+
+
+def test_a_broken_compressed_npz_is_refused(tmp_path: Path):
+    path = tmp_path / "target.npz"
+    np.savez_compressed(path, images=COLOUR)
+    corrupt(path)
+    with pytest.raises(ValueError, match="not a whole"):
+        read_images(path, SIZE)
+
+
+def test_an_npz_of_objects_is_refused(tmp_path: Path):
+    path = whole_npz(tmp_path, images=np.array([None, GREY[0]], dtype=object))
+    with pytest.raises(ValueError, match=r"plain arrays .*write it again"):
+        read_images(path, SIZE)
+
+
+def test_an_npz_without_images_is_refused_by_its_keys(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"holds \['x', 'y'\], expected `images`"):
+        read_images(whole_npz(tmp_path, x=COLOUR, y=GREY), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [
+        (COLOUR[0], "leading axis"),
+        (COLOUR[0, 0], "must have shape"),
+        (COLOUR[None], "must have shape"),
+        (np.zeros((5, 8, 8, 4), np.uint8), r"got \(5, 8, 8, 4\)"),
+        (COLOUR[:0], "no images"),
+        (np.zeros((5, 0, 8), np.uint8), "no images"),
+        (GREY.astype(np.int64), "got int64"),
+        (GREY.astype(np.uint16), "got uint16"),
+        (GREY > 100, "got bool"),
+        (GREY.astype(object), "got object"),
+        (GREY.astype(np.float32), "divide by 255"),
+        (GREY / 127.5 - 1, "undo the normalization"),
+        (np.full((2, 8, 8), np.nan), "finite"),
+        (np.full((2, 8, 8), np.inf), "finite"),
+    ],
+)
+def test_wrong_arrays_are_refused_with_what_was_expected(images: NDArray[Any], complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        as_uint8(images)
+    if images.dtype not in (np.dtype(object), np.dtype(np.uint16)):
+        with pytest.raises(ValueError, match=complaint):
+            read_images(torch.from_numpy(images), SIZE)
+
+
+@pytest.mark.parametrize("source", [None, 5, {"images": COLOUR}, (image for image in COLOUR)])
+def test_what_holds_no_images_is_refused_with_what_is_accepted(source: Any):
+    with pytest.raises(ValueError, match="give an array, a tensor, a Dataset"):
+        read_images(source, SIZE)
+
+
+@pytest.mark.parametrize("item", [{"image": COLOUR[0]}, "scan.png", 3, (), None])
+def test_items_that_are_no_images_are_refused(item: Any):
+    with pytest.raises(ValueError, match="an item must be an image"):
+        read_images(Items([item]), SIZE)
+
+
+@pytest.mark.parametrize("source", [[], DataLoader(Items(COLOUR[:0]), batch_size=2)])
+def test_an_empty_data_set_is_refused(source: Any):
+    with pytest.raises(ValueError, match="no images"):
+        read_images(source, SIZE)
+
+
+def test_a_shuffling_loader_has_one_order_and_leaves_the_global_generator_alone():
+    loader = DataLoader(Items(torch.from_numpy(COLOUR)), batch_size=2, shuffle=True)
+    before = torch.get_rng_state()
+    once = read_images(loader, SIZE)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    np.testing.assert_array_equal(read_images(loader, SIZE), once)
+    assert sorted(map(bytes, once)) == sorted(map(bytes, COLOUR))
+
+
+def test_reading_does_not_change_the_source():
+    images = COLOUR.copy()
+    read_images(images, 4)
+    np.testing.assert_array_equal(images, COLOUR)

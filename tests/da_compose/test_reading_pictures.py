@@ -1,0 +1,215 @@
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from da_compose import reading as targets
+from da_compose.pictures import list_pictures
+from da_compose.reading import picture_batches, read_images, read_pictures
+from tests.pictures import make_pictures
+
+SIZE = 8
+COLOUR = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+GREY = COLOUR[..., 0]
+
+
+def test_a_folder_is_read_recursively_in_the_order_of_its_paths(tmp_path: Path):
+    (tmp_path / "b" / "deep").mkdir(parents=True)
+    for name, image in zip(("a.png", "b/deep/0.PNG", "b/x.bmp"), COLOUR, strict=False):
+        Image.fromarray(image).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    np.testing.assert_array_equal(read_images(tmp_path, SIZE), COLOUR[:3])
+
+
+def test_one_picture_is_one_image(tmp_path: Path):
+    Image.fromarray(COLOUR[0]).save(tmp_path / "one.png")
+    np.testing.assert_array_equal(read_images(tmp_path / "one.png", SIZE), COLOUR[:1])
+
+
+def saved(picture: Image.Image, path: Path, **options: Any) -> NDArray[np.uint8]:
+    picture.save(path, **options)
+    return read_images(path, SIZE)[0]
+
+
+def test_jpeg_and_cmyk_are_read_near_their_colours(tmp_path: Path):
+    plain = Image.new("RGB", (SIZE, SIZE), (200, 40, 90))
+    for picture in (plain, plain.convert("CMYK")):
+        found = saved(picture, tmp_path / f"{picture.mode}.jpg", quality=100)
+        assert np.abs(found.astype(int) - (200, 40, 90)).max() <= 4
+
+
+def test_palette_pictures_are_read_as_their_colours(tmp_path: Path):
+    picture = Image.fromarray(COLOUR[0] // 64 * 64).quantize(64)
+    expected = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(saved(picture, tmp_path / "palette.png"), expected)
+
+
+def test_deep_grey_is_scaled_not_clipped(tmp_path: Path):
+    deep = GREY[0].astype(np.uint16) * 257
+    for suffix in (".png", ".tif", ".pgm"):
+        found = saved(Image.fromarray(deep), tmp_path / f"deep{suffix}")
+        np.testing.assert_array_equal(found, np.repeat(GREY[0][..., None], 3, axis=-1))
+
+
+def test_float_pictures_in_zero_to_one_are_read(tmp_path: Path):
+    picture = Image.fromarray((GREY[0] / 255).astype(np.float32))
+    assert picture.mode == "F"
+    np.testing.assert_array_equal(saved(picture, tmp_path / "float.tif")[..., 0], GREY[0])
+
+
+def test_grey_values_beyond_sixteen_bits_are_refused(tmp_path: Path):
+    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match="exceed 16 bits"):
+        read_images(tmp_path, SIZE)
+
+
+def with_alpha(mode: str) -> Image.Image:
+    """Black where transparent, red (or grey) where opaque."""
+    pixels = np.zeros((SIZE, SIZE, 4), np.uint8)
+    pixels[:4] = (255, 0, 0, 255)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_are_laid_on_white(tmp_path: Path, mode: str):
+    found = saved(with_alpha(mode), tmp_path / "alpha.png")
+    assert (found[4:] == 255).all()
+    np.testing.assert_array_equal(found[0, 0], np.asarray(with_alpha(mode).convert("RGB"))[0, 0])
+
+
+def test_a_transparent_palette_colour_is_laid_on_white(tmp_path: Path):
+    picture = Image.fromarray(np.repeat([[0], [1]], 4, axis=0).repeat(SIZE, 1).astype(np.uint8))
+    picture.putpalette([10, 20, 30, 0, 0, 0])
+    found = saved(picture, tmp_path / "palette.png", transparency=1)
+    assert (found[:4] == (10, 20, 30)).all() and (found[4:] == 255).all()
+
+
+def test_half_transparency_is_half_way_to_white():
+    picture = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 128))
+    assert np.abs(read_images([picture], SIZE).astype(int) - 127).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_exif_says(tmp_path: Path, orientation: int):
+    upright = Image.fromarray(COLOUR[0])
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = saved(stored, tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(found, COLOUR[0])
+
+
+def break_pictures(folder: Path) -> list[str]:
+    """A cut, an empty, a foreign and a corrupt file with picture names."""
+    Image.fromarray(COLOUR[0]).resize((64, 64)).save(folder / "whole.png")
+    content = (folder / "whole.png").read_bytes()
+    (folder / "whole.png").unlink()
+    middle = len(content) // 2
+    broken = {
+        "cut.png": content[:middle],
+        "empty.jpg": b"",
+        "foreign.gif": b"this is text",
+        "corrupt.png": content[:middle] + bytes(40) + content[middle + 40 :],
+        "header.png": content[:8] + b"\0\0\0\5" + content[12:],
+    }
+    for name, part in broken.items():
+        (folder / name).write_bytes(part)
+    return list(broken)
+
+
+def test_broken_pictures_are_left_out_and_named_in_one_warning(tmp_path: Path):
+    broken = break_pictures(tmp_path)
+    good = tmp_path / "good.png"
+    Image.fromarray(COLOUR[0]).save(good)
+    paths = [good, *(tmp_path / name for name in broken)]
+    with pytest.warns(UserWarning) as caught:
+        images, kept = read_pictures(paths, SIZE)
+    assert len(caught) == 1
+    assert all(name in str(caught[0].message) for name in broken)
+    np.testing.assert_array_equal(images, COLOUR[:1])
+    assert kept == [good]
+
+
+@pytest.fixture
+def pictures_and_broken(tmp_path: Path) -> tuple[list[Path], list[Path]]:
+    broken = make_pictures(tmp_path / "pictures", good=40, broken_of_each_kind=3)
+    return list_pictures(tmp_path / "pictures"), broken
+
+
+@pytest.mark.parametrize("at_once", [70, 16, 1])
+def test_every_broken_picture_is_named_with_its_reason_a_line_each(pictures_and_broken, at_once):
+    paths, broken = pictures_and_broken
+    with pytest.warns(UserWarning) as caught:
+        batches = list(picture_batches(paths, SIZE, at_once))
+    assert len(caught) == 1
+    header, *lines = str(caught[0].message).split("\n")
+    assert header == "30 unreadable pictures left out:"
+    assert [line.split(": ")[0] for line in lines] == list(map(str, broken))
+    assert all(len(line.split(": ", 1)[1]) > 5 for line in lines)
+    assert [path for _, kept in batches for path in kept] == [p for p in paths if p not in broken]
+    assert all(len(images) == len(kept) <= at_once for images, kept in batches)
+
+
+@pytest.mark.filterwarnings("ignore:30 unreadable")
+def test_many_pictures_lie_in_a_file_that_is_gone_and_are_the_same(
+    pictures_and_broken, tmp_path: Path, monkeypatch
+):
+    folder = tmp_path / "pictures"
+    plain = read_images(folder, SIZE)
+    monkeypatch.setattr(targets, "IN_MEMORY", plain.nbytes - 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    mapped = read_images(folder, SIZE)
+    assert isinstance(mapped, np.memmap) and not isinstance(plain, np.memmap)
+    assert not list((tmp_path / "temporary").iterdir())
+    np.testing.assert_array_equal(mapped, plain)
+    assert (mapped.shape, mapped.dtype) == ((40, SIZE, SIZE, 3), np.uint8)
+    for images in (plain, mapped):
+        images[0] += 1  # theirs who asked for them
+
+
+def test_a_full_disk_is_named_with_what_helps(tmp_path: Path, monkeypatch):
+    make_pictures(tmp_path, good=4, broken_of_each_kind=0)
+    monkeypatch.setattr(targets, "IN_MEMORY", 1)
+    with Path("/dev/full").open("w+b", buffering=0) as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+        with pytest.raises(OSError, match=r"No space left on device.*set TMPDIR"):
+            read_images(tmp_path, SIZE)
+
+
+def test_a_folder_of_broken_pictures_is_refused(tmp_path: Path):
+    break_pictures(tmp_path)
+    with pytest.raises(ValueError, match="none of 5 pictures could be read"):
+        read_images(tmp_path, SIZE)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no pictures below .*looked for \.bmp"):
+        read_images(tmp_path, SIZE)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.npz", "nowhere.png"])
+def test_a_missing_path_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        read_images(tmp_path / name, SIZE)
+
+
+def test_a_broken_picture_is_no_warning_where_none_is_left(tmp_path: Path):
+    break_pictures(tmp_path)
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(ValueError, match="none of"):
+        read_images(tmp_path, SIZE)
+    assert not caught

@@ -1,0 +1,243 @@
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from da_compose import CompositionalNetwork
+from da_compose.images import ImageSet
+from da_compose.training.augmentation import AugmentationConfig
+from da_compose.training.run import LOG, STATE, discard_state, pretrain
+from da_compose.training.trainer import PretrainConfig, Pretrainer
+
+AUGMENTATION = AugmentationConfig(noise=0.1, blur=0.5, thickness=0.5, contrast=0.2)
+CONFIG = PretrainConfig(
+    steps=8,
+    batch_size=4,
+    statistics_batches=2,
+    pooled=True,
+    augmentation=AUGMENTATION,
+)
+SAVE_EVERY = 3
+
+
+@dataclass
+class Bench:
+    """Runs of one and the same training, and the trainers that made them."""
+
+    make_network: Callable[..., CompositionalNetwork]
+    sources: dict[str, ImageSet]
+    trainers: list[Pretrainer]
+    interrupt_at: list[int]
+
+    def run(self, folder: Path, config: PretrainConfig = CONFIG) -> Pretrainer:
+        network = self.make_network(domains=())
+        pretrain(network, self.sources, config, folder, save_every=SAVE_EVERY, show_progress=False)
+        return self.trainers[-1]
+
+    def interrupted(self, folder: Path, step: int) -> None:
+        self.interrupt_at.append(step)
+        with pytest.raises(KeyboardInterrupt):
+            self.run(folder)
+        self.interrupt_at.clear()
+
+
+@pytest.fixture
+def bench(make_network, make_images, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    sources = {"a": make_images(10), "b": make_images(3, seed=1)}
+    bench = Bench(make_network, sources, [], [])
+    step, finish = Pretrainer.step, Pretrainer.finish
+
+    def interruptible_step(trainer: Pretrainer) -> dict[str, float]:
+        if trainer.step_number in bench.interrupt_at:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    def recorded_finish(trainer: Pretrainer) -> None:
+        bench.trainers.append(trainer)
+        finish(trainer)
+
+    monkeypatch.setattr(Pretrainer, "step", interruptible_step)
+    monkeypatch.setattr(Pretrainer, "finish", recorded_finish)
+    return bench
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def assert_same_training(first: Pretrainer, second: Pretrainer) -> None:
+    expected = first.network.state_dict()
+    found = second.network.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(value.equal(found[name]) for name, value in expected.items())
+    states = [trainer.optimizer.state_dict()["state"] for trainer in (first, second)]
+    assert states[0].keys() == states[1].keys()
+    for number, state in states[0].items():
+        assert state.keys() == states[1][number].keys()
+        assert all(torch.equal(value, states[1][number][key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize("steps", [[2], [3], [5], [6], [7], [5, 7], [4, 4]], ids=str)
+def test_killed_and_resumed_equals_uninterrupted(
+    bench: Bench, tmp_path: Path, steps: list[int]
+) -> None:
+    """Before the first save, at save points and between them, and more than once."""
+    whole = bench.run(tmp_path / "whole")
+    for step in steps:
+        bench.interrupted(tmp_path / "parts", step)
+        assert (tmp_path / "parts" / STATE).exists() == (step >= SAVE_EVERY)
+    resumed = bench.run(tmp_path / "parts")
+    assert_same_training(whole, resumed)
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "parts")
+
+
+def test_killed_without_warning_and_resumed_equals_uninterrupted(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies on disk in the middle of a step is all that a power failure leaves."""
+    step = Pretrainer.step
+
+    def copied_step(trainer: Pretrainer) -> dict[str, float]:
+        if trainer.step_number == 5:
+            shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+        return step(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "step", copied_step)
+        whole = bench.run(tmp_path / "whole")
+    resumed = bench.run(tmp_path / "parts")
+    assert_same_training(whole, resumed)
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "parts")
+
+
+def test_resuming_does_not_depend_on_the_network_that_it_starts_from(
+    bench: Bench, tmp_path: Path, make_network
+) -> None:
+    whole = bench.run(tmp_path / "whole")
+    bench.interrupted(tmp_path / "parts", 5)
+
+    def other_weights(domains: tuple[str, ...]) -> CompositionalNetwork:
+        network, same = make_network(domains, seed=7), make_network(domains)
+        network.first_xi.copy_(same.first_xi)
+        return network
+
+    bench.make_network = other_weights
+    assert_same_training(whole, bench.run(tmp_path / "parts"))
+
+
+def test_log_has_one_json_line_a_step(bench: Bench, tmp_path: Path) -> None:
+    bench.run(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    for line in lines:
+        assert line.keys() == {"step", "loss", "accuracy", "images", "images_per_second"}
+        assert line["loss"] > 0
+        assert 0 <= line["accuracy"] <= 100
+        assert line["images"] == 12
+
+
+def test_finished_run_keeps_its_state_until_it_is_discarded(bench: Bench, tmp_path: Path) -> None:
+    first = bench.run(tmp_path)
+    assert_same_training(first, bench.run(tmp_path))  # killed before its backbone was written
+    assert len(log_of(tmp_path)) == 8
+    discard_state(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [LOG]
+
+
+def test_run_after_a_discarded_state_starts_anew(bench: Bench, tmp_path: Path) -> None:
+    first = bench.run(tmp_path)
+    discard_state(tmp_path)
+    assert_same_training(first, bench.run(tmp_path))
+    assert len(log_of(tmp_path)) == 8
+
+
+def test_half_a_log_line_of_a_killed_run_is_dropped(bench: Bench, tmp_path: Path) -> None:
+    bench.run(tmp_path / "whole")
+    bench.interrupted(tmp_path / "parts", 4)
+    with (tmp_path / "parts" / LOG).open("a") as log:
+        log.write('{"step": 5, "lo')
+    bench.run(tmp_path / "parts")
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"learning_rate": 0.1},
+        {"seed": 1},
+        {"augmentation": None},
+        {"augmentation": replace(AUGMENTATION, noise=0.2)},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_resume_with_another_configuration_is_refused(
+    bench: Bench, tmp_path: Path, changed: dict
+) -> None:
+    bench.interrupted(tmp_path, 5)
+    with pytest.raises(ValueError, match=r"saved with another pretraining .* delete it"):
+        bench.run(tmp_path, replace(CONFIG, **changed))
+
+
+def test_resume_with_another_network_is_refused(bench: Bench, tmp_path: Path, make_network) -> None:
+    bench.interrupted(tmp_path, 5)
+    bench.make_network = lambda domains: make_network(domains, hidden=7)
+    with pytest.raises(ValueError, match=r"saved with another network \(hidden \d+, now 7\);"):
+        bench.run(tmp_path)
+
+
+def test_resume_from_another_first_xi_is_refused(
+    bench: Bench, tmp_path: Path, make_network
+) -> None:
+    bench.interrupted(tmp_path, 5)
+    bench.make_network = lambda domains: make_network(domains, seed=7)
+    with pytest.raises(ValueError, match="saved with another first_xi"):
+        bench.run(tmp_path)
+
+
+def test_resume_with_other_parts_of_a_source_is_refused(
+    bench: Bench, tmp_path: Path, make_network
+) -> None:
+    bench.interrupted(tmp_path, 5)
+
+    def with_own_heads(domains: tuple[str, ...]) -> CompositionalNetwork:
+        network = make_network(("a", "b"))
+        network.own_heads(network.domains["a"], ("one", "two", "three", "four"))
+        return network
+
+    bench.make_network = with_own_heads
+    with pytest.raises(ValueError, match="saved with another set of own parts"):
+        bench.run(tmp_path)
+
+
+def test_resume_with_other_sources_is_refused(bench: Bench, tmp_path: Path, make_images) -> None:
+    bench.interrupted(tmp_path, 5)
+    bench.sources = bench.sources | {"a": make_images(11)}
+    with pytest.raises(ValueError, match="saved with another sources"):
+        bench.run(tmp_path)
+
+
+def test_resume_with_sources_in_another_order_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """Domains and samplers go by position: one would go on with another's xi."""
+    bench.interrupted(tmp_path, 5)
+    bench.sources = dict(reversed(bench.sources.items()))
+    with pytest.raises(ValueError, match="saved with another order of sources"):
+        bench.run(tmp_path)
+
+
+def test_damaged_state_is_refused(bench: Bench, tmp_path: Path) -> None:
+    bench.interrupted(tmp_path, 5)
+    state = tmp_path / STATE
+    state.write_bytes(state.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        bench.run(tmp_path)
+
+
+def test_progress_is_shown(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = replace(CONFIG, steps=2)
+    pretrain(bench.make_network(domains=()), bench.sources, config, tmp_path)
+    assert "images/s" in capsys.readouterr().out

@@ -14,14 +14,14 @@ import click
 import numpy as np
 from torch import Tensor
 
-from adapters import Adaptation, load_adaptation
-from adapters.selection import predict_logits
+from adapters import load_adaptation
 from adapters.start import make_start, plain_start_name
 from benchmarks.cli.pretraining import choose_pictures, domain_notes
 from benchmarks.cli.task_actions import task_name
 from benchmarks.harness.benchmark import load_digits
 from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.images import ImageSet
+from da_compose.inference import DomainModel, predict_logits
 from da_compose.model.signature import format_signature, num_runs, sharpness, signature_of
 from da_compose.pictures import PICTURES, list_pictures
 from da_compose.reading import picture_batches, read_images, read_pictures
@@ -117,14 +117,14 @@ def _left_out(domain: PreparedDomain) -> Iterator[str]:
 def predictions(backbone: Backbone, domain: Domain, images: Path) -> Iterator[tuple[str, str, str]]:
     """(path, class, confidence) of every readable picture, a few hundred at a time."""
     names, size = backbone.class_names_of(domain), backbone.network.config.image_size
-    adaptation = Adaptation(backbone, domain, 0, {})
+    model = DomainModel(backbone, domain)
     if images.suffix.lower() == ".npz":
         pixels = read_images(images, size)
         batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
     else:
         batches = picture_batches(list_pictures(images), size, PICTURES_AT_ONCE)
     for pixels, paths in batches:
-        labels, confidences = adaptation.predict(pixels)
+        confidences, labels = model.predict_proba(pixels).max(dim=1)
         for path, label, confidence in zip(paths, labels, confidences, strict=True):
             yield str(path), names[int(label)], f"{float(confidence):.4f}"
 

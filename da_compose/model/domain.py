@@ -18,12 +18,13 @@ SHOWN_NAMES = 20  # at most, in an error
 class Domain(nn.Module):
     """One domain of a compositional network.
 
-    In `train()` mode its batch norms use the batch's statistics and update the stored ones; in
-    `eval()` mode only stored statistics are used, so a prediction depends on one image alone.
+    Its batch norms use stored statistics, so a prediction depends on one image alone. Only where
+    `use_batch_statistics` was called do they use the batch's, and move the stored ones by
+    `momentum`; `train()` and `eval()`, of the domain or of a network, change nothing.
     `mean` and `var` (F,) concatenate the statistics of every batch norm, in network order.
     `input_adapter`, `heads`, and `gamma` and `beta` (F,) of every batch norm, when set, take the
     place of the network's own. `class_names` are those of its own heads.
-    `synchronized`: in `train()` mode, the batch is that of all processes together (`parallel`).
+    `synchronized`: the batch is then that of all processes together (`parallel`).
     """
 
     mean: Tensor
@@ -47,7 +48,13 @@ class Domain(nn.Module):
         self.gamma: nn.Parameter | None = None
         self.beta: nn.Parameter | None = None
         self.momentum = 0.1
+        self.batch_statistics = False
         self.synchronized = False
+
+    def use_batch_statistics(self, use: bool = True) -> "Domain":
+        """Normalize by each batch, which moves the stored statistics; False: by those alone."""
+        self.batch_statistics = use
+        return self
 
     def set_statistics(self, mean: Tensor, var: Tensor) -> None:
         """Overwrite the stored batch-norm statistics, both (F,)."""

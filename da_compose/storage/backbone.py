@@ -157,7 +157,7 @@ def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str
         domain = _blank_domain(backbone.network, metadata["domain"], metadata)
         domain.load_state_dict(tensors)
         notes = metadata["notes"]
-    return domain.requires_grad_(False).eval(), notes
+    return domain.requires_grad_(False), notes
 
 
 def _own_parts(domain: Domain) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_norm_equals_its_formula_and_walks_through_the_statistics() -> None:
 def test_training_updates_the_statistics_of_that_domain_alone(make_network) -> None:
     network = make_network(domains=("a", "b", "c"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network(torch.randn(4, 3, 8, 8), network.domains["b"].train())
+    network(torch.randn(4, 3, 8, 8), network.domains["b"].use_batch_statistics())
     changed = {
         name for name, value in network.state_dict().items() if not value.equal(before[name])
     }

@@ -104,7 +104,7 @@ def test_trunk_has_no_parameters_to_train_or_count(make_trunked: MakeTrunked) ->
     assert not list(network.trunk.parameters())
     assert not any(name.startswith("trunk") for name, _ in network.named_parameters())
     network.requires_grad_(True)
-    network(images(), network.domains["a"].train()).sum().backward()
+    network(images(), network.domains["a"].use_batch_statistics()).sum().backward()
     assert not any(value.requires_grad for value in network.trunk.state_dict().values())
     assert all(parameter.grad is not None for parameter in network.input_adapter.parameters())
 
@@ -115,7 +115,7 @@ def test_trunk_uses_and_keeps_its_own_statistics_in_training(make_trunked: MakeT
     for copy in (network, deepcopy(network)):
         copy.train()
         statistics = copy.domains["a"].mean.clone()
-        copy(images(), copy.domains["a"])
+        copy(images(), copy.domains["a"].use_batch_statistics())
         assert not copy.domains["a"].mean.equal(statistics)
         assert same(before, state(copy.trunk))
         assert copy.trunk(images()).equal(expected)

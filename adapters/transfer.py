@@ -13,7 +13,8 @@ from da_compose.model.domain import Domain
 from da_compose.model.mixture import initial_xi
 from da_compose.model.network import CompositionalNetwork
 from da_compose.statistics import average_statistics, estimate_statistics
-from da_compose.storage.backbone import Backbone, save_adapter
+from da_compose.storage.adapter import save_adapter
+from da_compose.storage.backbone import Backbone
 from da_compose.training.tasks import Task
 from da_compose.training.trainer import PretrainConfig, Pretrainer
 

@@ -15,7 +15,8 @@ from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork, probabilities
 from da_compose.model.plain import Classifier, materialize
 from da_compose.reading import read_images
-from da_compose.storage.backbone import Backbone, save_adapter
+from da_compose.storage.adapter import save_adapter
+from da_compose.storage.backbone import Backbone
 from da_compose.storage.export import export
 
 BATCH = 256  # images in a forward pass

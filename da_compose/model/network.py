@@ -1,7 +1,9 @@
 """The compositional isometric network (paper, sections 3.1 and 3.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +54,7 @@ class CompositionalNetwork(nn.Module):
             config.mixed_batch_norm,
             generator,
         )
-        self.domains = DomainTable()
+        self.domains = DomainTable(self.blank_domain)
         if first_xi is None:
             first_xi = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
         self.register_buffer("first_xi", first_xi, persistent=False)
@@ -82,6 +84,19 @@ class CompositionalNetwork(nn.Module):
                 )
             mixture = MixtureWeights(start)
         domain = Domain(name, mixture, config.num_statistics)
+        return domain.to(self.device)
+
+    def blank_domain(self, name: str, parts: Mapping[str, Any]) -> Domain:
+        """A domain with `Domain.own_parts` of its own, for a saved state to be loaded into."""
+        domain = self.new_domain(name)
+        if parts.get("input_adapter"):
+            domain.input_adapter = deepcopy(self.input_adapter)
+        if parts.get("own_classes"):
+            self.own_heads(domain, tuple(parts["own_classes"]))
+        elif parts.get("heads"):
+            domain.heads = deepcopy(self.heads)
+        if parts.get("batch_norm"):
+            self.own_batch_norm(domain)
         return domain.to(self.device)
 
     @torch.no_grad()

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from da_compose import Domain
-from da_compose.model.domain import DomainTable
 from da_compose.model.mixture import MixtureWeights
 from da_compose.model.norms import NormCursor
 
@@ -37,11 +36,11 @@ def test_unknown_domain_is_refused_with_the_names_there_are(make_network) -> Non
     with pytest.raises(ValueError, match="no domain 'c'; there are: a, b"):
         make_network().domains["c"]
     with pytest.raises(ValueError, match="no domain 'c'; there are: none"):
-        DomainTable()["c"]
+        make_network(()).domains["c"]
 
 
-def test_names_in_an_error_are_few_where_the_domains_are_many() -> None:
-    table = DomainTable()
+def test_names_in_an_error_are_few_where_the_domains_are_many(make_network) -> None:
+    table = make_network(()).domains
     for number in range(25):
         table.add(make_domain(f"site-{number}"))
     with pytest.raises(ValueError, match=r"there are: site-0, .*, site-19, and 5 more$"):

@@ -19,7 +19,7 @@ from data_prep.locations import DATA_VARIABLE, DomainUnavailable, data_folders, 
 from data_prep.pictures import prepare_pictures
 from data_prep.prepare import Origin, PreparedDomain, prepare
 from data_prep.readers import RawDomain, RawSplit
-from data_prep.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
+from da_compose.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
 
 SPLITS = ("train", "test")
 KNOWN = ("domainnet", "pacs", "emoji")

@@ -33,6 +33,7 @@ from da_compose.storage.files import (
     load_tensors,
     understood,
 )
+from da_compose.trees import read_tree
 from data_prep import (
     PreparedDomain,
     load_digit_domain,
@@ -40,7 +41,6 @@ from data_prep import (
     load_task,
     task_classes,
 )
-from data_prep.trees import read_tree
 
 PICTURES_AT_ONCE = 512
 SHADES = " ░▒▓█"  # of mixture weights from 0 to 1

@@ -11,9 +11,10 @@ from typing import Any
 import click
 from safetensors import SafetensorError
 
-from adapters import AUTO, STRATEGIES, adapt
-from adapters.config import STEPS as USUAL_STEPS
-from adapters.config import TRAINS
+from adapters import adapt
+from adapters.config import CHOICES
+from adapters.parts import ADAPTED
+from adapters.parts import STEPS as USUAL_STEPS
 from benchmarks.cli import actions
 from benchmarks.cli.bench import bench, report_command
 from benchmarks.cli.fetch import fetch
@@ -33,13 +34,12 @@ from benchmarks.cli.options import (
 )
 from benchmarks.cli.pretraining import RANDOM, domain_name, pretrain_digits, pretrain_pictures
 from benchmarks.cli.tasks import train_tasks_command, transfer_command
-from benchmarks.harness.digits import RECIPES as DIGIT_RECIPES
-from benchmarks.harness.pictures import RECIPES as PICTURE_RECIPES
 from benchmarks.harness.plan import NETWORKS
 from benchmarks.reports.html import write_adaptation_report
 from da_compose import load_backbone
 from da_compose.parallel import process_group
 from da_compose.storage.trunk_weights import DOWNLOAD
+from da_compose.training.recipes import DIGIT_RECIPES, PICTURE_RECIPES
 
 RECIPES = list(DIGIT_RECIPES | PICTURE_RECIPES)
 
@@ -139,10 +139,8 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
 @backbone_option
 @click.option("--images", required=True, type=PATH, help="Folder of pictures, or .npz.")
 @click.option("--out", required=True, type=PATH, help="Adapter file to write.")
-@click.option(
-    "--strategy", type=click.Choice([*STRATEGIES, AUTO]), default="information_maximization"
-)
-@click.option("--trains", type=click.Choice(TRAINS), default="mixture_weights")
+@click.option("--strategy", type=click.Choice(CHOICES), default="information_maximization")
+@click.option("--trains", type=click.Choice(ADAPTED), default="mixture_weights")
 @click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
 @click.option(
     "--steps",

@@ -13,7 +13,7 @@ from rich.text import Text
 from benchmarks.harness.rows import ALLOWED, ResultRow, latest
 from da_compose.storage.files import replacing
 
-STRATEGIES = {
+STRATEGY_NAMES = {
     "source_only": "Source only",
     "batch_norm": "AdaBN",
     "chosen_start": "Chosen start",
@@ -28,7 +28,7 @@ TRAINED = {
     "nothing": "",
     "mixture_weights": "MW",
     "input_adapter": "IA",
-    "affine": "γ, β",
+    "batch_norm": "γ, β",
     "all": "all",
 }
 SIDES = {"compositional": "MW", "unshared": "IA"}  # what each network adapts in the comparison
@@ -68,7 +68,7 @@ def groups(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
 
 def display_name(strategy: str, oracle: bool = False) -> str:
     """The name shown for a strategy; an oracle's always says that it saw target labels."""
-    name = STRATEGIES.get(strategy, strategy.replace("_", " ").capitalize())
+    name = STRATEGY_NAMES.get(strategy, strategy.replace("_", " ").capitalize())
     if not oracle:
         return name
     return ORACLE if strategy in ("oracle", "supervised") else f"{ORACLE}: {name}"
@@ -109,7 +109,7 @@ def summarize(rows: Iterable[ResultRow]) -> pd.DataFrame:
 
 def rank(column: pd.Series) -> pd.Series:
     """Place of a value in the tables: known values as they are listed above, others after them."""
-    known: Sequence[str] = {**ALLOWED, "strategy": tuple(STRATEGIES)}.get(str(column.name), ())
+    known: Sequence[str] = {**ALLOWED, "strategy": tuple(STRATEGY_NAMES)}.get(str(column.name), ())
     places = {value: f"{place:02d}" for place, value in enumerate(known)}
     return column.map(lambda value: places.get(value, f"~{value}"))
 

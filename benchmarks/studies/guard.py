@@ -21,10 +21,13 @@ import torch
 from numpy.typing import NDArray
 
 from adapters import adapt
-from adapters.config import BASELINES, STRATEGIES, AdaptConfig
+from adapters.adapt import conclude
+from adapters.config import BASELINES, AdaptConfig
 from adapters.guard import judge, judge_learning
-from adapters.loop import learn, prepare
+from adapters.loop import learn
+from adapters.prepare import prepare
 from adapters.selection import score
+from adapters.strategies import STRATEGIES
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
@@ -134,20 +137,15 @@ def measure_condition(
     unlearned = {name: adapt(backbone, images, name, seed=job.seed).domain for name in BASELINES}
     accuracies = {name: accuracy(backbone, d, test) for name, d in unlearned.items()}
     config = AdaptConfig(trains=TRAINED[job.network], steps=STEPS, seed=job.seed, guard=False)
-    run = prepare(backbone, images, "target", config)
-    drawn = run.draws.get_state()
-    accuracies["start"] = accuracy(backbone, run.target, test)
-    plain = predict_logits(backbone.network, unlearned["source_only"], run.checked)
+    ready = prepare(backbone, images, "target", config)
+    accuracies["start"] = accuracy(backbone, ready.target, test)
+    plain = predict_logits(backbone.network, unlearned["source_only"], ready.checked)
     for strategy in strategies:
-        method = STRATEGIES[strategy]
-        assert method is not None
-        run.restart(strategy)
-        run.draws.set_state(drawn)
-        learn(run, method)
-        logits = predict_logits(backbone.network, run.target, run.checked)
-        verdict = judge_learning(run.start, logits)
-        kept = accuracy(backbone, run.target, test)
-        scores = run.scores | {"kept": score(logits)}
+        found = conclude(ready, learn(ready, STRATEGIES[strategy]()))
+        logits = predict_logits(backbone.network, found.domain, ready.checked)
+        verdict = judge_learning(ready.logits, logits)
+        kept = accuracy(backbone, found.domain, test)
+        scores = dict(ready.scores) | {"kept": score(logits)}
         yield {
             "strategy": strategy,
             "images": len(images),
@@ -155,10 +153,10 @@ def measure_condition(
             "kept": kept,
             "guarded": kept if verdict.trusted else accuracies["start"],
             "verdict": asdict(verdict),
-            "chosen": {key: run.notes[key] for key in ("start", "target_share", "kept_step")},
+            "chosen": {key: found.notes[key] for key in ("start", "target_share", "kept_step")},
             # without labels, for rules to come
-            "scores": {name: asdict(found) for name, found in scores.items()},
-            "start_from_source_only": judge(plain, run.start).changed,
+            "scores": {name: asdict(scored) for name, scored in scores.items()},
+            "start_from_source_only": judge(plain, ready.logits).changed,
             "kept_from_source_only": judge(plain, logits).changed,
         }
 

@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from adapters import STRATEGIES, AdaptConfig, adapt
-from adapters.config import LEARNING_RATES
-from adapters.start import MEAN, NEAREST, SHARES, best_start, make_start
+from adapters import STRATEGIES, AdaptConfig, StartConfig, adapt
+from adapters.parts import LEARNING_RATES
+from adapters.start import MEAN, NEAREST, best_start, make_start
+from adapters.strategies.contract import rate_of
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
@@ -129,13 +130,11 @@ def candidates(
     few = seen[: AdaptConfig.start_images]
     for name in (MEAN, *backbone.network.domains.names):
         start = make_start(backbone, name, "target", few)
-        for share in SHARES:
+        for share in StartConfig().shares:
             start.use_statistics(share)
             yield f"{name} {share:g}", "start", start.target
     chosen = best_start(backbone, NEAREST, "target", seen, AdaptConfig.start_images).name
     for strategy, method in STRATEGIES.items():
-        if method is None:
-            continue
         for multiple in FEW_MULTIPLES.get(strategy, MULTIPLES):
             found = adapt(
                 backbone,
@@ -144,7 +143,7 @@ def candidates(
                 trains=trains,
                 start=chosen,
                 steps=STEPS,
-                learning_rate=LEARNING_RATES[trains] * method.RATE * multiple,
+                learning_rate=LEARNING_RATES[trains] * rate_of(method()) * multiple,
                 guard=False,
                 seed=seed,
             )

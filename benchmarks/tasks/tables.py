@@ -6,7 +6,9 @@ from statistics import fmean, stdev
 
 import torch
 
-from adapters.transfer import MEAN, NEAREST, PARTS, RANDOM
+from adapters.start import MEAN, NEAREST
+from adapters.transfer import RANDOM, TRANSFERRED
+from benchmarks.harness.rows import FORMER_PARTS
 from benchmarks.tasks.plan import (
     COMPOSITIONAL,
     DEPTHS,
@@ -27,7 +29,7 @@ from da_compose.model.signature import (
 
 NONE = "-"
 SETTINGS = (LEARNED, *REGULARIZED, *SIGNATURES)
-PART_NAMES = {"logits": "logits", "batch_norm": "γ, β", "mixture_weights": "ξ"}
+PART_NAMES = {"heads": "logits", "batch_norm": "γ, β", "mixture_weights": "ξ"}
 OF_ORDINARY = {
     COMPOSITIONAL: "one bank of 4 templates, ξ a task",
     PATCHES: "one ordinary network, logits and γ, β a task",
@@ -163,11 +165,14 @@ def transfer_markdown(rows: Sequence[TaskRow]) -> str:
         of_cells.append((task, trained_in_words(trains), labels_in_words(labels), *by_start))
     trained, chosen = [start for start in starts if start != RANDOM], []
     for task in tasks:
-        found = [row.found["start"] for row in pick(rows, task=task, start=NEAREST, trains=PARTS)]
+        found = [
+            row.found["start"] for row in pick(rows, task=task, start=NEAREST, trains=TRANSFERRED)
+        ]
         chosen.append((task, *(f"{found.count(start)} of {len(found)}" for start in trained)))
     learned: dict[str, int] = {}
     for row in pick(rows, task=tasks[0]):
-        learned |= row.found["learned_parameters"]
+        counts: Mapping[str, int] = row.found["learned_parameters"]
+        learned |= {FORMER_PARTS.get(part, part): count for part, count in counts.items()}
     numbers = [(trained_in_words([part]), f"{count:,}") for part, count in learned.items()]
     text = (
         f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}; a start is the task "

@@ -3,22 +3,17 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from adapters import adapt
-from adapters.strategies.contract import AdaptationTask
+from adapters import AdaptationTask, adapt
 from da_compose import pretrain
 
 
 class LowEntropy:
     """Confident predictions, and nothing else (Tent, Wang et al. 2021, here on 64 numbers)."""
-
-    RATE: ClassVar[float] = 1.0  # learning rate, as a multiple of the usual one
-    WARM_UP: ClassVar[int] = 0  # first steps that are not like the later ones
 
     def prepare(self, task: AdaptationTask) -> None:
         self.task = task

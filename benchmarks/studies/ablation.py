@@ -25,7 +25,7 @@ from benchmarks.harness import measure
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
-from benchmarks.reports.tables import SIDES
+from benchmarks.reports.tables import GUIDE, SIDES
 from benchmarks.studies.guard import TARGETS, images_of
 from benchmarks.studies.study import backbone_options, run_on_targets, study_options
 from da_compose import Backbone, Domain
@@ -45,10 +45,9 @@ START = "nothing learned"
 VARIANTS = (AS_IT_IS, EQUAL, WHOLE, LAST, UNGUARDED, FOUR, PLAIN, START)
 GROUP = ["recipe", "network"]
 IDENTITY = [*GROUP, "seed", "target", "condition", "variant"]
-CAPTION = """Test-split accuracy in percent by how the target's images are drawn, mean over targets
-and seeds; in parentheses the least of all cells over the better of source only and AdaBN (points).
-Information maximization from the chosen start, as by default, without one part at a time. MW:
-mixture weights of the compositional network; IA: input adapter of the unshared network.
+CAPTION = f"""Test accuracy in percent by how the target's images are drawn, mean over targets and
+seeds; in parentheses the least of all cells over the better of source only and AdaBN (points).
+{GUIDE}
 """
 
 

@@ -34,6 +34,7 @@ from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.digits import DIGITS, PROFILES
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reports.tables import GUIDE
 from benchmarks.studies.study import (
     backbone_options,
     run_study,
@@ -202,7 +203,10 @@ def markdown(means: pd.DataFrame) -> str:
     """The summary as tables, each with what is wanted of the guard."""
     sums = means.query("condition == @ALL")
     held_out = sums.query("targets != @FITTED")
-    parts = [f"every cell: {finding(sums)}\n", f"held out, all but {FITTED}: {finding(held_out)}\n"]
+    parts = [
+        f"every cell: {finding(sums)}\n{GUIDE}\n",
+        f"held out, all but {FITTED}: {finding(held_out)}\n",
+    ]
     for targets, group in means.groupby("targets", sort=False):
         made = ", which the limits were made on" if targets == FITTED else ""
         parts.append(f"{targets}{made}: {finding(group.query('condition == @ALL'))}\n")
@@ -230,8 +234,8 @@ def finding(sums: pd.DataFrame) -> str:
     learned = share(total.caught_learned, total.harmful - total.start_harmful)
     alarms = share(total.false_alarms, total.cells - total.harmful)
     return (
-        f"caught {caught} of harmful cells (wanted: at least 90 %), {learned} of those whose start "
-        f"is harmless, which the guard can go back to; false alarms at {alarms} of harmless ones "
+        f"caught {caught} of harmful cells (wanted: at least 90 %),\n"
+        f"{learned} of those whose start is harmless; false alarms at {alarms} of harmless ones "
         "(at most 10 %)"
     )
 

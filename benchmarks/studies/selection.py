@@ -28,6 +28,7 @@ from benchmarks.harness.digits import DIGITS, PROFILES
 from benchmarks.harness.pictures import PICTURES, TARGETS, load_pictures
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reports.tables import GUIDE
 from benchmarks.studies.criteria import CRITERIA, compared, observe
 from benchmarks.studies.study import (
     backbone_options,
@@ -49,11 +50,9 @@ CRITERION_NAMES = (*CRITERIA, *(OF_ALL.format(name) for name in CONSENSUAL))
 COMPARED = {"starts": ("start",), "adapted": ("kept", "last"), "all": ("start", "kept", "last")}
 RANDOM = "a random candidate"
 DEVELOPMENT = f"development targets ({', '.join(DEVELOPMENT_TARGETS)})"
-CAPTION = """rank: Spearman's correlation with test accuracy, mean ± standard deviation over pools
-(a backbone and a target each). regret: points of accuracy by which the candidate that a criterion
-picks is below the best of the pool, mean; worst: the largest. consensus, trust: beside the
-consensus of all starts; "of all": of all candidates. Criteria see unlabelled training images of the
-target, accuracy is that on its test split.
+CAPTION = f"""rank: Spearman's correlation with test accuracy, mean ± deviation over pools: a
+backbone and a target. regret: points that the pick is below the best of its pool, mean and worst.
+{GUIDE}
 """
 
 

@@ -26,6 +26,7 @@ from benchmarks.harness.digits import DIGITS, PROFILES
 from benchmarks.harness.oracle import RATES, train_oracle
 from benchmarks.harness.plan import NETWORKS, TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reports.tables import GUIDE
 from benchmarks.studies.study import run_study, study_options, target_splits, users_mistakes
 from da_compose.training.recipes import DIGIT_RECIPES, usual_recipes
 
@@ -175,9 +176,9 @@ def table(lines: Iterable[Mapping[str, Any]]) -> str:
             rate, steps = default_of(means, trains)
             said.append(f"{trains}: {rate:g}, {steps} steps")
     caption = (
-        f"Chosen, {'; '.join(said) or 'nothing yet'}. Steps are doubled as long as that brings "
+        f"Chosen, {'; '.join(said) or 'nothing yet'}. Steps are doubled as long as that brings\n"
         f"{LEAST_GAIN:g} points or more, then the rate is that of the highest mean. Bold: the "
-        "highest mean of a strategy."
+        f"highest mean of a strategy.\n{GUIDE}"
     )
     return f"{caption}\n\n{markdown(means)}\n{shared_choices(means)}"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -87,12 +87,10 @@ def draw(count: int, size: int, generator: torch.Generator) -> Tensor:
 class Strategy(Protocol):
     """Finds the target's parameters from batches of its unlabelled images.
 
-    An instance holds options; `adapt` works on a copy of it. A class may lack `RATE` (then 1) and
-    `WARM_UP` (then 0).
+    An instance holds options; `adapt` works on a copy of it. A class may also have `RATE`, its
+    learning rate as a multiple of the usual one of what is trained, and `WARM_UP`, how many of its
+    first steps are not like the later ones.
     """
-
-    RATE: ClassVar[float]  # learning rate, as a multiple of the usual one of what is trained
-    WARM_UP: ClassVar[int]  # first steps that are not like the later ones
 
     def prepare(self, task: AdaptationTask) -> None:
         """Make anew all that steps on this task need."""

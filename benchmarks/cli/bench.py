@@ -1,4 +1,4 @@
-"""The commands `da-compose bench ...` and `da-compose report`."""
+"""The commands `da-compose bench ...`."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from benchmarks.cli import actions
+from benchmarks.cli.files import check_folder
 from benchmarks.cli.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.harness.benchmark import BenchmarkData, load_digits, load_real_digits, run_benchmark
 from benchmarks.harness.digits import DIGITS, PROFILES
@@ -19,8 +19,7 @@ from benchmarks.harness.grid import BACKENDS
 from benchmarks.harness.measure import ROOT
 from benchmarks.harness.pictures import ALL, NETWORK, PICTURES, at_size, load_pictures
 from benchmarks.harness.plan import NETWORKS, STRATEGIES, Benchmark, usual_recipes
-from benchmarks.reports.readme import update_pages
-from benchmarks.reports.report import RESULTS, write_report
+from benchmarks.reports.report import RESULTS, draw_backbone, write_report
 from benchmarks.reports.tables import groups, terminal
 from benchmarks.speed.benchmark import SUITES, bench_speed
 from benchmarks.speed.setting import Setting
@@ -132,12 +131,16 @@ def run(
     )
     device = device_of(device)
     for folder in (runs, results):
-        actions.check_folder(folder)
+        check_folder(folder)
     rotations = load()
-    rows = run_benchmark(
+    jobs, domains = run_benchmark(
         benchmark, rotations, chosen, runs=runs, results=results, device=device, say=click.echo,
         **options,
     )  # fmt: skip
+    rows = write_report(results)
+    for job in jobs:
+        if job.seed == chosen.seeds[0]:
+            draw_backbone(job, domains, runs, results)
     own = {(chosen.name, data.fingerprint) for data in rotations}
     for group in groups(row for row in rows if (row.profile, row.data_fingerprint) in own):
         Console().print(terminal(group))
@@ -260,7 +263,7 @@ def bench_speed_command(
     Example: da-compose bench speed --suite step
     """
     for folder in (runs, results):
-        actions.check_folder(folder)
+        check_folder(folder)
     chosen = replace(PROFILES[profile], seeds=(0,))
     setting = Setting(load_digits(data_root), chosen, runs)
     bench_speed(setting, suites, results, click.echo)
@@ -287,27 +290,9 @@ def bench_tasks_command(
     Example: da-compose bench tasks --part signatures
     """
     for folder in (runs, results):
-        actions.check_folder(folder)
+        check_folder(folder)
     chosen = TASK_PROFILES[profile]
     chosen = replace(chosen, seeds=seeds or chosen.seeds)
     data = load_task_data(data_root)
     bench_tasks(chosen, data, runs=runs, results=results, say=click.echo, **options)
     click.echo(f"tables and figure are in {results}")
-
-
-@click.command("report")
-@click.option("--results", type=PATH, default=RESULTS / "digits", help="Folder with results.jsonl.")
-@click.option(
-    "--readme",
-    type=PATH,
-    help="README whose tables are to be made anew, all of them, with those of docs/ beside it.",
-)
-def report_command(results: Path, readme: Path | None) -> None:
-    """Make tables and plots anew from result rows, and README's tables with --readme.
-
-    Example: da-compose report --readme README.md
-    """
-    write_report(results)
-    if readme:
-        update_pages(readme, results.parent)
-    click.echo(f"tables and plots are in {results}")

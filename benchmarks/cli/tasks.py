@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from adapters.transfer import NEAREST, PARTS, USUAL
-from benchmarks.cli import actions
+from benchmarks.cli.files import check_output
 from benchmarks.cli.mixture_options import mixture_options
 from benchmarks.cli.options import (
     IMAGE_SIZE,
@@ -53,7 +53,7 @@ def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **option
 
     Example: da-compose train-tasks runs/tasks/backbone.safetensors --task mnist --task kmnist
     """
-    actions.check_output(out)
+    check_output(out)
     with process_group(device_of(device)) as own_device:
         for line in train_named_tasks(out, names, device=own_device, **options):
             click.echo(line)
@@ -84,7 +84,7 @@ def transfer_command(out: Path, name: str, backbone: Path, device: str, **option
     Example: da-compose transfer --backbone runs/tasks/backbone.safetensors --task usps
     --out usps.safetensors
     """
-    actions.check_output(out, backbone)
+    check_output(out, backbone)
     options |= {"backbone": backbone, "device": device_of(device)}
     for line in transfer_task(out, name, **options):
         click.echo(line)

@@ -29,7 +29,6 @@ def tiny(monkeypatch, tmp_path):
     )  # fmt: skip
     monkeypatch.setitem(pictures.RECIPES, "strong", Recipe(pretraining=short, network=TINY))
     monkeypatch.setattr(pictures, "NETWORK", TINY)
-    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from benchmarks.cli.files import check_folder
 from benchmarks.cli.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.harness.benchmark import BenchmarkData, load_digits, load_real_digits, run_benchmark
 from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.folders import results_of, runs_of
 from benchmarks.harness.grid import BACKENDS
-from benchmarks.harness.measure import ROOT
 from benchmarks.harness.pictures import ALL, NETWORK, PICTURES, at_size, load_pictures
 from benchmarks.harness.plan import NETWORKS, STRATEGIES, Benchmark, usual_recipes
-from benchmarks.reports.report import RESULTS, draw_backbone, write_report
+from benchmarks.reports.report import draw_backbone, write_report
 from benchmarks.reports.tables import groups, terminal
 from benchmarks.speed.benchmark import SUITES, bench_speed
 from benchmarks.speed.setting import Setting
@@ -76,9 +76,17 @@ def adding(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
     return add
 
 
+def folder_options(name: str, runs: str, results: str) -> tuple[Callable[..., Any], ...]:
+    """The options of where a benchmark writes, with what is there."""
+    return (
+        click.option("--runs", type=PATH, default=runs_of(name), help=runs),
+        click.option("--results", type=PATH, help=f"{results} [default: results/ in --runs]"),
+    )
+
+
 def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
     """The options of every benchmark of cells."""
-    folder, recipes = benchmark.name, benchmark.recipes
+    recipes = benchmark.recipes
     options = (
         click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
         several("--recipe", "recipes", choices=recipes, usual=usual_recipes(recipes)),
@@ -95,12 +103,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
             help="Of mixture weights; input adapters take more, as usual. [default: the profile's]",
         ),
         *process_options,
-        click.option(
-            "--runs", type=PATH, default=ROOT / "runs" / folder, help="Backbones and adapters."
-        ),
-        click.option(
-            "--results", type=PATH, default=RESULTS / folder, help="Rows, tables and plots."
-        ),
+        *folder_options(benchmark.name, "Backbones and adapters.", "Rows, tables and plots."),
         data_option,
         device_option,
     )
@@ -118,7 +121,7 @@ def run(
     adapt_steps: int | None,
     device: str,
     runs: Path,
-    results: Path,
+    results: Path | None,
     **options: Any,
 ) -> None:
     """Run the benchmark on the rotations that `load` prepares, and print its tables."""
@@ -130,6 +133,7 @@ def run(
         adapt_steps=adapt_steps or chosen.adapt_steps,
     )
     device = device_of(device)
+    results = results_of(runs, results)
     for folder in (runs, results):
         check_folder(folder)
     rotations = load()
@@ -166,11 +170,10 @@ def bench_digits_command(target: str | None, data_root: Path | None, **options: 
 
 
 def use_folder(name: str, options: dict[str, Any]) -> None:
-    """Change the default folders of runs and results to those of this name."""
-    for folder in ("runs", "results"):
-        source = click.get_current_context().get_parameter_source(folder)
-        if source is ParameterSource.DEFAULT:
-            options[folder] = options[folder].with_name(name)
+    """Change the default folder of runs, and so that of results, to the one of this name."""
+    source = click.get_current_context().get_parameter_source("runs")
+    if source is ParameterSource.DEFAULT:
+        options["runs"] = runs_of(name)
 
 
 def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -252,8 +255,8 @@ def bench_domainnet_command(**options: Any) -> None:
     default="quick",
     help="Whose backbones of the digits benchmark; pretrained now where they are missing.",
 )
-@click.option("--runs", type=PATH, default=ROOT / "runs" / "digits", help="Backbones.")
-@click.option("--results", type=PATH, default=RESULTS / "speed", help="Rows and table.")
+@click.option("--runs", type=PATH, default=runs_of("digits"), help="Backbones.")
+@click.option("--results", type=PATH, default=results_of(runs_of("speed")), help="Rows and table.")
 @data_option
 def bench_speed_command(
     suites: tuple[str, ...], profile: str, runs: Path, results: Path, data_root: Path | None
@@ -274,14 +277,13 @@ def bench_speed_command(
 @click.option("--profile", type=click.Choice(list(TASK_PROFILES)), default="quick")
 @click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]")
 @adding(process_options)
-@click.option("--runs", type=PATH, default=ROOT / "runs" / "tasks", help="Trained networks.")
-@click.option("--results", type=PATH, default=RESULTS / "tasks", help="Rows, tables and figure.")
+@adding(folder_options("tasks", "Trained networks.", "Rows, tables and figure."))
 @data_option
 def bench_tasks_command(
     profile: str,
     seeds: tuple[int, ...],
     runs: Path,
-    results: Path,
+    results: Path | None,
     data_root: Path | None,
     **options: Any,
 ) -> None:
@@ -289,6 +291,7 @@ def bench_tasks_command(
 
     Example: da-compose bench tasks --part signatures
     """
+    results = results_of(runs, results)
     for folder in (runs, results):
         check_folder(folder)
     chosen = TASK_PROFILES[profile]

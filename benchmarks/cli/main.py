@@ -58,6 +58,11 @@ COMMANDS = {
         "pretrain",
         "Pretrain a backbone on labelled domains of digits, or of --pictures, and write it to OUT.",
     ),
+    "publish": Place(
+        "report",
+        "publish",
+        "Add the rows of RUNS to the committed results of this checkout, and make its tables anew.",
+    ),
     "report": Place(
         "report",
         "report_command",

@@ -4,37 +4,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from adapters.selection import Scores, predict_logits
+from adapters.selection import Scores
 from adapters.streaming import Stream, StreamConfig, StreamUpdate
-from da_compose import Backbone, Domain, load_adapter, probabilities, save_adapter
+from da_compose import Backbone, Domain, load_adapter, save_adapter
+from da_compose.inference import DomainModel
 from da_compose.reading import read_images
 
 
 @dataclass
-class Adaptation:
-    """The result: one domain on a backbone, what was learned, and how it went."""
+class Adaptation(DomainModel):
+    """The result of an adaptation: a domain on a backbone, what was learned, and how it went."""
 
-    backbone: Backbone
-    domain: Domain
-    learned_parameters: int
-    scores: dict[str, Scores]  # label-free: source_only, batch_norm, start, adapted
+    learned_parameters: int = 0
+    scores: dict[str, Scores] = field(
+        default_factory=dict
+    )  # source_only, batch_norm, start, adapted
     history: list[dict[str, float]] = field(default_factory=list)
     last: Domain | None = None  # the domain after the last step, whether kept or not
-    notes: dict[str, Any] = field(default_factory=dict)
     stream: Stream | None = field(default=None, repr=False)
-
-    def predict(self, images: Any) -> tuple[Tensor, Tensor]:
-        """Classes (M,) and confidences in [0, 1] (M,) of images of any kind `adapt` takes."""
-        prediction = self.predict_probabilities(images)
-        confidence, labels = prediction.max(dim=1)
-        return labels, confidence
-
-    def predict_probabilities(self, images: Any) -> Tensor:
-        """Class probabilities (M, N) of images of any kind `adapt` takes."""
-        pixels = read_images(images, self.backbone.network.config.image_size)
-        return probabilities(predict_logits(self.backbone.network, self.domain, pixels))
 
     def update(self, images: Any, **options: Any) -> StreamUpdate:
         """Follow a stream of the domain by one or more unlabelled images of any kind `adapt` takes.
@@ -57,10 +44,7 @@ class Adaptation:
             self.domain, self.stream = self.stream.adapted, None
 
     def save(self, path: str | Path) -> None:
-        """Write the adapter file: xi, statistics and any part of the domain's own, as they stand.
-
-        After updates its notes have a `stream`: the figures of the last one.
-        """
+        """Write the adapter file; after updates its notes have the last one's figures, `stream`."""
         stream = {"stream": asdict(self.stream.last)} if self.stream else {}
         save_adapter(path, self.backbone, self.domain, self.notes | stream)
 
@@ -68,4 +52,4 @@ class Adaptation:
 def load_adaptation(path: str | Path, backbone: Backbone) -> Adaptation:
     """An adapter file as an `Adaptation`, ready to predict; refused on another backbone."""
     domain, notes = load_adapter(path, backbone)
-    return Adaptation(backbone, domain, notes.get("learned_parameters", 0), {}, notes=notes)
+    return Adaptation(backbone, domain, notes.get("learned_parameters", 0), notes=notes)

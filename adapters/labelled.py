@@ -14,7 +14,7 @@ from adapters.config import AUTO, STRATEGIES, AdaptConfig
 from adapters.loop import learn, prepare
 from adapters.strategies.contract import AdaptationTask
 from da_compose import Backbone
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 from da_compose.reading import read_images
 
 
@@ -23,7 +23,7 @@ def supervised(task: AdaptationTask, labelled: ImageSet) -> Tensor:
     network = task.backbone.network
     order = torch.randperm(len(labelled), generator=task.generator, device=task.generator.device)
     chosen = order[: task.batch_size].cpu()
-    images = to_input(labelled.images[chosen.numpy()], network.config.image_channels)
+    images = to_pixels(labelled.images[chosen.numpy()])
     labels = torch.from_numpy(labelled.labels)[chosen].to(network.device)
     logits = network(images.to(network.device), task.target)  # (2, B, N)
     return functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))

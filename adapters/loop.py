@@ -16,12 +16,13 @@ from adapters.adaptation import Adaptation
 from adapters.config import AUTO, BASELINES, LEARNING_RATES, STRATEGIES, AdaptConfig
 from adapters.guard import judge_learning
 from adapters.replay import replayed
-from adapters.selection import Scores, predict_logits, score
+from adapters.selection import Scores, score
 from adapters.start import best_start, check_start, make_start, plain_start_name
 from adapters.strategies.contract import AdaptationTask, Strategy, draw
 from adapters.strategies.losses import class_frequencies, information
 from da_compose import Backbone, Domain, probabilities
-from da_compose.images import to_input
+from da_compose.images import to_pixels
+from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.reading import read_images
 from da_compose.statistics import shrunk_share
@@ -101,8 +102,8 @@ class Run:
         network = self.backbone.network
         chosen = draw(len(self.pixels), self.config.batch_size, self.draws)
         if isinstance(self.pixels, Tensor):
-            return to_input(self.pixels[chosen], network.config.image_channels)
-        batch = to_input(self.pixels[chosen.cpu().numpy()], network.config.image_channels)
+            return to_pixels(self.pixels[chosen])
+        batch = to_pixels(self.pixels[chosen.cpu().numpy()])
         return batch.to(network.device)
 
     def before(self, step: int) -> None:
@@ -182,7 +183,13 @@ class Run:
         }
         history = as_numbers(self.history)
         return Adaptation(
-            self.backbone, self.target, learned, self.scores, history, last, self.notes
+            self.backbone,
+            self.target,
+            learned_parameters=learned,
+            scores=self.scores,
+            history=history,
+            last=last,
+            notes=self.notes,
         )
 
 

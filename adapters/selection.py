@@ -1,17 +1,13 @@
 """Label-free scores of a target model: what stands in for accuracy when there are no labels."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from adapters.strategies.losses import entropy, information
-from da_compose import CompositionalNetwork, Domain, probabilities
-from da_compose.images import to_input
+from da_compose import probabilities
 
 LEAST_CERTAINTY = 0.75  # of predictions on a domain that a model is sure of
 
@@ -30,25 +26,6 @@ class Scores:
     confidence: float
     agreement: float
     diversity: float
-
-
-def batches(
-    network: CompositionalNetwork, images: NDArray[np.uint8], size: int = 256
-) -> Iterator[Tensor]:
-    """Network input batches (B, 3, S, S) of uint8 images (M, S, S) or (M, S, S, 3)."""
-    for start in range(0, len(images), size):
-        batch = to_input(images[start : start + size], network.config.image_channels)
-        yield batch.to(network.device)
-
-
-@torch.no_grad()
-def predict_logits(
-    network: CompositionalNetwork, domain: Domain, images: NDArray[np.uint8]
-) -> Tensor:
-    """Logits of both heads from stored statistics: (2, M, N)."""
-    domain.eval()
-    logits = [network(batch, domain).cpu() for batch in batches(network, images)]
-    return torch.cat(logits, dim=1)
 
 
 def certainty(prediction: Tensor) -> float:

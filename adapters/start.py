@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapters.selection import LEAST_CERTAINTY, batches, certainty, predict_logits, trust
+from adapters.selection import LEAST_CERTAINTY, certainty, trust
 from da_compose import Backbone, Domain, probabilities
+from da_compose.inference import batches, predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import (
     Statistics,

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from adapters.config import LEARNING_RATES, check_whole
 from adapters.guard import judge
-from adapters.selection import batches, predict_logits, score
+from adapters.selection import score
 from adapters.strategies.contract import AdaptationTask
 from adapters.strategies.information_maximization import InformationMaximization
 from adapters.strategies.losses import TINY, class_frequencies
 from da_compose import Backbone, Domain, probabilities
+from da_compose.inference import batches, predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.model.norms import EPSILON
 from da_compose.statistics import blend_statistics, estimate_statistics, shrunk_share
@@ -69,7 +70,7 @@ class Stream:
 
     def __init__(self, backbone: Backbone, adapted: Domain, config: StreamConfig) -> None:
         self.backbone, self.adapted, self.config = backbone, adapted, config
-        self.domain = deepcopy(adapted).eval()
+        self.domain = deepcopy(adapted)
         self.trained, self.rate = _trained(self.domain) if config.steps else ([], 0.0)
         self.started = self._values()
         network = backbone.network.config

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from da_compose.images import to_input
+from da_compose.images import to_pixels
 from da_compose.model.domain import Domain
 from da_compose.model.mixture import initial_xi
 from da_compose.model.network import CompositionalNetwork
 from da_compose.statistics import average_statistics, estimate_statistics
-from da_compose.storage.backbone import Backbone, save_adapter
+from da_compose.storage.adapter import save_adapter
+from da_compose.storage.backbone import Backbone
 from da_compose.training.tasks import Task
 from da_compose.training.trainer import PretrainConfig, Pretrainer
 
@@ -149,14 +150,13 @@ def compare_starts(backbone: Backbone, task: Task, seed: int = 0) -> dict[str, f
     network = backbone.network
     order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))
     chosen = order[:COMPARED_IMAGES].numpy()
-    images = to_input(task.train.images[chosen], network.config.image_channels)
+    images = to_pixels(task.train.images[chosen])
     labels = torch.from_numpy(task.train.labels[chosen])
     batches = images.to(network.device).split(BATCH)
     scores = {}
     for start in (MEAN, *network.domains.names):  # of equally good ones the first is taken
         domain = start_domain(network, task.name, start, seed)
         domain.set_statistics(*estimate_statistics(network, domain, batches))
-        domain.eval()
         embeddings = torch.cat([network.features(batch, domain)[1] for batch in batches])
         scores[start] = leave_one_out_accuracy(embeddings.cpu(), labels)
     return scores

@@ -1,4 +1,4 @@
-"""Images as the network sees them: uint8 pixels in, normalized float batches out."""
+"""Images as uint8 arrays and as pixels in [0, 1], the one form that everything here takes."""
 
 from dataclasses import dataclass
 
@@ -43,9 +43,9 @@ class ImageSet:
 
 
 def to_pixels(images: NDArray[np.uint8] | Tensor) -> Tensor:
-    """uint8 (B, S, S) or (B, S, S, 3) -> float pixels in [0, 1], (B, 1 or 3, S, S).
+    """uint8 (B, S, S) or (B, S, S, 3) -> pixels: float in [0, 1], (B, 1 or 3, S, S).
 
-    A tensor stays on its device.
+    A tensor stays on its device. Networks take pixels, and normalize them themselves.
     """
     held = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images, order="C"))
     pixels = held.float() / 255
@@ -53,16 +53,18 @@ def to_pixels(images: NDArray[np.uint8] | Tensor) -> Tensor:
 
 
 def normalize(pixels: Tensor, channels: int = 3) -> Tensor:
-    """Pixels in [0, 1] (B, 1 or `channels`, S, S) -> network input (B, channels, S, S)."""
-    normalized = (pixels - PIXEL_MEAN) / PIXEL_STD
-    if normalized.shape[1] == 1 and channels > 1:
-        normalized = normalized.expand(-1, channels, -1, -1)
+    """Pixels in [0, 1] (B, 1 or `channels`, S, S) -> normalized (B, channels, S, S).
+
+    The first thing that a network does; nothing outside of one calls it.
+    """
+    normalized = with_channels((pixels - PIXEL_MEAN) / PIXEL_STD, channels)
     return normalized.contiguous(memory_format=torch.channels_last)
 
 
-def to_input(images: NDArray[np.uint8] | Tensor, channels: int = 3) -> Tensor:
-    """uint8 (B, S, S) or (B, S, S, 3) -> network input (B, channels, S, S)."""
-    return normalize(to_pixels(images), channels)
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """(B, 1 or `channels`, S, S) -> (B, channels, S, S): grey as so many equal channels."""
+    grey = images.shape[1] == 1 and channels > 1
+    return images.expand(-1, channels, -1, -1) if grey else images
 
 
 def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
 
@@ -51,7 +51,7 @@ def collect_knowledge(
     """Knowledge of every source, from at most `max_images` images and `per_class` kept features."""
     knowledge: dict[str, SourceKnowledge] = {}
     for name, data in sources.items():
-        domain = network.domains[name].eval()
+        domain = network.domains[name]
         count = min(len(data), max_images)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).numpy()
         kept_of_class = torch.zeros(network.config.num_classes, dtype=torch.long)
@@ -60,8 +60,8 @@ def collect_knowledge(
         kept_features, kept_labels = [], []
         for start in range(0, count, batch_size):
             batch = order[start : min(start + batch_size, count)]
-            inputs = to_input(data.images[batch], network.config.image_channels)
-            block, embedding = network.features(inputs.to(network.device), domain)
+            pixels = to_pixels(data.images[batch]).to(network.device)
+            block, embedding = network.features(pixels, domain)
             first += embedding.double().sum(0).cpu()
             second += embedding.double().square().sum(0).cpu()
             for position, label in enumerate(data.labels[batch].tolist()):
@@ -86,4 +86,4 @@ def embed(network: CompositionalNetwork, block_features: Tensor, domain: Domain)
     """Embeddings (M, F) of stored block features (M, C, S, S)."""
     features = block_features.to(network.device).float()
     features = features.contiguous(memory_format=torch.channels_last)
-    return network.embed_block_features(features, domain.eval()).cpu()
+    return network.embed_block_features(features, domain).cpu()

@@ -24,8 +24,8 @@ def estimate_statistics(
     Where the domain is `synchronized`, every process calls with its share of the same batches.
     """
     kept = domain.mean.clone(), domain.var.clone()
-    momentum, was_training = domain.momentum, domain.training
-    domain.train()
+    momentum, used = domain.momentum, domain.batch_statistics
+    domain.use_batch_statistics()
     seen = 0
     try:
         for images in batches:
@@ -40,7 +40,7 @@ def estimate_statistics(
         return domain.mean.clone(), domain.var.clone()
     finally:
         domain.momentum = momentum
-        domain.train(was_training)
+        domain.use_batch_statistics(used)
         domain.set_statistics(*kept)
 
 

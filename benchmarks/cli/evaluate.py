@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from adapters.selection import predict_logits
 from benchmarks.cli.options import NAME_OR_PATH, PATH, backbone_option, data_option
 from benchmarks.cli.task_actions import task_name
 from benchmarks.harness.chosen_domain import chosen_domain
 from da_compose import Backbone, load_backbone, probabilities
 from da_compose.images import ImageSet
+from da_compose.inference import predict_logits
 from da_compose.reading import read_images, read_pictures
 from da_compose.storage.files import BROKEN_ARCHIVE
 from data_prep import load_task, task_classes

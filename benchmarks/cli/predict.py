@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from adapters import Adaptation
 from benchmarks.cli.options import PATH, backbone_option
 from benchmarks.harness.chosen_domain import chosen_domain
 from da_compose import Backbone, Domain, load_backbone
+from da_compose.inference import DomainModel
 from da_compose.pictures import list_pictures
 from da_compose.reading import picture_batches, read_images
 
@@ -41,14 +41,14 @@ def predict(backbone: Path, adapter: Path | None, domain: str | None, images: Pa
 def predictions(backbone: Backbone, domain: Domain, images: Path) -> Iterator[tuple[str, str, str]]:
     """(path, class, confidence) of every readable picture, a few hundred at a time."""
     names, size = backbone.class_names_of(domain), backbone.network.config.image_size
-    adaptation = Adaptation(backbone, domain, 0, {})
+    model = DomainModel(backbone, domain)
     if images.suffix.lower() == ".npz":
         pixels = read_images(images, size)
         batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
     else:
         batches = picture_batches(list_pictures(images), size, PICTURES_AT_ONCE)
     for pixels, paths in batches:
-        labels, confidences = adaptation.predict(pixels)
+        confidences, labels = model.predict_proba(pixels).max(dim=1)
         for path, label, confidence in zip(paths, labels, confidences, strict=True):
             yield str(path), names[int(label)], f"{float(confidence):.4f}"
 

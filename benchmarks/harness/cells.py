@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from adapters import adapt
-from adapters.selection import predict_logits
 from benchmarks.harness import measure
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.oracle import train_oracle
@@ -23,6 +22,7 @@ from da_compose import (
     save_adapter,
 )
 from da_compose.images import ImageSet
+from da_compose.inference import predict_logits
 from da_compose.knowledge import collect_knowledge
 from da_compose.storage.backbone import saved_fingerprint
 from da_compose.training.run import discard_state, pretrain

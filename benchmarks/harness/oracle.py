@@ -12,7 +12,7 @@ from adapters.config import LEARNING_RATES
 from adapters.loop import trainable_parameters
 from adapters.start import NEAREST, best_start
 from da_compose import Backbone, Domain
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 
 RATE_OF_ALL = 0.001  # learning rate where all weights are trained
 RATE_OF_AFFINE = 0.01  # where gamma and beta of every batch norm are, layer by layer; not tuned
@@ -47,13 +47,12 @@ def train_oracle(
         trained = trainable_parameters(backbone, domain, trains)
         rate = learning_rate or LEARNING_RATES[trains]
     optimizer = torch.optim.Adam(trained, lr=rate)
-    domain.eval()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * 0.5 * (1 + cos(pi * step / steps))
         chosen = torch.randint(len(target), (128,), generator=generator).numpy()
         labels = torch.from_numpy(target.labels[chosen]).to(backbone.network.device)
-        images = to_input(target.images[chosen], backbone.network.config.image_channels)
+        images = to_pixels(target.images[chosen])
         logits = backbone.network(images.to(backbone.network.device), domain)  # (2, B, N)
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
         optimizer.zero_grad()

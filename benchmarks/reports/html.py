@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapters import Adaptation
-from adapters.selection import predict_logits
 from benchmarks.harness import measure
 from benchmarks.harness.chosen_domain import chosen_domain
 from benchmarks.reports.html_page import curve, image, page, table
 from benchmarks.reports.plots import plot_mixtures
 from benchmarks.reports.tables import display_name
 from da_compose import probabilities
+from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.reading import read_images
 from da_compose.storage.files import replacing

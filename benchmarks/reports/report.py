@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from adapters import load_adaptation
-from adapters.selection import batches, predict_logits
 from adapters.start import make_start, plain_start_name
 from benchmarks.harness.cells import Splits
 from benchmarks.harness.measure import ROOT
@@ -20,6 +19,7 @@ from benchmarks.reports.rotation_table import rotation_markdown
 from benchmarks.reports.tables import groups, write_tables
 from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.images import ImageSet
+from da_compose.inference import batches, predict_logits
 from da_compose.storage.files import replacing
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -117,7 +117,7 @@ def embeddings(backbone: Backbone, domain: Domain, data: ImageSet) -> NDArray[np
     """Embeddings (M, F) of the drawn images of a split."""
     network = backbone.network
     parts = [
-        network.features(batch, domain.eval())[1].cpu()
+        network.features(batch, domain)[1].cpu()
         for batch in batches(network, data.images[drawn(data)])
     ]
     return torch.cat(parts).numpy()

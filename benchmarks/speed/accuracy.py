@@ -11,7 +11,7 @@ from benchmarks.harness.plan import TRAINED
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.setting import BATCH, Setting
 from da_compose import Backbone
-from da_compose.images import to_input
+from da_compose.images import to_pixels
 
 TARGET = 5.0
 BUDGET = 100  # steps of the loop by hand
@@ -43,10 +43,10 @@ def by_hand(setting: Setting, strategy: str) -> tuple[float, float]:
     for number in range(BUDGET):
         chosen = torch.randint(len(train), (BATCH,), generator=generator).numpy()
         sources = [setting.batch(name, number) for name in setting.data.sources]
-        step(sources, to_input(train.images[chosen], 3))
+        step(sources, to_pixels(train.images[chosen]))
     seconds = time.perf_counter() - started
     backbone = Backbone(loop.network, tuple(map(str, range(10))), {})
-    return seconds, accuracy(backbone, loop.target.eval(), setting.target.test)
+    return seconds, accuracy(backbone, loop.target, setting.target.test)
 
 
 def time_until(setting: Setting, strategy: str, reached: float) -> tuple[float, int]:

@@ -74,7 +74,7 @@ def pytorch_adapt_steps(
 
     def models(block: bool, both: bool) -> tuple[Encoder, Heads]:
         own = deepcopy(network).requires_grad_(True)
-        return Encoder(own, deepcopy(domain).train(), block), Heads(own, both)
+        return Encoder(own, deepcopy(domain).use_batch_statistics(), block), Heads(own, both)
 
     encoder, heads = models(block=True, both=False)
     tuned = deepcopy(encoder)
@@ -126,7 +126,7 @@ def skada_steps(
         def __init__(self, block: bool) -> None:
             super().__init__()
             own = deepcopy(network).requires_grad_(True)
-            self.encoder = Encoder(own, deepcopy(domain).train(), block)
+            self.encoder = Encoder(own, deepcopy(domain).use_batch_statistics(), block)
             self.heads, self.block, self.network = Heads(own, both=False), block, own
 
         def forward(self, images: Tensor, **_: object) -> Tensor:

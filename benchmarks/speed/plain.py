@@ -42,7 +42,7 @@ class PlainLoop:
     ) -> None:
         self.network, self.sources, self.target, self.whole = network, sources, target, whole
         for domain in (*sources, target):
-            domain.train(whole)
+            domain.use_batch_statistics(whole)
         self.heads = list(network.heads.parameters())
         for parameter in (*learned, *self.heads):
             parameter.requires_grad_(True)
@@ -92,7 +92,8 @@ class PlainLoop:
     def _block_features(self, images: Tensor, domain: Domain) -> Tensor:
         """Autograd and batch norm as PyTorch has them: no folded weights, no backward by hand."""
         norms = NormCursor(domain)
-        features = (domain.input_adapter or self.network.input_adapter)(images, norms)
+        adapter = domain.input_adapter or self.network.input_adapter
+        features = adapter(self.network.normalized(images), norms)
         for weights in self.network.templates.mix(domain.mixture()).layers():
             features = isometric_block(features, weights, norms)
         return features

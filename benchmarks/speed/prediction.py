@@ -14,8 +14,8 @@ from da_compose import Backbone, CompositionalNetwork, Domain, probabilities
 from da_compose.model.batched import predict_rows
 from da_compose.model.mixture import MixtureWeights
 from da_compose.model.norms import NormCursor
-from da_compose.model.plain import materialize
-from da_compose.storage.export import ExportedClassifier, export
+from da_compose.model.plain import Classifier, materialize
+from da_compose.storage.export import export
 
 ROWS, DOMAINS = 256, 64
 
@@ -80,7 +80,7 @@ def add_domains(network: CompositionalNetwork, count: int) -> list[str]:
         noise = torch.randn(source.mixture.xi.shape, generator=generator)
         domain = network.new_domain(f"site-{len(network.domains)}", source.mixture.xi + 0.3 * noise)
         domain.set_statistics(source.mean, source.var)
-        network.domains.add(domain.eval().requires_grad_(False))
+        network.domains.add(domain.requires_grad_(False))
         names.append(domain.name)
     return names
 
@@ -94,7 +94,7 @@ def against_onnx(backbone: Backbone, domain: Domain) -> Iterator[SpeedRow]:
         return
     config = backbone.network.config
     plain = materialize(backbone.network, domain)
-    classifier = ExportedClassifier(plain, config.image_channels)
+    classifier = Classifier(plain)
     pixels = torch.rand(BATCH, config.image_channels, config.image_size, config.image_size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "domain.onnx"

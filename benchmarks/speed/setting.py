@@ -18,7 +18,7 @@ from benchmarks.harness.digits import DIGITS
 from benchmarks.harness.plan import TRAINED, BackboneJob, Profile
 from benchmarks.speed.plain import Batch, PlainLoop
 from da_compose import Backbone, Domain
-from da_compose.images import to_input
+from da_compose.images import to_pixels, with_channels
 
 BATCH = 128  # images of a domain, as `adapt` uses
 
@@ -50,11 +50,12 @@ class Setting:
         return prepare_backbone(job, self.domains, job.folder(self.runs), self.device)
 
     def batch(self, name: str, seed: int = 0) -> Batch:
-        """Network input (B, 3, S, S) and labels (B,) of one domain, on CPU."""
+        """Pixels (B, 1 or 3, S, S) and labels (B,) of one domain, on CPU."""
         train = self.domains[name].train
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(train), (BATCH,), generator=generator).numpy()
-        return to_input(train.images[chosen], 3), torch.from_numpy(train.labels[chosen])
+        pixels = with_channels(to_pixels(train.images[chosen]), 3)
+        return pixels, torch.from_numpy(train.labels[chosen])
 
     def source_batches(self) -> list[Batch]:
         return [self.batch(name) for name in self.data.sources]
@@ -108,4 +109,4 @@ def fresh_target(backbone: Backbone, target: Splits) -> Domain:
     """The mean of the sources with the target's own statistics."""
     start = make_start(backbone, MEAN, "target", target.train.images[:1000])
     start.use_statistics(1.0)
-    return start.target.eval()
+    return start.target

@@ -19,7 +19,6 @@ from adapters import adapt
 from adapters.config import BASELINES, AdaptConfig
 from adapters.guard import judge_learning
 from adapters.loop import Run, learn, prepare
-from adapters.selection import predict_logits
 from adapters.start import plain_start_name
 from adapters.strategies.information_maximization import InformationMaximization
 from benchmarks.harness import measure
@@ -31,6 +30,7 @@ from benchmarks.studies.guard import TARGETS, images_of
 from benchmarks.studies.study import backbone_options, run_on_targets, study_options
 from da_compose import Backbone
 from da_compose.images import ImageSet
+from da_compose.inference import predict_logits
 
 CONDITIONS = ("all", "tiny-30", "10 to 1")  # of `benchmarks.studies.guard`
 AS_IT_IS = "as it is"

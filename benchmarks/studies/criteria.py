@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from adapters.selection import batches, score, trust
+from adapters.selection import score, trust
 from adapters.strategies.losses import TINY, entropy, information, moment_distance, moments
 from da_compose import Backbone, Domain, probabilities
+from da_compose.inference import batches
 from da_compose.knowledge import SourceKnowledge
 
 TEMPERATURE = 0.05  # of `neighbourhood_density`, as published
@@ -57,7 +58,6 @@ def observe(backbone: Backbone, domain: Domain, images: NDArray[np.uint8]) -> Ou
     if len(images) < 2:
         raise ValueError(f"expected at least 2 images, got {len(images)}; give more of the target")
     network = backbone.network
-    domain.eval()
     embedded = [network.features(batch, domain)[1] for batch in batches(network, images)]
     embeddings = torch.cat(embedded)
     logits = network.classify(embeddings, domain).cpu()

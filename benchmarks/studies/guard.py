@@ -24,7 +24,7 @@ from adapters import adapt
 from adapters.config import BASELINES, STRATEGIES, AdaptConfig
 from adapters.guard import judge, judge_learning
 from adapters.loop import learn, prepare
-from adapters.selection import predict_logits, score
+from adapters.selection import score
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
@@ -41,6 +41,7 @@ from benchmarks.studies.study import (
 from benchmarks.studies.tuning import DEVELOPMENT_TARGETS
 from da_compose import Backbone
 from da_compose.images import ImageSet
+from da_compose.inference import predict_logits
 
 MARGIN = 1.0  # points below the better of source only and AdaBN, from which on it is harm
 TARGETS = (*DEVELOPMENT_TARGETS, "usps")

@@ -14,7 +14,7 @@ from benchmarks.harness.few_labels import draw_labelled
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.tasks.plan import Cell, TaskData, TaskJob
 from da_compose import Backbone, load_backbone
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 from da_compose.model.domain import Domain
 from da_compose.model.mixture import MixtureWeights
 from da_compose.model.signature import harden
@@ -176,10 +176,10 @@ def hardened_accuracy(backbone: Backbone, domain: Domain, data: Any) -> float:
     network = backbone.network
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     chosen = order[:STATISTICS_IMAGES].numpy()
-    images = to_input(data.train.images[chosen], network.config.image_channels)
+    images = to_pixels(data.train.images[chosen])
     hardened = harden(domain)
     hardened.set_statistics(*estimate_statistics(network, hardened, images.split(BATCH)))
-    return accuracy(backbone, hardened.eval(), data.test)
+    return accuracy(backbone, hardened, data.test)
 
 
 def _rounded(domain: Domain) -> list[list[float]]:

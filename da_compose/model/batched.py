@@ -11,14 +11,16 @@ from da_compose.model.folded import FoldedWeights, fold
 from da_compose.model.network import CompositionalNetwork, probabilities
 from da_compose.model.norms import EPSILON
 
+SLACK = 0.1  # beyond [0, 1]: bicubic resizing overshoots
 FEW_ROWS = 16  # up to so many rows a domain, one pass beats a pass a domain on CPU (measured)
 
 
 def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[str]) -> Tensor:
-    """Class probabilities (M, N) of network input (M, 3, S, S), row m as of domain `names[m]`.
+    """Class probabilities (M, N) of pixels in [0, 1] (M, 3, S, S), row m as of domain `names[m]`.
 
     Each prediction is what its domain alone gives, within float tolerance. Raises ValueError for
-    an unknown domain, one with classes of its own, or where names and images differ in number.
+    an unknown domain, one with classes of its own, where names and images differ in number, and
+    for values beyond [0, 1], as of normalized images.
     """
     if len(names) != len(images):
         raise ValueError(f"{len(images)} images and {len(names)} names of domains; give one a row")
@@ -28,7 +30,12 @@ def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[
     rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         rows_of.setdefault(name, []).append(row)
-    domains = [network.domains[name].eval() for name in rows_of]
+    if images.min() < -SLACK or images.max() > 1 + SLACK:
+        raise ValueError(
+            f"images must be pixels in [0, 1], got values from {float(images.min()):.3g} to "
+            f"{float(images.max()):.3g}; the network normalizes them itself: leave that out"
+        )
+    domains = [network.domains[name] for name in rows_of]
     if own := [domain.name for domain in domains if domain.class_names is not None]:
         raise ValueError(
             f"{', '.join(own)}: classes of their own, so no table of probabilities holds all rows; "
@@ -50,7 +57,7 @@ def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[
 def forward_many(
     network: CompositionalNetwork, domains: Sequence[Domain], images: Tensor
 ) -> Tensor:
-    """Logits of both heads (2, D, B, N) of images (D, B, 3, S, S) under stored statistics.
+    """Logits of both heads (2, D, B, N) of pixels (D, B, 3, S, S) under stored statistics.
 
     Of domains whose batch norm has the network's gamma and beta, as all that adaptation makes.
     """
@@ -66,7 +73,7 @@ def forward_many(
 def features_many(
     network: CompositionalNetwork, domains: Sequence[Domain], images: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Last block's output (D, B, C, S, S) and embedding (D, B, F) of images (D, B, 3, S, S)."""
+    """Last block's output (D, B, C, S, S) and embedding (D, B, F) of pixels (D, B, 3, S, S)."""
     if own := [domain.name for domain in domains if domain.gamma is not None]:
         raise ValueError(
             f"{', '.join(own)}: batch norm with gamma and beta of its own; use each by itself"
@@ -86,7 +93,9 @@ def features_many(
         means[0] - _stacked(convolutions, "bias"), variances[0],
     )  # fmt: skip
     patches = functional.unfold(
-        network.trunk(images.flatten(0, 1)), config.patch_size, stride=config.patch_size
+        network.trunk(network.normalized(images.flatten(0, 1))),
+        config.patch_size,
+        stride=config.patch_size,
     ).mT  # (D * B, S * S, channels * patch * patch)
     features = _linear(patches.reshape(count, -1, patches.shape[2]), kernel, shift).relu_()
 

@@ -1,6 +1,6 @@
 """Shape of a compositional network."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,7 @@ class NetworkConfig:
     mixed_batch_norm: bool = True  # gamma, beta belong to templates; else one set a layer
     signature: tuple[int, ...] | None = None  # fixed template of each layer; None: xi is learned
     # Frozen features in front (`Trunk`), such as "resnet18.layer3"; patches are then of its map.
-    # Not in the repr, which fingerprints of networks without a trunk have hashed always.
-    trunk: str | None = field(default=None, repr=False)
+    trunk: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "num_templates", "channels", "expansion", "squeeze",

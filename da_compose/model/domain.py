@@ -1,9 +1,10 @@
 """What is private to one domain: its mixture, its batch-norm statistics, and any replaced part."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,13 @@ SHOWN_NAMES = 20  # at most, in an error
 class Domain(nn.Module):
     """One domain of a compositional network.
 
-    In `train()` mode its batch norms use the batch's statistics and update the stored ones; in
-    `eval()` mode only stored statistics are used, so a prediction depends on one image alone.
+    Its batch norms use stored statistics, so a prediction depends on one image alone. Only where
+    `use_batch_statistics` was called do they use the batch's, and move the stored ones by
+    `momentum`; `train()` and `eval()`, of the domain or of a network, change nothing.
     `mean` and `var` (F,) concatenate the statistics of every batch norm, in network order.
     `input_adapter`, `heads`, and `gamma` and `beta` (F,) of every batch norm, when set, take the
     place of the network's own. `class_names` are those of its own heads.
-    `synchronized`: in `train()` mode, the batch is that of all processes together (`parallel`).
+    `synchronized`: the batch is then that of all processes together (`parallel`).
     """
 
     mean: Tensor
@@ -47,7 +49,23 @@ class Domain(nn.Module):
         self.gamma: nn.Parameter | None = None
         self.beta: nn.Parameter | None = None
         self.momentum = 0.1
+        self.batch_statistics = False
         self.synchronized = False
+
+    def use_batch_statistics(self, use: bool = True) -> "Domain":
+        """Normalize by each batch, which moves the stored statistics; False: by those alone."""
+        self.batch_statistics = use
+        return self
+
+    @property
+    def own_parts(self) -> dict[str, Any]:
+        """Which of the network's parts this domain replaces by its own, in JSON values."""
+        return {
+            "input_adapter": self.input_adapter is not None,
+            "heads": self.heads is not None,
+            "batch_norm": self.gamma is not None,
+            "own_classes": self.class_names,
+        }
 
     def set_statistics(self, mean: Tensor, var: Tensor) -> None:
         """Overwrite the stored batch-norm statistics, both (F,)."""
@@ -61,10 +79,15 @@ class Domain(nn.Module):
 
 
 class DomainTable(nn.Module):
-    """The domains a network knows, by name, in the order they were added."""
+    """The domains a network knows, by name, in the order they were added.
 
-    def __init__(self) -> None:
+    A state dict names them, so that a network without domains can load it: `make` is then given
+    a name and `own_parts` for each.
+    """
+
+    def __init__(self, make: Callable[[str, Mapping[str, Any]], Domain]) -> None:
         super().__init__()
+        self._make = make
         self._domains = nn.ModuleList()
         self._by_name: dict[str, Domain] = {}
 
@@ -87,6 +110,23 @@ class DomainTable(nn.Module):
             more = f", and {len(self) - SHOWN_NAMES} more" if len(self) > SHOWN_NAMES else ""
             raise ValueError(f"no domain {name!r}; there are: {known}{more}")
         return self._by_name[name]
+
+    def get_extra_state(self) -> Tensor:
+        """Names and own parts of all, as JSON in uint8: a state dict holds tensors alone."""
+        known = [[domain.name, domain.own_parts] for domain in self]
+        return torch.tensor([*json.dumps(known).encode()], dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Make the domains that a state dict holds, where there are none."""
+        known = json.loads(bytes(state.tolist()))
+        names = tuple(name for name, _ in known)
+        if self.names and self.names != names:
+            raise ValueError(
+                f"the state is of domains {', '.join(names)}, this network has "
+                f"{', '.join(self.names)}; load it into a new network"
+            )
+        for name, parts in known[len(self) :]:
+            self.add(self._make(name, parts))
 
     def add(self, domain: Domain) -> None:
         if domain.name in self:

@@ -1,11 +1,14 @@
 """The compositional isometric network (paper, sections 3.1 and 3.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from da_compose.images import normalize
 from da_compose.model.blocks import isometric_block
 from da_compose.model.config import NetworkConfig
 from da_compose.model.domain import Domain, DomainTable
@@ -19,6 +22,9 @@ from da_compose.model.templates import TemplateBank
 class CompositionalNetwork(nn.Module):
     """Input adapter, L blocks mixed from K templates by a domain's xi, output adapter, two heads.
 
+    Images are pixels in [0, 1], (B, 3, H, W), or (B, 1, H, W) that become as many equal channels.
+    How a domain's batch norms compute is said by the domain (`Domain.batch_statistics`), never by
+    `train()` or `eval()`.
     The ordinary isometric network is the same class with `config.unshared()`.
     """
 
@@ -48,7 +54,7 @@ class CompositionalNetwork(nn.Module):
             config.mixed_batch_norm,
             generator,
         )
-        self.domains = DomainTable()
+        self.domains = DomainTable(self.blank_domain)
         if first_xi is None:
             first_xi = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
         self.register_buffer("first_xi", first_xi, persistent=False)
@@ -80,6 +86,19 @@ class CompositionalNetwork(nn.Module):
         domain = Domain(name, mixture, config.num_statistics)
         return domain.to(self.device)
 
+    def blank_domain(self, name: str, parts: Mapping[str, Any]) -> Domain:
+        """A domain with `Domain.own_parts` of its own, for a saved state to be loaded into."""
+        domain = self.new_domain(name)
+        if parts.get("input_adapter"):
+            domain.input_adapter = deepcopy(self.input_adapter)
+        if parts.get("own_classes"):
+            self.own_heads(domain, tuple(parts["own_classes"]))
+        elif parts.get("heads"):
+            domain.heads = deepcopy(self.heads)
+        if parts.get("batch_norm"):
+            self.own_batch_norm(domain)
+        return domain.to(self.device)
+
     @torch.no_grad()
     def own_batch_norm(self, domain: Domain) -> None:
         """Give a domain gamma and beta (F,) of its own that start as what it uses of the network.
@@ -104,21 +123,33 @@ class CompositionalNetwork(nn.Module):
             domain.heads = new_heads(self.config.embedding, len(class_names)).to(self.device)
         domain.class_names = class_names
 
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1], float (B, 1 or 3, H, W) -> normalized (B, 3, H, W), channels last.
+
+        Raises ValueError for another shape or for integers; the range is not looked at, as that
+        would wait for a GPU.
+        """
+        size, channels = self.config.image_size, self.config.image_channels
+        if pixels.shape[1:] not in ((1, size, size), (channels, size, size)):
+            raise ValueError(
+                f"images must have shape (batch, {channels}, {size}, {size}), "
+                f"got {tuple(pixels.shape)}"
+            )
+        if not pixels.is_floating_point():
+            raise ValueError(
+                f"images must be float pixels in [0, 1], got {pixels.dtype}; "
+                "uint8 arrays become so by `da_compose.images.to_pixels`"
+            )
+        return normalize(pixels, channels)
+
     def block_features(self, images: Tensor, domain: Domain) -> Tensor:
-        """Output of the last block: images (B, 3, H, W) -> (B, C, S, S)."""
+        """Output of the last block: pixels (B, 3, H, W) in [0, 1] -> (B, C, S, S)."""
         return self._block_features(images, domain, NormCursor(domain))
 
     def _block_features(self, images: Tensor, domain: Domain, norms: NormCursor) -> Tensor:
-        size, channels = self.config.image_size, self.config.image_channels
-        if images.shape[1:] != (channels, size, size):
-            raise ValueError(
-                f"images must have shape (batch, {channels}, {size}, {size}), "
-                f"got {tuple(images.shape)}"
-            )
         adapter = domain.input_adapter or self.input_adapter
-        images = images.contiguous(memory_format=torch.channels_last)
-        features = adapter(self.trunk(images), norms)
-        if domain.training:
+        features = adapter(self.trunk(self.normalized(images)), norms)
+        if domain.batch_statistics:
             for block in self.templates.mix(domain.mixture()).layers():
                 features = isometric_block(features, block, norms)
             return features
@@ -158,7 +189,7 @@ class CompositionalNetwork(nn.Module):
         return self.output_adapter(features, norms)
 
     def features(self, images: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) -> output of the last block (B, C, S, S), embedding (B, F)."""
+        """Pixels (B, 3, H, W) -> output of the last block (B, C, S, S), embedding (B, F)."""
         norms = NormCursor(domain)
         block = self._block_features(images, domain, norms)
         return block, self.output_adapter(block, norms)
@@ -169,7 +200,7 @@ class CompositionalNetwork(nn.Module):
         return torch.stack([head(embedding) for head in heads])
 
     def forward(self, images: Tensor, domain: Domain) -> Tensor:
-        """Logits of both heads: images (B, 3, H, W) -> (2, B, N)."""
+        """Logits of both heads: pixels (B, 3, H, W) in [0, 1] -> (2, B, N)."""
         return self.classify(self.features(images, domain)[1], domain)
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:

@@ -18,8 +18,8 @@ class NormValues(Protocol):
     gamma: nn.Parameter | None
     beta: nn.Parameter | None
     momentum: float
+    batch_statistics: bool
     synchronized: bool
-    training: bool
 
 
 class NormCursor:
@@ -50,7 +50,7 @@ class NormCursor:
         """Batch-normalize features (B, C, ...) with what `take` gives."""
         mean, var, gamma, beta = self.take(gamma, beta)
         gamma, beta = gamma.to(mean.dtype), beta.to(mean.dtype)  # autocast mixes in bfloat16
-        if self.domain.training and self.domain.synchronized:
+        if self.domain.batch_statistics and self.domain.synchronized:
             return synchronized_batch_norm(
                 features, mean, var, gamma, beta, momentum=self.domain.momentum, eps=EPSILON
             )
@@ -60,7 +60,7 @@ class NormCursor:
             var,
             gamma,
             beta,
-            training=self.domain.training,
+            training=self.domain.batch_statistics,
             momentum=self.domain.momentum,
             eps=EPSILON,
         )

@@ -1,4 +1,4 @@
-"""One domain's mixture as an ordinary network: fixed weights, batch norm folded in."""
+"""One domain as an ordinary network: its mixture's weights, batch norm folded in."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init  # the global random state stays as it is
 
+from da_compose.images import normalize
 from da_compose.model.domain import Domain
-from da_compose.model.network import CompositionalNetwork
+from da_compose.model.network import CompositionalNetwork, probabilities
 from da_compose.model.norms import EPSILON, NormCursor
 
 
@@ -38,7 +39,10 @@ class PlainBlock(nn.Module):
 
 
 class PlainNetwork(nn.Module):
-    """An ordinary isometric network for one domain: images (B, 3, H, W) -> logits (2, B, N)."""
+    """An ordinary isometric network for one domain: pixels in [0, 1] -> logits (2, B, N).
+
+    Pixels are float (B, image channels, H, W), or (B, 1, H, W).
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class PlainNetwork(nn.Module):
         before: nn.Module,
         after: nn.Module,
         heads: nn.ModuleList,
+        image_channels: int,
     ) -> None:
         super().__init__()
         self.input_adapter = input_adapter
@@ -55,12 +60,24 @@ class PlainNetwork(nn.Module):
         self.before = before
         self.after = after
         self.heads = heads
+        self.image_channels = image_channels
 
-    def forward(self, images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
+    def forward(self, pixels: Tensor) -> Tensor:
+        images = normalize(pixels, self.image_channels)
         features = self.blocks(self.input_adapter(images).relu())
         embedding = self.after(self.before(features).relu().mean(dim=(2, 3))).relu()
         return torch.stack([head(embedding) for head in self.heads])
+
+
+class Classifier(nn.Module):
+    """A plain network's prediction: pixels in [0, 1] (B, 3, S, S) -> probabilities (B, N)."""
+
+    def __init__(self, plain: PlainNetwork) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return probabilities(self.plain(pixels))
 
 
 @torch.no_grad()
@@ -97,6 +114,7 @@ def materialize(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
         before=folded(output.before.weight, output.before_gamma, output.before_beta),
         after=folded(output.after.weight, output.after_gamma, output.after_beta),
         heads=deepcopy(domain.heads or network.heads),
+        image_channels=config.image_channels,
     )
     return plain.requires_grad_(False).to(memory_format=torch.channels_last).eval()
 

@@ -1,12 +1,12 @@
-"""A pretrained network with what ships with it, as one file; and one domain's adapter as another.
+"""A pretrained network with what ships with it, as one file.
 
-Both are safetensors files whose header carries JSON: no pickle, and nothing half-written.
+A safetensors file whose header carries JSON: no pickle, and nothing half-written.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,12 @@ from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
 from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
 
+FORMAT = 2  # of the files; 1 was that of version 0.1.0, and had no number
+# Of NetworkConfig, in version 0.1.0
+FIRST_FIELDS = (
+    "num_layers", "num_templates", "channels", "expansion", "squeeze", "patch_size", "image_size",
+    "image_channels", "hidden", "embedding", "num_classes", "mixed_batch_norm", "signature",
+)  # fmt: skip
 KNOWN = ("first", "second", "block_features", "labels")  # of a source, in the file
 
 
@@ -44,8 +50,7 @@ class Backbone:
     @property
     def fingerprint(self) -> str:
         """Hash of every shared weight: an adapter fits the backbone it was made with, no other."""
-        config = self.network.config
-        digest = hashlib.sha256((repr(config) + (config.trunk or "")).encode())
+        digest = hashlib.sha256(_identity(self.network.config).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             if not name.startswith("domains."):
                 digest.update(name.encode())
@@ -65,9 +70,10 @@ class Backbone:
         tensors["first_xi"] = self.network.get_buffer("first_xi")
         metadata = {
             "kind": "backbone",
+            "format": FORMAT,
             "config": asdict(self.network.config),
             "domains": self.network.domains.names,
-            "own_parts": {domain.name: _own_parts(domain) for domain in self.network.domains},
+            "own_parts": {domain.name: domain.own_parts for domain in self.network.domains},
             "num_images": {name: known.num_images for name, known in self.knowledge.items()},
             "class_names": self.class_names,
             "fingerprint": self.fingerprint,
@@ -75,6 +81,21 @@ class Backbone:
             "notes": self.notes,
         }
         save_tensors(Path(path), tensors, metadata)
+
+
+def _identity(config: NetworkConfig) -> str:
+    """A configuration as text: a field that is added later changes nothing at its default.
+
+    The first fields are written as in the files of version 0.1.0, whose fingerprints still hold.
+    """
+    first = ", ".join(f"{name}={getattr(config, name)!r}" for name in FIRST_FIELDS)
+    later = {
+        one.name: getattr(config, one.name)
+        for one in fields(config)
+        if one.name not in (*FIRST_FIELDS, "trunk") and getattr(config, one.name) != one.default
+    }
+    added = json.dumps(later, sort_keys=True) if later else ""
+    return f"NetworkConfig({first}){config.trunk or ''}{added}"
 
 
 def saved_fingerprint(path: str | Path) -> str:
@@ -86,6 +107,7 @@ def saved_fingerprint(path: str | Path) -> str:
 def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     """Read a backbone that `Backbone.save` wrote; raises ValueError where it is not one."""
     tensors, metadata = load_tensors(Path(path), "backbone")
+    check_format(Path(path), metadata)
     with understood(Path(path)):
         network, num_images = _saved_network(tensors, metadata), metadata["num_images"]
         # In the order of the domains, as before saving: random draws of adaptation go by it
@@ -109,6 +131,18 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     return backbone
 
 
+def network_state(
+    tensors: Mapping[str, Tensor], network: CompositionalNetwork
+) -> dict[str, Tensor]:
+    """The state dict of a network among the tensors of a file, for `network` to load.
+
+    Files of before format 2 do not name the domains in it; `network` has them already.
+    """
+    prefix = "network."
+    state = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+    return {"domains._extra_state": network.domains.get_extra_state()} | state
+
+
 def _saved_network(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> CompositionalNetwork:
@@ -117,71 +151,20 @@ def _saved_network(
         values["signature"] = tuple(values["signature"])
     network = CompositionalNetwork(NetworkConfig(**values))
     for name in metadata["domains"]:
-        network.domains.add(
-            _blank_domain(network, name, metadata.get("own_parts", {}).get(name, {}))
-        )
-    prefix = "network."
-    network.load_state_dict(
-        {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-    )
+        network.domains.add(network.blank_domain(name, metadata.get("own_parts", {}).get(name, {})))
+    network.load_state_dict(network_state(tensors, network))
     if "first_xi" in tensors:  # where new domains start; it depends on the network's seed
         network.get_buffer("first_xi").copy_(tensors["first_xi"])
     return network
 
 
-def save_adapter(
-    path: str | Path, backbone: Backbone, domain: Domain, notes: dict[str, Any]
-) -> None:
-    """Write one domain alone: xi, statistics and any part of its own, to fit on `backbone`."""
-    metadata = {
-        "kind": "adapter",
-        "domain": domain.name,
-        **_own_parts(domain),
-        "fingerprint": backbone.fingerprint,
-        "class_names": backbone.class_names_of(domain),
-        "versions": versions(),
-        "notes": notes,
-    }
-    save_tensors(Path(path), domain.state_dict(), metadata)
-
-
-def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str, Any]]:
-    """A domain that `save_adapter` wrote, and its notes; refused on any backbone but its own."""
-    tensors, metadata = load_tensors(Path(path), "adapter")
-    with understood(Path(path)):
-        if metadata["fingerprint"] != backbone.fingerprint:
-            raise ValueError(
-                f"{path} belongs to backbone {metadata['fingerprint']}, this one is "
-                f"{backbone.fingerprint}; load the backbone it was adapted on, or adapt again"
-            )
-        domain = _blank_domain(backbone.network, metadata["domain"], metadata)
-        domain.load_state_dict(tensors)
-        notes = metadata["notes"]
-    return domain.requires_grad_(False).eval(), notes
-
-
-def _own_parts(domain: Domain) -> dict[str, Any]:
-    """Which of the network's parts this domain replaces by its own."""
-    return {
-        "input_adapter": domain.input_adapter is not None,
-        "heads": domain.heads is not None,
-        "batch_norm": domain.gamma is not None,
-        "own_classes": domain.class_names,
-    }
-
-
-def _blank_domain(network: CompositionalNetwork, name: str, parts: Mapping[str, Any]) -> Domain:
-    """A domain with `parts` of its own (`_own_parts`), for a saved state to be loaded into."""
-    domain = network.new_domain(name)
-    if parts.get("input_adapter"):
-        domain.input_adapter = deepcopy(network.input_adapter)
-    if parts.get("own_classes"):
-        network.own_heads(domain, tuple(parts["own_classes"]))
-    elif parts.get("heads"):
-        domain.heads = deepcopy(network.heads)
-    if parts.get("batch_norm"):
-        network.own_batch_norm(domain)
-    return domain.to(network.device)
+def check_format(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Raise ValueError where a newer version than this one wrote a file."""
+    if metadata.get("format", 1) > FORMAT:
+        raise ValueError(
+            f"{path} is of format {metadata['format']}, this version of da-compose reads up to "
+            f"{FORMAT}; install a newer one"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from da_compose.images import normalize
 from da_compose.model.domain import Domain
-from da_compose.model.network import probabilities
-from da_compose.model.plain import PlainNetwork, materialize
+from da_compose.model.plain import Classifier, materialize
 from da_compose.storage.backbone import Backbone, versions
 from da_compose.storage.files import replacing
 
@@ -24,19 +22,7 @@ TRACED_BATCH = 2
 CHECKED_BATCHES = (1, 3)  # other sizes than the traced one: none must be built in
 TOLERANCE = 1e-4  # of a probability
 OPSET = 18  # the one torch's exporter is written in: nothing is converted, old runtimes read it
-Classifier = Callable[[Tensor], Tensor]
-
-
-class ExportedClassifier(nn.Module):
-    """Float pixels in [0, 1] (B, image channels, S, S) -> class probabilities (B, N)."""
-
-    def __init__(self, plain: PlainNetwork, image_channels: int) -> None:
-        super().__init__()
-        self.plain = plain
-        self.image_channels = image_channels
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return probabilities(self.plain(normalize(pixels, self.image_channels)))
+Predict = Callable[[Tensor], Tensor]
 
 
 def export(backbone: Backbone, domain: Domain, path: str | Path) -> float:
@@ -52,8 +38,7 @@ def export(backbone: Backbone, domain: Domain, path: str | Path) -> float:
     path = Path(path)
     check_format(path)
     config = backbone.network.config
-    plain = materialize(backbone.network, domain)
-    classifier = ExportedClassifier(plain, config.image_channels).eval().cpu().float()
+    classifier = Classifier(materialize(backbone.network, domain)).eval().cpu().float()
     classifier.to(memory_format=torch.contiguous_format)  # else torch.export.save warns
     shape = (config.image_channels, config.image_size, config.image_size)
     metadata = {
@@ -87,7 +72,7 @@ def check_format(path: Path) -> None:
 
 
 def _largest_difference(
-    expected: Classifier, written: Classifier, shape: tuple[int, ...], path: Path
+    expected: Predict, written: Predict, shape: tuple[int, ...], path: Path
 ) -> float:
     """The largest difference of two classifiers on random pixels; ValueError above `TOLERANCE`."""
     generator, largest = torch.Generator().manual_seed(0), 0.0
@@ -106,7 +91,7 @@ def _largest_difference(
     return largest
 
 
-def _as_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Classifier:
+def _as_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Predict:
     import onnxruntime  # of the extra `export`: not everyone has it
 
     translated = torch.onnx.export(
@@ -122,7 +107,7 @@ def _as_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> 
     return lambda pixels: torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
 
 
-def _as_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Classifier:
+def _as_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Predict:
     written = BytesIO()  # on a full disk torch's own writer aborts the process
     torch.export.save(program, written, extra_files=dict[str, object](metadata))
     path.write_bytes(written.getvalue())

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from da_compose.images import ImageSet
 from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import as_process_0_says, rank
+from da_compose.storage.backbone import network_state
 from da_compose.storage.files import load_tensors, replacing, save_tensors
 from da_compose.training.trainer import PretrainConfig, Pretrainer
 
@@ -100,10 +101,7 @@ def load_state(trainer: Pretrainer, path: Path) -> None:
                 f"{path} was saved with another {key} ({_difference(saved, value)}); "
                 "delete it to start anew, or use another folder"
             )
-    prefix = "network."
-    trainer.network.load_state_dict(
-        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    )
+    trainer.network.load_state_dict(network_state(tensors, trainer.network))
     optimizer = trainer.optimizer.state_dict()
     for name, value in tensors.items():
         if name.startswith("optimizer."):

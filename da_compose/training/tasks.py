@@ -90,6 +90,6 @@ def parameters_behind(network: CompositionalNetwork, domains: Sequence[Domain]) 
         module.requires_grad_(True).zero_grad()
     image = torch.zeros(1, channels, size, size, device=network.device)
     for domain in copies:
-        network(image, domain.eval()).sum().backward()
+        network(image, domain).sum().backward()
     parts = (*network.shared_parameters(), *(p for domain in copies for p in domain.parameters()))
     return sum(p.numel() for p in {id(p): p for p in parts}.values() if p.grad is not None)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from da_compose.images import ImageSet, normalize
+from da_compose.images import ImageSet, with_channels
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import copy_from_process_0, rank, sum_figures, sum_gradients, world
@@ -151,7 +151,7 @@ class Pretrainer:
             )
 
     def domain_batch(self, name: str, step: int) -> tuple[Tensor, Tensor]:
-        """Network input (B, 3, S, S) and labels (B,) of one domain, a function of the step alone.
+        """Pixels (B, 3, S, S) and labels (B,) of one domain, a function of the step alone.
 
         A batch of `pooled` holds an equal share of every source's, augmented anew. Of W processes,
         process r gets images r, r + W, r + 2 W, ... of the whole batch.
@@ -167,7 +167,7 @@ class Pretrainer:
                 pixels = pixels[rows]
             else:
                 pixels = self.config.augmentation.apply(pixels, generator, rows)
-            inputs.append(normalize(pixels, self.network.config.image_channels))
+            inputs.append(with_channels(pixels, self.network.config.image_channels))
             labels.append(all_labels[rows])
         device = self.network.device
         return torch.cat(inputs).to(device), torch.cat(labels).to(device)
@@ -217,7 +217,7 @@ class Pretrainer:
 
     def _training(self, name: str) -> Domain:
         """The domain in training mode, with batch norm over the batch of all processes."""
-        domain = self.domains[name].train()
+        domain = self.domains[name].use_batch_statistics()
         domain.synchronized = world() > 1
         return domain
 
@@ -228,7 +228,7 @@ class Pretrainer:
             domain = self._training(name)
             batches = (self.domain_batch(name, step)[0] for step in steps)
             domain.set_statistics(*estimate_statistics(self.network, domain, batches))
-            domain.eval()
+            domain.use_batch_statistics(False)
             domain.synchronized = False
 
 

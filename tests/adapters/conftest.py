@@ -12,7 +12,7 @@ from adapters.loop import as_numbers, trainable_parameters
 from adapters.start import MEAN, make_start
 from adapters.strategies.contract import AdaptationTask, Strategy
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 from da_compose.knowledge import collect_knowledge
 
 TINY = NetworkConfig(
@@ -76,7 +76,7 @@ def run_steps(
 ) -> tuple[Domain, list[dict[str, float]]]:
     """A target after `steps` steps of a strategy, or fewer where `until` holds; its figures."""
     pixels = random_images(20, seed=9) if images is None else images
-    target = make_start(backbone, MEAN, "target", pixels).target.eval()
+    target = make_start(backbone, MEAN, "target", pixels).target
     trained = trainable_parameters(backbone, target, trains)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(trained, lr=LEARNING_RATES[trains])
@@ -87,7 +87,7 @@ def run_steps(
     history = []
     for _ in range(steps):
         chosen = torch.randint(len(pixels), (batch_size,), generator=generator).numpy()
-        batch = to_input(pixels[chosen], backbone.network.config.image_channels)
+        batch = to_pixels(pixels[chosen])
         history += as_numbers([running.step(batch)])
         if until(target):
             break

@@ -221,12 +221,12 @@ def test_a_folder_of_pictures_is_adapted_to_and_predicted(backbone, make_pixels,
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     from_folder = adapt(backbone, tmp_path, **QUICK)
     assert same(from_folder, adapt(backbone, images, **QUICK))
-    assert torch.equal(from_folder.predict(tmp_path)[0], from_folder.predict(images)[0])
+    assert torch.equal(from_folder.predict(tmp_path), from_folder.predict(images))
 
 
 def test_images_of_another_size_are_resized(backbone: Backbone, make_pixels):
     made = adapt(backbone, make_pixels(6, size=20), **QUICK)
-    assert made.predict_probabilities(make_pixels(3, size=5)).shape == (3, 3)
+    assert made.predict_proba(make_pixels(3, size=5)).shape == (3, 3)
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -239,7 +239,7 @@ def test_a_target_of_one_image_works(backbone: Backbone, make_pixels, strategy: 
 def test_read_only_images_are_taken_without_a_warning(backbone: Backbone, make_pixels):
     images = make_pixels(10)
     images.flags.writeable = False
-    labels, _ = adapt(backbone, images, **QUICK).predict(images)
+    labels = adapt(backbone, images, **QUICK).predict(images)
     assert len(labels) == len(images)
 
 
@@ -294,7 +294,7 @@ def test_the_backbone_is_as_before(make_backbone, make_pixels, strategy: str, tr
 def test_the_result_needs_no_gradient_and_holds_stored_statistics(backbone, make_pixels):
     domain = adapt(backbone, make_pixels(15), trains="input_adapter", **QUICK).domain
     assert not any(parameter.requires_grad for parameter in domain.parameters())
-    assert not domain.training
+    assert not domain.batch_statistics
 
 
 def test_two_adaptations_do_not_touch_each_other(backbone: Backbone, make_pixels):

@@ -22,8 +22,8 @@ def test_a_saved_adaptation_predicts_the_same(
     loaded = load_adaptation(tmp_path / "site-7.safetensors", backbone)
     assert loaded.domain.name == "site-7"
     assert (loaded.notes, loaded.learned_parameters) == (made.notes, made.learned_parameters)
-    expected = made.predict_probabilities(images)
-    assert torch.equal(loaded.predict_probabilities(images), expected)
+    expected = made.predict_proba(images)
+    assert torch.equal(loaded.predict_proba(images), expected)
     one, two = made.domain.state_dict(), loaded.domain.state_dict()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
@@ -45,19 +45,18 @@ def test_an_adapter_without_notes_is_loaded(backbone: Backbone, make_pixels, tmp
 def test_a_prediction_depends_on_one_image_alone(backbone, make_pixels, trains: str):
     made = adapt(backbone, make_pixels(15), trains=trains, **QUICK)
     images = make_pixels(40, seed=5)
-    together = made.predict_probabilities(images)
+    together = made.predict_proba(images)
     for position in range(0, 40, 7):
-        alone = made.predict_probabilities(images[position : position + 1])
+        alone = made.predict_proba(images[position : position + 1])
         torch.testing.assert_close(alone[0], together[position], rtol=0, atol=1e-6)
-    backward = made.predict_probabilities(images[::-1])
+    backward = made.predict_proba(images[::-1])
     torch.testing.assert_close(backward.flip(0), together, rtol=0, atol=1e-6)
 
 
 def test_predictions_are_the_most_probable_classes(backbone: Backbone, make_pixels):
     made = adapt(backbone, make_pixels(15), **QUICK)
     images = make_pixels(12, seed=5)
-    table = made.predict_probabilities(images)
-    labels, confidence = made.predict(images)
+    table = made.predict_proba(images)
+    labels = made.predict(images)
     torch.testing.assert_close(table.sum(dim=1), torch.ones(12))
     assert labels.tolist() == table.argmax(dim=1).tolist()
-    assert confidence.tolist() == [row[label] for row, label in zip(table, labels, strict=True)]

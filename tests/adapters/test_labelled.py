@@ -11,11 +11,11 @@ from torch.nn import functional
 from adapters import STRATEGIES, Adaptation, adapt
 from adapters.config import TRAINS
 from adapters.labelled import adapt_with_labels, supervised
-from adapters.selection import predict_logits
 from adapters.start import MEAN, make_start
 from adapters.strategies.contract import AdaptationTask
 from da_compose import Backbone, Domain
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
+from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 
 LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
@@ -63,11 +63,11 @@ def test_enough_steps_learn_the_labels(backbone: Backbone, make_pixels, few):
 
 
 def test_a_step_descends_the_sum_of_both_losses(backbone: Backbone, make_pixels, few):
-    target = make_start(backbone, MEAN, "target", make_pixels(15)).target.eval()
+    target = make_start(backbone, MEAN, "target", make_pixels(15)).target
     assert isinstance(target.mixture, MixtureWeights)
     xi = target.mixture.xi
     xi.requires_grad_(True)
-    logits = backbone.network(to_input(few[0]), target)
+    logits = backbone.network(to_pixels(few[0]), target)
     expected = xi.square().sum()
     for head in logits:
         expected = expected + functional.cross_entropy(head, torch.from_numpy(few[1])) / 2

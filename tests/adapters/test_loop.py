@@ -12,12 +12,12 @@ from adapters import STRATEGIES
 from adapters.config import TRAINS, AdaptConfig
 from adapters.guard import Verdict
 from adapters.loop import PRIOR_IMAGES, Run, learn, prepare
-from adapters.selection import predict_logits
 from adapters.start import MEAN, make_start
 from adapters.strategies.contract import AdaptationTask
 from adapters.strategies.information_maximization import InformationMaximization
 from adapters.strategies.losses import class_frequencies, information
 from da_compose import Backbone, probabilities
+from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 
 LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]

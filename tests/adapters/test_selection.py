@@ -1,12 +1,14 @@
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import Tensor
 
-from adapters.selection import Scores, predict_logits, score, trust
+from adapters.selection import Scores, score, trust
 from adapters.strategies.losses import information
 from da_compose import Backbone
+from da_compose.inference import predict_logits
 
 
 def sure_of(classes: list[int], num_classes: int = 4) -> Tensor:
@@ -88,10 +90,14 @@ def test_logits_of_many_batches_are_those_of_single_images(backbone: Backbone, m
 def test_prediction_uses_stored_statistics_and_keeps_them(backbone: Backbone, make_pixels):
     domain = backbone.network.domains["left"]
     before = {name: value.clone() for name, value in domain.state_dict().items()}
-    domain.train()
     predict_logits(backbone.network, domain, make_pixels(10))
-    assert not domain.training
     assert all(torch.equal(value, before[name]) for name, value in domain.state_dict().items())
+
+
+def test_predictions_that_depend_on_the_batch_are_refused(backbone: Backbone, make_pixels):
+    domain = deepcopy(backbone.network.domains["left"]).use_batch_statistics()
+    with pytest.raises(ValueError, match="left normalizes by each batch"):
+        predict_logits(backbone.network, domain, make_pixels(10))
 
 
 def test_read_only_images_are_read_without_a_warning(backbone: Backbone, make_pixels):

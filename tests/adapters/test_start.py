@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.selection import certainty, predict_logits, score, trust
+from adapters.selection import certainty, score, trust
 from adapters.start import (
     LEAST_COMPARED,
     MEAN,
@@ -21,7 +21,8 @@ from adapters.start import (
     plain_start_name,
 )
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig, probabilities
-from da_compose.images import to_input
+from da_compose.images import to_pixels
+from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import estimate_statistics
 from da_compose.training.trainer import POOLED
@@ -94,7 +95,7 @@ def test_the_targets_own_statistics_are_shrunk_toward_the_sources(
     images = make_pixels(count)
     start = make_start(backbone, "left", "target", images)
     start.use_statistics(0.0)
-    own = estimate_statistics(backbone.network, start.target, [to_input(images)])
+    own = estimate_statistics(backbone.network, start.target, [to_pixels(images)])
     share = count / (count + PRIOR_IMAGES)
     start.use_statistics(1.0)
     for found, source, target in zip(

@@ -11,9 +11,9 @@ from torch import Tensor
 from adapters import Adaptation, adapt, load_adaptation
 from adapters.config import TRAINS
 from adapters.guard import Verdict
-from adapters.selection import batches
 from adapters.streaming import Stream, StreamConfig, StreamUpdate
 from da_compose import Backbone
+from da_compose.inference import batches
 from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import blend_statistics, estimate_statistics
 
@@ -215,7 +215,7 @@ def test_a_domain_with_classes_of_its_own_is_followed(backbone: Backbone, make_p
     domain = network.new_domain("task")
     network.own_batch_norm(domain)
     network.own_heads(domain, ("no", "yes"))
-    task = Adaptation(backbone, domain.requires_grad_(False), 1, {})
+    task = Adaptation(backbone, domain.requires_grad_(False), 1)
     said = task.update(make_pixels(12), **SMALL)
     assert said.moves + said.refused == 2
 

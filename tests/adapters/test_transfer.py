@@ -18,7 +18,7 @@ from adapters.transfer import (
     transfer,
 )
 from da_compose import Backbone, CompositionalNetwork, Domain, load_adapter
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 from da_compose.training.tasks import Task
 from da_compose.training.trainer import PretrainConfig
 
@@ -93,7 +93,7 @@ def test_a_separable_task_is_learned_with_all_parts(bank, new, make_images) -> N
     config = PretrainConfig(steps=60, batch_size=15, learning_rate=0.03, statistics_batches=5)
     found = transfer(bank, new, config=config)
     test = make_images(30, seed=9)
-    predicted = bank.network(to_input(test.images), found.domain).sum(0).argmax(-1)
+    predicted = bank.network(to_pixels(test.images), found.domain).sum(0).argmax(-1)
     assert float((predicted.numpy() == test.labels).mean()) > 0.8
     assert found.start in found.scores
     assert found.scores[found.start] == max(found.scores.values())

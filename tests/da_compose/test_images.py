@@ -13,7 +13,6 @@ from da_compose.images import (
     ImageSet,
     normalize,
     resize,
-    to_input,
     to_pixels,
 )
 
@@ -25,7 +24,7 @@ def random_images(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(5, 8, 8), (5, 8, 8, 3)])
 def test_normalization_can_be_undone(shape: tuple[int, ...]) -> None:
     images = random_images(*shape)
-    inputs = to_input(images)
+    inputs = normalize(to_pixels(images))
     assert inputs.shape == (5, 3, 8, 8)
     restored = ((inputs * PIXEL_STD + PIXEL_MEAN) * 255).round().byte().permute(0, 2, 3, 1)
     expected = images if len(shape) == 4 else np.repeat(images[..., None], 3, axis=3)
@@ -34,14 +33,16 @@ def test_normalization_can_be_undone(shape: tuple[int, ...]) -> None:
 
 def test_every_pixel_value_survives_normalization() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
-    restored = ((to_input(images, channels=1) * PIXEL_STD + PIXEL_MEAN) * 255).round().byte()
+    restored = (
+        ((normalize(to_pixels(images), channels=1) * PIXEL_STD + PIXEL_MEAN) * 255).round().byte()
+    )
     assert restored.numpy().ravel().tolist() == list(range(256))
 
 
 def test_black_is_minus_one_and_white_is_one() -> None:
     images = np.array([0, 255], np.uint8).repeat(4).reshape(2, 2, 2)
-    assert to_input(images)[0].unique().tolist() == [-1]
-    assert to_input(images)[1].unique().tolist() == [1]
+    assert normalize(to_pixels(images))[0].unique().tolist() == [-1]
+    assert normalize(to_pixels(images))[1].unique().tolist() == [1]
 
 
 def test_colours_keep_their_channels() -> None:

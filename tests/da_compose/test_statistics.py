@@ -30,7 +30,7 @@ def test_estimate_equals_the_direct_computation_at_the_first_norm(
     batches = list(images(sum(sizes)).split(sizes))
     mean, var = estimate_statistics(network, network.domains["a"], batches)
     with torch.no_grad():
-        outputs = [network.input_adapter.conv(batch) for batch in batches]
+        outputs = [network.input_adapter.conv(2 * batch - 1) for batch in batches]
     together = torch.cat(outputs)
     torch.testing.assert_close(mean[:4], together.mean(dim=(0, 2, 3)))
     doubled = [out if len(out) > 1 else out.repeat(2, 1, 1, 1) for out in outputs]
@@ -46,10 +46,10 @@ def test_estimate_of_one_batch_reproduces_training_mode(make_network) -> None:
     network = make_network().double()
     domain, batch = network.domains["a"], images(64).double()
     domain.momentum = 1.0
-    network(batch, domain.train())
+    network(batch, domain.use_batch_statistics())
     expected = domain.mean.clone(), domain.var.clone()
     domain.momentum = 0.1
-    estimated = estimate_statistics(network, domain.eval(), [batch])
+    estimated = estimate_statistics(network, domain, [batch])
     torch.testing.assert_close(estimated, expected)
 
 
@@ -59,19 +59,19 @@ def test_estimate_leaves_the_domain_as_it_was(make_network) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     estimate_statistics(network, domain, [images(4), images(3)])
     assert all(value.equal(before[name]) for name, value in network.state_dict().items())
-    assert not domain.training
+    assert not domain.batch_statistics
     assert domain.momentum == 0.1
 
 
 def test_failing_batch_leaves_the_domain_as_it_was(make_network) -> None:
     network = make_network()
-    domain = network.domains["a"].train()
+    domain = network.domains["a"].use_batch_statistics()
     before = domain.mean.clone()
     with pytest.raises(ValueError, match="images must have shape"):
         estimate_statistics(network, domain, [images(4), torch.zeros(2, 3, 4, 4)])
     assert domain.mean.equal(before)
     assert domain.momentum == 0.1
-    assert domain.training
+    assert domain.batch_statistics
 
 
 def test_one_image_gives_finite_statistics(make_network) -> None:

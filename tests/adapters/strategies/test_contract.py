@@ -12,7 +12,7 @@ from adapters.start import MEAN, make_start
 from adapters.strategies.contract import AdaptationTask
 from adapters.strategies.losses import discrepancy, information, moment_distance, moments
 from da_compose import PRESETS, Backbone, Domain, NetworkConfig, probabilities
-from da_compose.images import to_input
+from da_compose.images import to_pixels
 
 LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
 NETWORKS = [
@@ -203,7 +203,7 @@ def test_mixture_weights_of_an_unshared_network_are_refused(unshared: Backbone, 
 
 
 def make_task(backbone: Backbone, images, batch_size: int = 9) -> AdaptationTask:
-    target = make_start(backbone, MEAN, "target", images).target.eval()
+    target = make_start(backbone, MEAN, "target", images).target
     trained = trainable_parameters(backbone, target, "mixture_weights")
     optimizer = torch.optim.SGD(trained, lr=0.5)
     generator = torch.Generator().manual_seed(0)
@@ -248,10 +248,10 @@ def test_a_batch_smaller_than_the_sources_still_samples_each(backbone: Backbone,
 def test_moment_matching_reports_eq_1_and_lowers_it(backbone, make_pixels, take_steps):
     images = make_pixels(30)
     task = make_task(backbone, images)
-    _, embedding = backbone.network.features(to_input(images), task.target)
+    _, embedding = backbone.network.features(to_pixels(images), task.target)
     start = moment_distance(moments(embedding), task.source_moments())
     target, _ = take_steps(backbone, "moment_matching", images=images, steps=60, batch_size=30)
-    _, embedding = backbone.network.features(to_input(images), target)
+    _, embedding = backbone.network.features(to_pixels(images), target)
     assert moment_distance(moments(embedding), task.source_moments()) < start
 
 
@@ -259,7 +259,7 @@ def test_information_maximization_raises_the_information(backbone, make_pixels, 
     images = make_pixels(30)
 
     def told(target: Domain) -> float:
-        logits = backbone.network(to_input(images), target)
+        logits = backbone.network(to_pixels(images), target)
         return float(information(probabilities(logits)).detach())
 
     start = told(make_task(backbone, images).target)
@@ -280,7 +280,7 @@ def test_step_c_lowers_the_disagreement_of_fixed_heads(backbone: Backbone, make_
     """What step C does on its own: the target's xi moves, the heads do not."""
     images = make_pixels(30)
     task = make_task(backbone, images)
-    inputs = to_input(images)
+    inputs = to_pixels(images)
     found = []
     for _ in range(20):
         disagreement = discrepancy(backbone.network(inputs, task.target))

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from benchmarks.harness.oracle import train_oracle
 from da_compose import Backbone, Domain
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 
 TRAINS = ["mixture_weights", "input_adapter", "affine", "all"]
 
@@ -23,7 +23,7 @@ def state(backbone: Backbone) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def loss(backbone: Backbone, domain: Domain, data: ImageSet) -> float:
-    logits = backbone.network(to_input(data.images), domain.eval())
+    logits = backbone.network(to_pixels(data.images), domain)
     labels = torch.from_numpy(data.labels)
     return float(functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits))))
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.selection import predict_logits
 from benchmarks.studies import criteria
 from benchmarks.studies.criteria import (
     CRITERIA,
@@ -18,6 +17,7 @@ from benchmarks.studies.criteria import (
     source_embeddings,
 )
 from da_compose import Backbone, probabilities
+from da_compose.inference import predict_logits
 from da_compose.knowledge import SourceKnowledge
 from tests.adapters.conftest import build_backbone, random_images
 

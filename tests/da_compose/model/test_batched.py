@@ -39,7 +39,7 @@ def network(make_network) -> CompositionalNetwork:
 
 def images_of(*leading: int) -> Tensor:
     generator = torch.Generator().manual_seed(4)
-    return torch.randn(*leading, 3, 8, 8, generator=generator, dtype=torch.float64)
+    return torch.rand(*leading, 3, 8, 8, generator=generator, dtype=torch.float64)
 
 
 def test_one_pass_equals_a_pass_a_domain(network: CompositionalNetwork) -> None:
@@ -64,7 +64,7 @@ def test_other_networks_too(make_network, shape: str) -> None:
     images = images_of(2, 3).float()
     found = forward_many(network, list(network.domains), images)
     for place, domain in enumerate(network.domains):
-        torch.testing.assert_close(found[:, place], network(images[place], domain.eval()))
+        torch.testing.assert_close(found[:, place], network(images[place], domain))
 
 
 def test_gradients_of_every_xi_are_those_of_its_own_domain(network: CompositionalNetwork) -> None:
@@ -116,3 +116,8 @@ def test_unknown_domain_and_wrong_number_of_names_are_refused(
         predict_rows(network, images_of(1), ["d"])
     with pytest.raises(ValueError, match="2 images and 1 names"):
         predict_rows(network, images_of(2), ["a"])
+
+
+def test_normalized_images_are_refused(network: CompositionalNetwork) -> None:
+    with pytest.raises(ValueError, match=r"pixels in \[0, 1\], got values from -1 to 1;"):
+        predict_rows(network, images_of(2).round() * 2 - 1, ["a", "b"])

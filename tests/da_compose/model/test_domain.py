@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from da_compose import Domain
-from da_compose.model.domain import DomainTable
 from da_compose.model.mixture import MixtureWeights
 from da_compose.model.norms import NormCursor
 
@@ -37,11 +36,11 @@ def test_unknown_domain_is_refused_with_the_names_there_are(make_network) -> Non
     with pytest.raises(ValueError, match="no domain 'c'; there are: a, b"):
         make_network().domains["c"]
     with pytest.raises(ValueError, match="no domain 'c'; there are: none"):
-        DomainTable()["c"]
+        make_network(()).domains["c"]
 
 
-def test_names_in_an_error_are_few_where_the_domains_are_many() -> None:
-    table = DomainTable()
+def test_names_in_an_error_are_few_where_the_domains_are_many(make_network) -> None:
+    table = make_network(()).domains
     for number in range(25):
         table.add(make_domain(f"site-{number}"))
     with pytest.raises(ValueError, match=r"there are: site-0, .*, site-19, and 5 more$"):
@@ -86,7 +85,7 @@ def test_norm_equals_its_formula_and_walks_through_the_statistics() -> None:
 def test_training_updates_the_statistics_of_that_domain_alone(make_network) -> None:
     network = make_network(domains=("a", "b", "c"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network(torch.randn(4, 3, 8, 8), network.domains["b"].train())
+    network(torch.randn(4, 3, 8, 8), network.domains["b"].use_batch_statistics())
     changed = {
         name for name, value in network.state_dict().items() if not value.equal(before[name])
     }

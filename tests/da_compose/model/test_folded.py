@@ -87,7 +87,7 @@ def test_gradients_of_the_folded_network_equal_those_through_batch_norm() -> Non
 
     features = torch.relu(
         torch.nn.functional.batch_norm(
-            network.input_adapter.conv(images), domain.mean[:4], domain.var[:4],
+            network.input_adapter.conv(2 * images - 1), domain.mean[:4], domain.var[:4],
             network.input_adapter.gamma, network.input_adapter.beta,
         )
     )  # fmt: skip

@@ -95,7 +95,9 @@ def slow_logits(network: CompositionalNetwork, domain: Domain, batch: Tensor) ->
         assert biases is not None
         features = []
         for kernel, bias in zip(adapter.conv.weight, biases, strict=True):
-            tiles = image.unfold(1, patch, patch).unfold(2, patch, patch)  # (3, S, S, p, p)
+            tiles = (
+                (2 * image - 1).unfold(1, patch, patch).unfold(2, patch, patch)
+            )  # (3, S, S, p, p)
             features.append((tiles * kernel[:, None, None]).sum((0, 3, 4)) + bias)
         features = [f.relu() for f in norm(features, adapter.gamma, adapter.beta)]
         for w in network.templates.mix(domain.mixture()).layers():
@@ -160,11 +162,35 @@ def test_parts_of_the_network_compose_to_the_whole(make_network) -> None:
     assert embedding.shape == (4, 5)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 3, 8, 4), (2, 3, 12, 12), (3, 8, 8)])
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8), (2, 3, 8, 4), (2, 3, 12, 12), (3, 8, 8)])
 def test_images_of_the_wrong_shape_are_refused(make_network, shape: tuple[int, ...]) -> None:
     network = make_network()
     with pytest.raises(ValueError, match=r"must have shape \(batch, 3, 8, 8\), got"):
         network(torch.zeros(shape), network.domains["a"])
+
+
+def test_grey_pixels_are_as_many_equal_channels(make_network) -> None:
+    network = make_network()
+    grey, domain = torch.rand(4, 1, 8, 8), network.domains["a"]
+    assert network(grey, domain).equal(network(grey.repeat(1, 3, 1, 1), domain))
+
+
+def test_whole_numbers_are_no_pixels(make_network) -> None:
+    network = make_network()
+    with pytest.raises(ValueError, match=r"float pixels in \[0, 1\], got torch.uint8"):
+        network(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), network.domains["a"])
+
+
+def test_modes_of_the_network_do_not_choose_how_a_domain_computes(make_network) -> None:
+    network = make_network().train()
+    new = network.new_domain("new").train()
+    network.domains.add(new)
+    for domain in (new, network.domains["a"]):
+        before = domain.mean.clone()
+        expected = network(images(4), domain)
+        assert network.eval()(images(4), domain).equal(expected)
+        assert domain.mean.equal(before)
+        network.train()
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (3, 3), (1, 3, 2)])
@@ -176,19 +202,21 @@ def test_xi_of_the_wrong_shape_is_refused(make_network, shape: tuple[int, ...]) 
 def test_new_domain_on_a_frozen_network_leaves_everything_else_bit_identical(make_network) -> None:
     network = make_network().requires_grad_(False)
     before = snapshot(network)
+    del before["domains._extra_state"]  # the names of the domains
     predicted = [network(images(4), domain) for domain in network.domains]
     domain = network.new_domain("target", torch.zeros(3, 2))
     network.domains.add(domain)
     optimizer = torch.optim.Adam(domain.parameters(), lr=0.1)
     for step in range(3):
-        loss = network(images(4, seed=step), domain.train()).square().sum()
+        loss = network(images(4, seed=step), domain.use_batch_statistics()).square().sum()
         loss.backward()
         optimizer.step()
     after = network.state_dict()
     assert all(after[name].equal(value) for name, value in before.items())
     assert not domain.mixture.xi.equal(torch.zeros(3, 2))
     assert {name for name in after if name not in before} == {
-        f"domains._domains.2.{part}" for part in ("mean", "var", "mixture.xi")
+        "domains._extra_state",
+        *(f"domains._domains.2.{part}" for part in ("mean", "var", "mixture.xi")),
     }
     for old, known in zip(predicted, network.domains, strict=False):
         assert network(images(4), known).equal(old)

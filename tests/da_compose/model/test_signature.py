@@ -180,7 +180,7 @@ def test_hardened_domain_predicts_as_the_network_of_its_signature(make_network) 
     assert hardened.mean.equal(domain.mean) and hardened.var.equal(domain.var)
 
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    fixed = make_network(("a",), signature=signature)
+    fixed = make_network(signature=signature)
     fixed.load_state_dict(network.state_dict(), strict=False)  # all but what it has no place for
     assert network(images, hardened).equal(fixed(images, fixed.domains["a"]))
 

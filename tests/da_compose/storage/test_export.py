@@ -13,7 +13,7 @@ from torch import Tensor
 
 import da_compose
 from da_compose import Backbone, CompositionalNetwork, NetworkConfig, probabilities
-from da_compose.images import to_input, to_pixels
+from da_compose.images import to_pixels
 from da_compose.storage.export import FORMATS, _largest_difference, check_format, export
 
 METADATA: tuple[str, ...] = ("domain", "class_names", "image_size", "backbone", "versions")
@@ -65,7 +65,7 @@ def test_a_file_turns_pixels_into_the_mixed_network_s_probabilities(
     run, _ = read(path)
     for count in (1, 2, 7):
         images = uint8_images(network.config, count)
-        batch = to_input(images, network.config.image_channels)
+        batch = to_pixels(images)
         expected = probabilities(network(batch, domain))
         torch.testing.assert_close(run(to_pixels(images)), expected, rtol=0, atol=1e-4)
 

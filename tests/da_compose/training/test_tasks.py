@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from da_compose import Backbone, NetworkConfig, load_adapter, load_backbone, save_adapter
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 from da_compose.model.batched import predict_rows
-from da_compose.model.plain import materialize
-from da_compose.storage.export import ExportedClassifier
+from da_compose.model.plain import Classifier, materialize
 from da_compose.training.tasks import Task, parameters_behind, train_tasks
 from da_compose.training.trainer import PretrainConfig
 
@@ -59,7 +58,7 @@ def train(
 
 def accuracy(backbone: Backbone, task: Task) -> float:
     domain = backbone.network.domains[task.name]
-    predicted = backbone.network(to_input(task.train.images), domain).sum(0).argmax(-1)
+    predicted = backbone.network(to_pixels(task.train.images), domain).sum(0).argmax(-1)
     return float((predicted.numpy() == task.train.labels).mean())
 
 
@@ -73,7 +72,7 @@ def test_tasks_of_unlike_classes_are_learned_together(train, make_tasks) -> None
 
 def test_what_is_of_a_task_alone_does_not_touch_the_other(train, make_images) -> None:
     backbone = train(steps=2)
-    network, images = backbone.network, to_input(make_images(4).images)
+    network, images = backbone.network, to_pixels(make_images(4).images)
     before = network(images, network.domains["three"])
     with torch.no_grad():
         for parameter in network.domains["two"].parameters():
@@ -116,7 +115,7 @@ def test_a_task_is_materialized_with_its_own_batch_norm_and_logits(train) -> Non
     for domain in network.domains:
         plain = materialize(network, domain)
         torch.testing.assert_close(plain(images), network(images, domain))
-        probabilities = ExportedClassifier(plain, 3)(images)
+        probabilities = Classifier(plain)(images)
         assert probabilities.shape == (4, len(domain.class_names or ()))
 
 
@@ -125,7 +124,7 @@ def test_training_sees_the_gamma_and_beta_of_the_task(make_network) -> None:
     network, images = make_network(), torch.randn(6, 3, 8, 8)
     domain = network.domains["a"]
     for mode in (True, False):
-        expected = network(images, domain.train(mode))
+        expected = network(images, domain.use_batch_statistics(mode))
         domain.gamma = domain.beta = None
         network.own_batch_norm(domain)
         torch.testing.assert_close(network(images, domain), expected)
@@ -167,7 +166,7 @@ def test_without_batch_norm_of_their_own_tasks_share_gamma_and_beta(train) -> No
 def test_rows_of_tasks_are_not_mixed_in_one_table(train) -> None:
     backbone = train(steps=1)
     with pytest.raises(ValueError, match="three, two: classes of their own"):
-        predict_rows(backbone.network, torch.randn(2, 3, 8, 8), ["three", "two"])
+        predict_rows(backbone.network, torch.rand(2, 3, 8, 8), ["three", "two"])
 
 
 def test_each_step_takes_so_many_tasks_as_asked_for(make_tasks, train) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from da_compose.images import ImageSet, to_input
+from da_compose.images import ImageSet, to_pixels
 from da_compose.statistics import estimate_statistics
 from da_compose.training.augmentation import AugmentationConfig
 from da_compose.training.sampling import Sampler, seeded
@@ -34,7 +34,7 @@ def test_loss_falls_on_a_separable_problem(make_network, make_images) -> None:
     trainer.finish()
     assert sum(f["loss"] for f in figures[-5:]) < 0.5 * sum(f["loss"] for f in figures[:5])
     test = make_images(30, seed=9)
-    predicted = network(to_input(test.images), network.domains["a"]).sum(0).argmax(-1)
+    predicted = network(to_pixels(test.images), network.domains["a"]).sum(0).argmax(-1)
     assert float((predicted.numpy() == test.labels).mean()) > 0.8
 
 
@@ -88,7 +88,7 @@ def test_pooled_batches_hold_an_equal_share_of_every_source(make_network) -> Non
     config = PretrainConfig(batch_size=12, pooled=True)
     trainer = Pretrainer(make_network(domains=()), sources, config)
     inputs, labels = trainer.domain_batch(POOLED, 0)
-    drawn = Counter((255 * (inputs[:, 0, 0, 0] / 2 + 0.5)).round().int().tolist())
+    drawn = Counter((255 * inputs[:, 0, 0, 0]).round().int().tolist())
     assert drawn == {0: 4, 100: 4, 200: 4}
     assert Counter(labels.tolist()) == {0: 4, 1: 4, 2: 4}
     assert trainer.network.domains.names == ("a", "b", "c", POOLED)
@@ -145,7 +145,7 @@ def test_gradient_is_that_of_the_mean_cross_entropy_of_domains_and_heads(
     losses = []
     for name in sources:
         inputs, labels = trainer.domain_batch(name, 0)
-        for head in network(inputs, network.domains[name].train()):
+        for head in network(inputs, network.domains[name].use_batch_statistics()):
             losses.append(-head.log_softmax(dim=1)[range(6), labels].mean())
     loss = torch.stack(losses).mean()
     expected = torch.autograd.grad(loss, list(network.parameters()))
@@ -193,7 +193,7 @@ def test_finish_stores_estimates_under_the_final_weights(make_network, make_imag
         mean, var = estimate_statistics(network, domain, batches)
         assert domain.mean.equal(mean)
         assert domain.var.equal(var)
-        assert not domain.training
+        assert not domain.batch_statistics
 
 
 def test_only_kernels_decay_and_xi_learns_faster(make_network, make_images) -> None:

@@ -1,0 +1,86 @@
+"""Predictions of one domain of a backbone, from images of any kind to classes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from da_compose.images import to_pixels
+from da_compose.model.domain import Domain
+from da_compose.model.network import CompositionalNetwork, probabilities
+from da_compose.model.plain import Classifier, materialize
+from da_compose.reading import read_images
+from da_compose.storage.adapter import save_adapter
+from da_compose.storage.backbone import Backbone
+from da_compose.storage.export import export
+
+BATCH = 256  # images in a forward pass
+
+
+def batches(
+    network: CompositionalNetwork, images: NDArray[np.uint8], size: int = BATCH
+) -> Iterator[Tensor]:
+    """Pixels in batches (B, 1 or 3, S, S) of uint8 images (M, S, S) or (M, S, S, 3)."""
+    for start in range(0, len(images), size):
+        yield to_pixels(images[start : start + size]).to(network.device)
+
+
+@torch.no_grad()
+def predict_logits(
+    network: CompositionalNetwork, domain: Domain, images: NDArray[np.uint8]
+) -> Tensor:
+    """Logits of both heads under stored statistics: uint8 images (M, S, S[, 3]) -> (2, M, N)."""
+    if domain.batch_statistics:
+        raise ValueError(
+            f"domain {domain.name} normalizes by each batch, so a prediction would depend on the "
+            "others; call use_batch_statistics(False) first"
+        )
+    logits = [network(batch, domain).cpu() for batch in batches(network, images)]
+    return torch.cat(logits, dim=1)
+
+
+@dataclass
+class DomainModel:
+    """A backbone as one of its domains, or as a domain that was made on it.
+
+    Images are of any kind that `da_compose.reading.read_images` takes.
+    """
+
+    backbone: Backbone
+    domain: Domain
+    notes: dict[str, Any] = field(default_factory=dict, kw_only=True)  # how it came about
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the numbers that `predict` returns stand for."""
+        return self.backbone.class_names_of(self.domain)
+
+    def predict(self, images: Any) -> Tensor:
+        """Class indices (M,), into `class_names`."""
+        return self.predict_proba(images).argmax(dim=1)
+
+    def predict_proba(self, images: Any) -> Tensor:
+        """Class probabilities (M, N), rows summing to 1."""
+        pixels = read_images(images, self.backbone.network.config.image_size)
+        return probabilities(predict_logits(self.backbone.network, self.domain, pixels))
+
+    def model(self) -> Classifier:
+        """An ordinary module: pixels in [0, 1], float (B, 3, S, S) -> probabilities (B, N).
+
+        The mixture is materialized and batch norm folded in, as they stand: later updates do not
+        reach it. `torch.compile`, `torch.export` and `DataParallel` take it.
+        """
+        return Classifier(materialize(self.backbone.network, self.domain)).eval()
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapter file: xi, statistics and any part of the domain's own, as it is."""
+        save_adapter(path, self.backbone, self.domain, self.notes)
+
+    def export(self, path: str | Path) -> float:
+        """Write a file that runs without this package; see `da_compose.storage.export.export`."""
+        return export(self.backbone, self.domain, path)

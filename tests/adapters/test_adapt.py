@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from adapters import (
     STRATEGIES,
-    AdaptConfig,
     Adaptation,
     AdaptationTask,
+    AdaptConfig,
     MomentMatching,
     StartConfig,
     adapt,
@@ -187,7 +187,10 @@ def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_pixels):
         ({"strategy": "moment_match"}, "'moment_match', did you mean 'moment_matching'?"),
         ({"strategy": MomentMatching}, "strategy must be a name .* or an instance such as"),
         ({"strategy": 3}, "strategy must be a name .* or an instance such as Mom.*, got 3"),
-        ({"trains": "heads"}, "cannot train heads; choose from mixture_weights, input_adapter, batch"),
+        (
+            {"trains": "heads"},
+            "cannot train heads; choose from mixture_weights, input_adapter, batch",
+        ),
         ({"trains": "all"}, "cannot train all; choose from mixture_weights, input_adapter, batch"),
         ({"start": "mars"}, "no start 'mars'; choose from mean, nearest, left, middle, right"),
         ({"start": "mars", "strategy": "batch_norm"}, "no start 'mars'"),
@@ -217,7 +220,9 @@ def test_wrong_options_are_refused_with_the_choices(
 def test_an_unknown_option_is_refused_by_name(backbone: Backbone, make_pixels):
     with pytest.raises(ValueError, match="no option 'stepps', did you mean 'steps'?"):
         adapt(backbone, make_pixels(4), stepps=3)
-    with pytest.raises(ValueError, match="no option 'x'; choose from strategy, trains, start, steps"):
+    with pytest.raises(
+        ValueError, match="no option 'x'; choose from strategy, trains, start, steps"
+    ):
         adapt(backbone, make_pixels(4), x=3)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters import AUTO, STRATEGIES, AdaptConfig, Adaptation, GuardConfig, adapt
+from adapters import AUTO, STRATEGIES, Adaptation, AdaptConfig, GuardConfig, adapt
 from adapters.adapt import first_trusted
 from adapters.config import AUTO_TRIES
 from adapters.guard import Verdict
@@ -136,7 +136,9 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pix
         return Watching
 
     monkeypatch.setattr(module("adapt"), "judge_learning", judging(False))
-    monkeypatch.setattr(module("adapt"), "STRATEGIES", {name: watching(name) for name in AUTO_TRIES})
+    monkeypatch.setattr(
+        module("adapt"), "STRATEGIES", {name: watching(name) for name in AUTO_TRIES}
+    )
     config = AdaptConfig(strategy=AUTO, **QUICK)
     ready = replace(prepare(backbone, make_pixels(60), "target", config), logits=SURE)
     start = xi_of(ready.target).clone()

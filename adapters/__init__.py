@@ -2,9 +2,20 @@
 
 from adapters.adapt import adapt
 from adapters.adaptation import Adaptation, load_adaptation
-from adapters.config import AUTO, STRATEGIES, AdaptConfig
+from adapters.config import AUTO, AdaptConfig
+from adapters.guard import GuardConfig
 from adapters.labelled import adapt_with_labels
 from adapters.many import adapt_many
+from adapters.start import StartConfig
+from adapters.strategies import (
+    STRATEGIES,
+    Adversarial,
+    ClassifierDiscrepancy,
+    InformationMaximization,
+    MomentMatching,
+)
+from adapters.strategies.contract import AdaptationTask, Strategy
+from adapters.streaming import StreamConfig, StreamUpdate
 from adapters.transfer import Transfer, transfer
 
 __all__ = [
@@ -12,6 +23,16 @@ __all__ = [
     "STRATEGIES",
     "AdaptConfig",
     "Adaptation",
+    "AdaptationTask",
+    "Adversarial",
+    "ClassifierDiscrepancy",
+    "GuardConfig",
+    "InformationMaximization",
+    "MomentMatching",
+    "StartConfig",
+    "Strategy",
+    "StreamConfig",
+    "StreamUpdate",
     "Transfer",
     "adapt",
     "adapt_many",

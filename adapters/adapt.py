@@ -1,32 +1,127 @@
 """`adapt`: from a backbone and unlabelled images of a new domain to a few learned numbers."""
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from adapters.adaptation import Adaptation
-from adapters.auto import learn_trusted
-from adapters.config import AUTO, STRATEGIES, AdaptConfig
-from adapters.loop import learn, prepare
-from da_compose import Backbone
+from adapters.config import AUTO, AUTO_TRIES, UNLEARNED, AdaptConfig, with_options
+from adapters.guard import judge_learning
+from adapters.loop import Learned, learn
+from adapters.prepare import Ready, prepare
+from adapters.selection import score
+from adapters.strategies import STRATEGIES
+from adapters.strategies.contract import Strategy
+from da_compose import Backbone, Domain
+from da_compose.inference import predict_logits
+from da_compose.statistics import shrunk_share
+
+START = "start"
 
 
 def adapt(
     backbone: Backbone,
     images: Any,
-    strategy: str = "information_maximization",
+    strategy: str | Strategy | None = None,
     *,
     name: str = "target",
+    config: AdaptConfig | None = None,
     **options: Any,
 ) -> Adaptation:
     """Adapt a frozen backbone to unlabelled images of a new domain.
 
-    strategy: a key of `STRATEGIES`, or "auto": the first of several to learn what the guard trusts.
-    images: see `da_compose.reading.read_images`; labels in them are never looked at.
-    options: fields of `AdaptConfig`, such as trains="input_adapter", steps=200, seed=1.
+    images: of any kind that `da_compose.reading.read_images` takes, such as a folder of pictures;
+    labels in them are never looked at.
+    strategy: one of `adapters.config.CHOICES`, by default "information_maximization"; "auto": the
+    first of several to learn what the guard trusts; or an instance with options of its own, such
+    as MomentMatching(moments=1), or of a class of yours that keeps `adapters.Strategy`.
+    name: of the new domain, one word. config, options: fields of `AdaptConfig`, such as
+    trains="input_adapter", steps=200, seed=1; options come before those of `config`.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.
     """
-    run = prepare(backbone, images, name, AdaptConfig(strategy=strategy, **options))
-    if strategy == AUTO:
-        learn_trusted(run)
-    elif (method := STRATEGIES[strategy]) is not None:
-        learn(run, method)
-    return run.result()
+    if strategy is not None:
+        options["strategy"] = strategy
+    ready = prepare(backbone, images, name, with_options(config or AdaptConfig(), options))
+    if ready.config.strategy == AUTO:
+        return first_trusted(ready)
+    if isinstance(ready.config.strategy, str) and ready.config.strategy in UNLEARNED:
+        return unlearned(ready)
+    return conclude(ready, learn(ready, strategy_of(ready.config.strategy)))
+
+
+def strategy_of(strategy: str | Strategy) -> Strategy:
+    """A strategy that learns, by its name or as it is given."""
+    if not isinstance(strategy, str):
+        return strategy
+    if strategy not in STRATEGIES:
+        raise ValueError(f"{strategy} learns nothing; choose from {', '.join(STRATEGIES)}")
+    return STRATEGIES[strategy]()
+
+
+def unlearned(ready: Ready) -> Adaptation:
+    """The start as the outcome."""
+    return _result(ready, ready.target, {}, learned_parameters=0, last=ready.target)
+
+
+def conclude(ready: Ready, learned: Learned, **notes: Any) -> Adaptation:
+    """Keep most of the way from the start to the best iterate, or nothing where the guard says so.
+
+    The fewer images, the less of it (`AdaptConfig.prior_images`). notes: more of them.
+    """
+    config = ready.config
+    share, step = shrunk_share(len(ready.pixels), config.prior_images), learned.best_step
+    domain, guard = learned.between(share), {}
+    if config.guard:
+        kept = predict_logits(ready.backbone.network, domain, ready.checked)
+        verdict = judge_learning(ready.logits, kept, config.guard_config)
+        guard = {"guard": asdict(verdict)}
+        if not verdict.trusted:
+            domain, share, step = learned.between(0.0), 0.0, 0
+    return _result(
+        ready,
+        domain,
+        {"kept_step": step, "kept_share": share} | guard | notes,
+        learned_parameters=learned.num_parameters,
+        history=learned.history,
+        last=learned.between(1.0, learned.last),
+    )
+
+
+def first_trusted(ready: Ready) -> Adaptation:
+    """`auto`: the first of `AUTO_TRIES` to learn what the guard trusts, each from the start.
+
+    The guard alone chooses: a criterion that compares outcomes was tried, and kept what had learned
+    least. From an unsure start only the first is tried: where predictions hardly tell images apart,
+    what passes the guard changes little, and as often for the worse (benchmarks/LOG.md).
+    `notes["chosen"]` names it, or says `start`: then none has learned anything that is trusted, and
+    history, guard and last iterate are the last one's.
+    """
+    found = None
+    for name, found in _tries(ready):
+        if found.notes["kept_step"] > 0:
+            found.notes["chosen"] = name
+            return found
+    assert found is not None
+    found.notes["chosen"] = START
+    return found
+
+
+def _tries(ready: Ready) -> Iterator[tuple[str, Adaptation]]:
+    for name in AUTO_TRIES[:1] if ready.unsure else AUTO_TRIES:
+        yield name, conclude(ready, learn(ready, STRATEGIES[name]()))
+
+
+def _result(ready: Ready, domain: Domain, notes: dict[str, Any], **outcome: Any) -> Adaptation:
+    scored = score(predict_logits(ready.backbone.network, domain, ready.checked))
+    how = {
+        "learned_parameters": outcome["learned_parameters"],
+        "trains": ready.config.trains,
+        "seed": ready.config.seed,
+    }
+    return Adaptation(
+        ready.backbone,
+        domain,
+        scores=dict(ready.scores) | {"adapted": scored},
+        notes=dict(ready.notes) | notes | how,
+        **outcome,
+    )

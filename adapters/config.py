@@ -1,37 +1,34 @@
-"""How an adaptation goes: strategies by name, what may be trained, and all options."""
+"""How an adaptation goes: which strategy, what may be trained, and all options."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any, TypeVar
 
-from adapters.start import NEAREST
-from adapters.strategies.adversarial import Adversarial
-from adapters.strategies.classifier_discrepancy import ClassifierDiscrepancy
+from adapters.guard import GuardConfig
+from adapters.parts import ADAPTED, STEPS, check_parts
+from adapters.start import NEAREST, StartConfig
+from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy
-from adapters.strategies.information_maximization import InformationMaximization
-from adapters.strategies.moment_matching import MomentMatching
 
-STRATEGIES: Mapping[str, type[Strategy] | None] = {
-    "source_only": None,  # a source's statistics, nothing learned
-    "batch_norm": None,  # AdaBN (Li et al. 2017): the target's statistics, nothing learned
-    "chosen_start": None,  # what the others start from: see `adapters.start.best_start`
-    "adversarial": Adversarial,
-    "moment_matching": MomentMatching,
-    "classifier_discrepancy": ClassifierDiscrepancy,
-    "information_maximization": InformationMaximization,
-}
+# What learns nothing: a source's statistics; the target's, AdaBN (Li et al. 2017); what all others
+# start from (`adapters.start.best_start`)
+UNLEARNED = ("source_only", "batch_norm", "chosen_start")
+BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
 AUTO = "auto"  # the first of these that learns what the guard trusts
 AUTO_TRIES = ("information_maximization", "moment_matching")
-TRAINS = ("mixture_weights", "input_adapter")
-BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
-LEARNING_RATES = {"mixture_weights": 0.1, "input_adapter": 0.003}
-STEPS = {"mixture_weights": 100, "input_adapter": 400}
+CHOICES = (*UNLEARNED, *STRATEGIES, AUTO)  # names that `strategy` may be
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig:
-    """How long and how to adapt; defaults were chosen on development targets, see the README."""
+    """How long and how to adapt; defaults were chosen on development targets, docs/adaptation.md.
 
-    strategy: str = "information_maximization"
+    strategy: one of `CHOICES`, or an instance with its own options.
+    trains: mixture_weights, input_adapter or batch_norm (gamma and beta of every batch norm).
+    """
+
+    strategy: str | Strategy = "information_maximization"
     trains: str = "mixture_weights"
     start: str = NEAREST  # or "mean", or a domain of the backbone
     steps: int | None = None  # None: as many as what is trained takes
@@ -40,23 +37,31 @@ class AdaptConfig:
     check_every: int = 20  # steps between label-free checks; the best iterate is kept
     check_images: int = 1000
     start_images: int = 400  # of them, to choose the start with
+    prior_images: int = 100  # the start weighs like so many images of the target
     guard: bool = True  # go back to the start where the outcome is not to be trusted
+    guard_config: GuardConfig = field(default_factory=GuardConfig)
+    start_config: StartConfig = field(default_factory=StartConfig)
     bfloat16: bool = False  # steps compute blocks in it: faster on a GPU or a CPU that has it
     cuda_graph: bool = False  # record a step once and replay it; for a backbone on a GPU
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.strategy not in (*STRATEGIES, AUTO):
-            choices = ", ".join((*STRATEGIES, AUTO))
-            raise ValueError(f"no strategy {self.strategy!r}; choose from {choices}")
+        if isinstance(self.strategy, str):
+            if self.strategy not in CHOICES:
+                raise ValueError(f"no strategy {self.strategy!r}{nearest(self.strategy, CHOICES)}")
+        elif isinstance(self.strategy, type) or not hasattr(self.strategy, "step"):
+            raise ValueError(
+                f"strategy must be a name ({', '.join(CHOICES)}) or an instance such as "
+                f"MomentMatching(), got {self.strategy!r}"
+            )
         if self.strategy == AUTO and not self.guard:
             raise ValueError(f"{AUTO} chooses by the guard; leave it on, or name a strategy")
-        if self.trains not in TRAINS:
-            raise ValueError(f"cannot train {self.trains!r}; choose from {', '.join(TRAINS)}")
+        check_parts([self.trains], ADAPTED)
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
             if getattr(self, name) is not None:
                 check_whole(self, name, 1)
-        check_whole(self, "seed", 0)
+        for name in ("seed", "prior_images"):
+            check_whole(self, name, 0)
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
@@ -64,6 +69,29 @@ class AdaptConfig:
     def num_steps(self) -> int:
         """Steps that are asked for, or else as many as what is trained takes."""
         return STEPS[self.trains] if self.steps is None else self.steps
+
+    @property
+    def strategy_name(self) -> str:
+        """The strategy as notes and tables name it: of a user's own, its class."""
+        if isinstance(self.strategy, str):
+            return self.strategy
+        names = {kind: name for name, kind in STRATEGIES.items()}
+        return names.get(type(self.strategy), type(self.strategy).__name__)
+
+
+def with_options(config: Config, options: dict[str, Any]) -> Config:
+    """The configuration with some fields changed; ValueError for a name that is none of them."""
+    names = [one.name for one in fields(config)]  # pyright: ignore[reportArgumentType]
+    for name in options:
+        if name not in names:
+            raise ValueError(f"no option {name!r}{nearest(name, names)}")
+    return replace(config, **options)  # pyright: ignore[reportArgumentType]
+
+
+def nearest(name: str, names: Any) -> str:
+    """The end of an error about a name that is none of `names`: the likeliest, and all."""
+    close = get_close_matches(name, names, n=1)
+    return f"{f', did you mean {close[0]!r}?' if close else ';'} choose from {', '.join(names)}"
 
 
 def check_whole(config: object, name: str, least: int) -> None:

@@ -14,9 +14,23 @@ from torch import Tensor
 from adapters.selection import LEAST_CERTAINTY, certainty, score
 from da_compose import probabilities
 
-MOST_CHANGED = 0.25  # share of images whose class may change
-MOST_CHANGED_UNSURE = 0.125  # where the start's predictions carry too little information
-LEAST_DIVERSITY = 0.5  # of the start's diversity of classes, that must be left
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """Limits of what is trusted."""
+
+    most_changed: float = 0.25  # share of images whose class may change
+    most_changed_unsure: float = 0.125  # where the start's predictions carry too little information
+    least_diversity: float = 0.5  # of the start's diversity of classes, that must be left
+    least_certainty: float = LEAST_CERTAINTY  # of the start, below which it is unsure
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {value}")
+
+
+USUAL = GuardConfig()
 
 
 @dataclass(frozen=True)
@@ -29,32 +43,32 @@ class Verdict:
     reason: str
 
 
-def judge_learning(start: Tensor, adapted: Tensor) -> Verdict:
+def judge_learning(start: Tensor, adapted: Tensor, limits: GuardConfig = USUAL) -> Verdict:
     """As `judge`, with the limit that suits the start that was learned from."""
-    verdict = judge(start, adapted)
+    verdict = judge(start, adapted, limits)
     certain = certainty(probabilities(start))
-    unsure = certain < LEAST_CERTAINTY
-    if not verdict.trusted or not unsure or verdict.changed <= MOST_CHANGED_UNSURE:
+    unsure = certain < limits.least_certainty
+    if not verdict.trusted or not unsure or verdict.changed <= limits.most_changed_unsure:
         return verdict
     reason = (
-        f"{verdict.reason}, more than {100 * MOST_CHANGED_UNSURE:g} %, the most where the start is "
-        f"unsure: {100 * certain:.0f} % of the information there could be, less than "
-        f"{100 * LEAST_CERTAINTY:g} %"
+        f"{verdict.reason}, more than {100 * limits.most_changed_unsure:g} %, the most where the "
+        f"start is unsure: {100 * certain:.0f} % of the information there could be, less than "
+        f"{100 * limits.least_certainty:g} %"
     )
     return replace(verdict, trusted=False, reason=reason)
 
 
-def judge(start: Tensor, adapted: Tensor) -> Verdict:
+def judge(start: Tensor, adapted: Tensor, limits: GuardConfig = USUAL) -> Verdict:
     """Compare predictions before and after adaptation: logits of both heads (2, M, N), twice."""
     before, after = (probabilities(logits).argmax(dim=1) for logits in (start, adapted))
     changed = (before != after).float().mean().item()
     diversity = score(adapted).diversity / max(score(start).diversity, 1e-6)
     said = f"the class of {100 * changed:.0f} % of the images changed"
-    if changed > MOST_CHANGED:
-        reason = f"{said}, more than {100 * MOST_CHANGED:.0f} %"
-    elif diversity < LEAST_DIVERSITY:
+    if changed > limits.most_changed:
+        reason = f"{said}, more than {100 * limits.most_changed:.0f} %"
+    elif diversity < limits.least_diversity:
         reason = f"predictions collapsed: {100 * diversity:.0f} % of the start's diversity is left"
     else:
         reason = said
-    trusted = changed <= MOST_CHANGED and diversity >= LEAST_DIVERSITY
+    trusted = changed <= limits.most_changed and diversity >= limits.least_diversity
     return Verdict(trusted, changed, diversity, reason)

@@ -1,41 +1,39 @@
-"""Adaptation helped by a few labels of the target: not unsupervised, and its notes say so."""
+"""Labels of the target, where there are some: a few beside a strategy, or all as a bound.
 
-from dataclasses import replace
+Neither is unsupervised, and notes and tables say so. A new labelled task: `adapters.transfer`.
+"""
+
+from collections.abc import Sequence
 from functools import partial
+from math import cos, pi
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from adapters.adapt import conclude, strategy_of
 from adapters.adaptation import Adaptation
-from adapters.config import AUTO, STRATEGIES, AdaptConfig
-from adapters.loop import learn, prepare
-from adapters.strategies.contract import AdaptationTask
-from da_compose import Backbone
+from adapters.config import AUTO, UNLEARNED, AdaptConfig, with_options
+from adapters.loop import learn
+from adapters.prepare import prepare
+from adapters.strategies.contract import AdaptationTask, Strategy
+from da_compose import Backbone, CompositionalNetwork, Domain
 from da_compose.images import ImageSet, to_pixels
 from da_compose.reading import read_images
 
-
-def supervised(task: AdaptationTask, labelled: ImageSet) -> Tensor:
-    """Cross-entropy of both heads on the labelled images, a random batch where there are more."""
-    network = task.backbone.network
-    order = torch.randperm(len(labelled), generator=task.generator, device=task.generator.device)
-    chosen = order[: task.batch_size].cpu()
-    images = to_pixels(labelled.images[chosen.numpy()])
-    labels = torch.from_numpy(labelled.labels)[chosen].to(network.device)
-    logits = network(images.to(network.device), task.target)  # (2, B, N)
-    return functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+BATCH = 128
 
 
 def adapt_with_labels(
     backbone: Backbone,
     images: Any,
     labelled: tuple[Any, Any],
-    strategy: str = "information_maximization",
+    strategy: str | Strategy | None = None,
     *,
     name: str = "target",
+    config: AdaptConfig | None = None,
     **options: Any,
 ) -> Adaptation:
     """Adapt as `adapt` does, with the labels of a few images of the domain, 1 to 5 a class, say.
@@ -46,19 +44,63 @@ def adapt_with_labels(
     `notes["labels"]` counts them. Raises ValueError for wrong labels, options or images, for
     strategies that learn nothing and for "auto".
     """
-    config = AdaptConfig(strategy=strategy, **options)
-    if strategy == AUTO:
+    if strategy is not None:
+        options["strategy"] = strategy
+    config = with_options(config or AdaptConfig(), options)
+    if config.strategy == AUTO:
         raise ValueError(f"{AUTO} tries strategies without labels; name one of them")
-    method = STRATEGIES[strategy]
-    if method is None:
-        raise ValueError(f"{strategy} learns nothing, with labels or without; choose another")
+    if config.strategy in UNLEARNED:
+        raise ValueError(
+            f"{config.strategy} learns nothing, with labels or without; choose another"
+        )
     if config.cuda_graph:
         raise ValueError("steps with labels are not recorded on a CUDA graph; leave it out")
     few = check_labelled(backbone, *labelled)
-    run = prepare(backbone, images, name, config)
-    run.notes["labels"] = len(few)
-    learn(run, lambda task: method(replace(task, extra=partial(supervised, task, few))))
-    return run.result()
+    ready = prepare(backbone, images, name, config)
+    learned = learn(ready, strategy_of(config.strategy), extra=partial(supervised, few))
+    return conclude(ready, learned, labels=len(few))
+
+
+def supervised(labelled: ImageSet, task: AdaptationTask) -> Tensor:
+    """Cross-entropy of both heads on the labelled images, a random batch where there are more."""
+    order = torch.randperm(len(labelled), generator=task.generator, device=task.generator.device)
+    chosen = order[: task.batch_size].cpu()
+    return cross_entropy(task.backbone.network, task.target, labelled, chosen)
+
+
+def fit_labelled(
+    network: CompositionalNetwork,
+    domain: Domain,
+    trained: Sequence[nn.Parameter],
+    labelled: ImageSet,
+    *,
+    steps: int,
+    rate: float,
+    generator: torch.Generator,
+) -> None:
+    """Cross-entropy on random batches, Adam with a cosine, under stored statistics; in place.
+
+    A bound of what `trained`, parameters of the domain or the network, could be by all labels.
+    """
+    optimizer = torch.optim.Adam(trained, lr=rate)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * 0.5 * (1 + cos(pi * step / steps))
+        chosen = torch.randint(len(labelled), (BATCH,), generator=generator)
+        loss = cross_entropy(network, domain, labelled, chosen)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def cross_entropy(
+    network: CompositionalNetwork, domain: Domain, labelled: ImageSet, chosen: Tensor
+) -> Tensor:
+    """Mean over both heads and the chosen images (B,), indices on CPU."""
+    images = to_pixels(labelled.images[chosen.numpy()])
+    labels = torch.from_numpy(labelled.labels)[chosen].to(network.device)
+    logits = network(images.to(network.device), domain)  # (2, B, N)
+    return functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
 
 
 def check_labelled(backbone: Backbone, images: Any, classes: Any) -> ImageSet:

@@ -1,22 +1,22 @@
 """Many targets on one backbone: in one pass on a GPU, one after another on CPU."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adapters.adapt import adapt
+from adapters.adapt import adapt, conclude
 from adapters.adaptation import Adaptation
-from adapters.config import AdaptConfig
-from adapters.loop import Run, prepare
+from adapters.config import AdaptConfig, with_options
+from adapters.loop import Loop
+from adapters.prepare import prepare
+from adapters.strategies import STRATEGIES
+from adapters.strategies.contract import Strategy
 from adapters.strategies.losses import information, moment_distance, moments
 from da_compose import Backbone, Domain, probabilities
 from da_compose.model.batched import features_many, forward_many
-
-# images (D, B, 3, S, S), expected class frequencies (D, N) -> losses (D,)
-Objective = Callable[[Backbone, Sequence[Domain], Tensor, Tensor], Tensor]
 
 
 def uninformed(
@@ -34,18 +34,32 @@ def moments_apart(
     return moment_distance(moments(features_many(backbone.network, targets, images)[1]), sources)
 
 
-TOGETHER: Mapping[str, Objective] = {  # strategies whose step is one descent of one loss
-    "information_maximization": uninformed,
-    "moment_matching": moments_apart,
+@dataclass(frozen=True)
+class Objective:
+    """One loss whose descent is a strategy's step, for many targets at once.
+
+    losses: pixels (D, B, 3, S, S), expected class frequencies (D, N) -> (D,). The history has it
+    as `figure`, with this sign, as of the strategy alone.
+    """
+
+    losses: Callable[[Backbone, Sequence[Domain], Tensor, Tensor], Tensor]
+    figure: str
+    sign: int
+
+
+TOGETHER: Mapping[str, Objective] = {
+    "information_maximization": Objective(uninformed, "information", -1),
+    "moment_matching": Objective(moments_apart, "moment_distance", 1),
 }
 
 
 def adapt_many(
     backbone: Backbone,
     targets: Mapping[str, Any],
-    strategy: str = "information_maximization",
+    strategy: str | Strategy | None = None,
     *,
     together: bool | None = None,
+    config: AdaptConfig | None = None,
     **options: Any,
 ) -> dict[str, Adaptation]:
     """Adapt to every target, by name; each result is that of `adapt`, within float tolerance.
@@ -53,50 +67,58 @@ def adapt_many(
     together: take each step for all targets in one pass, which pays on a GPU; on CPU the grouped
     convolutions are slower than one target after another. None: by the backbone's device. Only
     strategies of `TOGETHER` that train mixture weights can; others raise ValueError if it is True.
-    options: fields of `AdaptConfig`.
+    strategy, config, options: as of `adapt`.
     """
-    config = AdaptConfig(strategy=strategy, **options)
-    able = strategy in TOGETHER and config.trains == "mixture_weights"
+    if strategy is not None:
+        options["strategy"] = strategy
+    config = with_options(config or AdaptConfig(), options)
+    for name in targets:
+        backbone.network.new_domain(name)  # a wrong name is refused before any work
+    able = config.strategy in TOGETHER and config.trains == "mixture_weights"
     if together and not able:
         raise ValueError(
-            f"{strategy} on {config.trains} cannot adapt targets together; "
+            f"{config.strategy_name} on {config.trains} cannot adapt targets together; "
             f"choose from {', '.join(TOGETHER)} on mixture_weights, or leave `together` out"
         )
     if not able or not (together or (together is None and backbone.network.device.type == "cuda")):
         return {
-            name: adapt(backbone, images, strategy, name=name, **options)
+            name: adapt(backbone, images, name=name, config=config)
             for name, images in targets.items()
         }
     if config.cuda_graph or config.bfloat16:
         raise ValueError("targets at once take neither cuda_graph nor bfloat16; leave them out")
-    runs = [prepare(backbone, images, name, config) for name, images in targets.items()]
-    if runs:
+    assert isinstance(config.strategy, str)
+    method = STRATEGIES[config.strategy]()
+    loops = [
+        Loop(prepare(backbone, images, name, config), method) for name, images in targets.items()
+    ]
+    if loops:
         device = backbone.network.device
         known = {name: source.to(device) for name, source in backbone.knowledge.items()}
-        step_together(replace(backbone, knowledge=known), runs, TOGETHER[strategy], config)
-    return {run.target.name: run.result() for run in runs}
+        step_together(
+            replace(backbone, knowledge=known), loops, TOGETHER[config.strategy], config.num_steps
+        )
+    return {loop.target.name: conclude(loop.ready, loop.end()) for loop in loops}
 
 
 def step_together(
-    backbone: Backbone, runs: Sequence[Run], objective: Objective, config: AdaptConfig
+    backbone: Backbone, loops: Sequence[Loop], objective: Objective, steps: int
 ) -> None:
-    """All steps of all runs: gradients of different targets' xi do not mix in a sum of losses."""
-    xi = [parameter for run in runs for parameter in run.trained]
-    optimizer = torch.optim.Adam(xi, lr=runs[0].rate)
-    for run in runs:
-        run.optimizer = optimizer
-    targets = [run.target for run in runs]
-    expected = torch.stack([run.expected for run in runs]).to(backbone.network.device)
-    for step in range(config.num_steps):
-        for run in runs:
-            run.before(step)
-        images = torch.stack([run.batch() for run in runs])
-        losses = objective(backbone, targets, images, expected)
+    """All steps of all loops: gradients of different targets' xi do not mix in a sum of losses."""
+    xi = [parameter for loop in loops for parameter in loop.trained]
+    optimizer = torch.optim.Adam(xi, lr=loops[0].rate)
+    for loop in loops:
+        loop.optimizer = optimizer
+    targets = [loop.target for loop in loops]
+    expected = torch.stack([loop.expected for loop in loops]).to(backbone.network.device)
+    for step in range(steps):
+        for loop in loops:
+            loop.before(step)
+        images = torch.stack([loop.batch() for loop in loops])
+        losses = objective.losses(backbone, targets, images, expected)
         gradients = torch.autograd.grad(losses.sum(), xi)
         for parameter, gradient in zip(xi, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
-        for run, loss in zip(runs, losses.detach(), strict=True):
-            run.after({"loss": loss})
-    for run in runs:
-        run.keep_best()
+        for loop, loss in zip(loops, losses.detach(), strict=True):
+            loop.after({objective.figure: objective.sign * loss})

@@ -1,14 +1,16 @@
 """Where an adaptation starts: whose mixture weights, and whose batch-norm statistics."""
 
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapters.selection import LEAST_CERTAINTY, certainty, trust
-from da_compose import Backbone, Domain, probabilities
+from da_compose import Backbone, CompositionalNetwork, Domain, probabilities
 from da_compose.inference import batches, predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import (
@@ -20,12 +22,30 @@ from da_compose.statistics import (
 )
 from da_compose.training.trainer import POOLED
 
-SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, tried by `best_start`
-PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of the target
-LEAST_COMPARED = 50  # images, to compare starts on
-LEAST_KNOWN = 0.25  # certainty of source only, below which it hardly tells images apart
-MOST_GAINED = 0.2  # certainty that their own statistics may add: more is made up there, else real
 MEAN, NEAREST = "mean", "nearest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """Limits of the choice of a start, made on development targets (benchmarks/LOG.md)."""
+
+    shares: tuple[float, ...] = (0.0, 0.5, 1.0)  # of the target's own statistics, tried
+    prior_images: int = 64  # a source's statistics weigh like so many images of the target
+    least_compared: int = 50  # images, to compare starts on
+    least_certainty: float = LEAST_CERTAINTY  # below which predictions do not tell domains apart
+    least_known: float = 0.25  # certainty of source only, below which it hardly tells images apart
+    # Certainty that their own statistics may add: more is made up there, else real
+    most_gained: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not self.shares or not all(0 <= share <= 1 for share in self.shares):
+            raise ValueError(f"shares must be one or more from 0 to 1, got {self.shares}")
+        for name in ("prior_images", "least_compared"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+
+USUAL = StartConfig()
 
 
 @dataclass
@@ -70,31 +90,57 @@ def check_start(backbone: Backbone, start: str) -> None:
         )
 
 
-def make_start(backbone: Backbone, start: str, name: str, images: NDArray[np.uint8]) -> Start:
+def domain_like(network: CompositionalNetwork, name: str, known: Sequence[Domain]) -> Domain:
+    """A new domain as one known domain is, with all parts of its own, or as several are on average.
+
+    On average: of the logits xi, of the statistics (with the spread of their means), and of gamma
+    and beta where all have their own; input adapter and heads are then the network's.
+    """
+    if len(known) == 1:
+        domain = deepcopy(known[0])
+        domain.name = network.new_domain(name).name  # checked
+        return domain.requires_grad_(False)
+    mixtures = [d.mixture.xi.detach() for d in known if isinstance(d.mixture, MixtureWeights)]
+    domain = network.new_domain(name, torch.stack(mixtures).mean(dim=0) if mixtures else None)
+    domain.set_statistics(*average_statistics([(d.mean.clone(), d.var.clone()) for d in known]))
+    for part in ("gamma", "beta"):
+        own = [value.detach() for d in known if (value := getattr(d, part)) is not None]
+        if len(own) == len(known):
+            setattr(domain, part, nn.Parameter(torch.stack(own).mean(dim=0)))
+    return domain.requires_grad_(False)
+
+
+def make_start(
+    backbone: Backbone,
+    start: str,
+    name: str,
+    images: NDArray[np.uint8],
+    config: StartConfig = USUAL,
+) -> Start:
     """Start from the `mean` of the sources or from one domain of the backbone.
 
     images: uint8 (M, S, S) or (M, S, S, 3), unlabelled, for the target's own statistics.
     """
     network = backbone.network
     copied = [network.domains[n] for n in (backbone.knowledge if start == MEAN else [start])]
-    xi = None
-    if network.config.signature is None:
-        logits = [d.mixture.xi.detach() for d in copied if isinstance(d.mixture, MixtureWeights)]
-        xi = torch.stack(logits).mean(dim=0)
-    target = network.new_domain(name, xi).requires_grad_(False)
-    source = average_statistics([(domain.mean.clone(), domain.var.clone()) for domain in copied])
-    target.set_statistics(*source)
+    target = domain_like(network, name, copied)
+    source = target.mean.clone(), target.var.clone()
     own = estimate_statistics(network, target, batches(network, images))
-    own = blend_statistics(source, own, shrunk_share(len(images), PRIOR_IMAGES))
+    own = blend_statistics(source, own, shrunk_share(len(images), config.prior_images))
     return Start(start, target, source, own)
 
 
 def best_start(
-    backbone: Backbone, start: str, name: str, images: NDArray[np.uint8], searched: int
+    backbone: Backbone,
+    start: str,
+    name: str,
+    images: NDArray[np.uint8],
+    searched: int,
+    config: StartConfig = USUAL,
 ) -> Start:
     """The start and the blend of statistics whose predictions are trusted most: `trust`.
 
-    Fewer than `LEAST_COMPARED` images compare nothing: then it is AdaBN, whose statistics are
+    Fewer than `least_compared` images compare nothing: then it is AdaBN, whose statistics are
     shrunk toward the source's. Where even the most trusted is unsure, predictions do not tell
     domains apart, and only the blend of the plain start is chosen: source only where the images'
     own statistics make classes up, of noise say; those alone where they tell much more.
@@ -103,35 +149,51 @@ def best_start(
     searched: images the choice is made on; the statistics are then those of all images.
     """
     plain = plain_start_name(backbone) if start == NEAREST else start
-    compared = min(len(images), searched) >= LEAST_COMPARED
-    names = [MEAN, *backbone.network.domains.names] if compared and start == NEAREST else [plain]
     few = images[:searched]
-    predictions = {}
-    for candidate in names:
-        made = make_start(backbone, candidate, name, few)
-        for share in SHARES:
-            made.use_statistics(share)
-            logits = predict_logits(backbone.network, made.target, few)
-            predictions[candidate, share] = probabilities(logits)
+    compared = len(few) >= config.least_compared
+    names = [MEAN, *backbone.network.domains.names] if compared and start == NEAREST else [plain]
+    predictions = predictions_of(backbone, names, few, name, config)
     consensus = torch.stack(list(predictions.values())).mean(dim=0)
     trusted = {one: trust(prediction, consensus) for one, prediction in predictions.items()}
     best, share = max(trusted, key=trusted.__getitem__) if compared else (plain, 1.0)
-    if certainty(predictions[best, share]) < LEAST_CERTAINTY:
+    if certainty(predictions[best, share]) < config.least_certainty:
         if compared:
-            best, share = max(((plain, s) for s in SHARES), key=trusted.__getitem__)
+            best, share = max(((plain, s) for s in config.shares), key=trusted.__getitem__)
         own_statistics, source_only = predictions[plain, 1.0], predictions[plain, 0.0]
-        if gain_much(own_statistics, source_only):
-            best, share = plain, 0.0 if certainty(source_only) < LEAST_KNOWN else 1.0
-    chosen = make_start(backbone, best, name, images)
+        if gain_much(own_statistics, source_only, config):
+            known = certainty(source_only) >= config.least_known
+            best, share = plain, 1.0 if known else 0.0
+    chosen = make_start(backbone, best, name, images, config)
     chosen.use_statistics(share)
     return chosen
 
 
-def gain_much(own_statistics: Tensor, source_only: Tensor) -> bool:
+def predictions_of(
+    backbone: Backbone,
+    starts: Iterable[str],
+    images: NDArray[np.uint8],
+    name: str,
+    config: StartConfig,
+) -> dict[tuple[str, float], Tensor]:
+    """Probabilities (M, N) of each start with each share of the images' own statistics.
+
+    Shares 0 and 1 are always among them.
+    """
+    found = {}
+    for start in starts:
+        made = make_start(backbone, start, name, images, config)
+        for share in sorted({0.0, *config.shares, 1.0}):
+            made.use_statistics(share)
+            logits = predict_logits(backbone.network, made.target, images)
+            found[start, share] = probabilities(logits)
+    return found
+
+
+def gain_much(own_statistics: Tensor, source_only: Tensor, config: StartConfig = USUAL) -> bool:
     """Whether the images' own statistics are far more certain than source only.
 
     Both are predictions (M, N). Where source only hardly tells images apart, the gain is made up;
     where it does, it is real, though a blend of the two may agree better with the other starts, of
     which two thirds hold on to a source's statistics.
     """
-    return certainty(own_statistics) > certainty(source_only) + MOST_GAINED
+    return certainty(own_statistics) > certainty(source_only) + config.most_gained

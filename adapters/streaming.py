@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adapters.config import LEARNING_RATES, check_whole
+from adapters.config import check_whole
 from adapters.guard import judge
+from adapters.parts import LEARNING_RATES
 from adapters.selection import score
-from adapters.strategies.contract import AdaptationTask
+from adapters.strategies.contract import AdaptationTask, begun
 from adapters.strategies.information_maximization import InformationMaximization
 from adapters.strategies.losses import TINY, class_frequencies
 from da_compose import Backbone, Domain, probabilities
@@ -154,7 +155,7 @@ class Stream:
         task = AdaptationTask(
             self.backbone, domain, self.trained, optimizer, size, torch.Generator(), expected
         )
-        method = InformationMaximization(task)
+        method = begun(InformationMaximization(), task)
         for images in config.steps * list(batches(network, self.memory, size)):
             method.step(images)
         domain.requires_grad_(False)

@@ -1,25 +1,26 @@
 """A new labelled task on a frozen bank of templates, with few numbers of its own (section 4.3)."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from adapters.parts import check_parts, unlock
+from adapters.start import MEAN, NEAREST, domain_like
 from da_compose.images import to_pixels
 from da_compose.model.domain import Domain
-from da_compose.model.mixture import initial_xi
+from da_compose.model.mixture import MixtureWeights, initial_xi
 from da_compose.model.network import CompositionalNetwork
-from da_compose.statistics import average_statistics, estimate_statistics
+from da_compose.statistics import estimate_statistics
 from da_compose.storage.adapter import save_adapter
 from da_compose.storage.backbone import Backbone
 from da_compose.training.tasks import Task
 from da_compose.training.trainer import PretrainConfig, Pretrainer
 
-NEAREST, MEAN, RANDOM = "nearest", "mean", "random"
-LOGITS, BATCH_NORM, MIXTURE_WEIGHTS = PARTS = ("logits", "batch_norm", "mixture_weights")
+RANDOM = "random"
+TRANSFERRED = ("heads", "batch_norm", "mixture_weights")  # what of a task may be learned
 COMPARED_IMAGES = 500  # at most, to compare starts
 BATCH = 200  # images in a forward pass
 USUAL = PretrainConfig(steps=150, batch_size=32, xi_rate=10.0, statistics_batches=20)
@@ -33,7 +34,12 @@ class Transfer:
     domain: Domain
     start: str  # the trained task it started from, `mean` or `random`
     scores: Mapping[str, float]  # of the starts compared: leave-one-out accuracy, percent
-    learned_parameters: int
+    learned: Mapping[str, int]  # how many numbers, by part
+
+    @property
+    def learned_parameters(self) -> int:
+        """How many numbers were learned."""
+        return sum(self.learned.values())
 
     def save(self, path: str | Path) -> None:
         """Write the task as an adapter file, which `load_adapter` reads on the same backbone."""
@@ -49,7 +55,7 @@ def transfer(
     task: Task,
     *,
     start: str = NEAREST,
-    trains: Sequence[str] = PARTS,
+    trains: Sequence[str] = TRANSFERRED,
     config: PretrainConfig = USUAL,
 ) -> Transfer:
     """Learn a new labelled task on a frozen backbone; the backbone stays as it is.
@@ -57,12 +63,13 @@ def transfer(
     start: the trained task whose xi, gamma and beta the new task begins with; `mean`: of all;
     `random`: a random xi, and the mean gamma and beta; `nearest`: the one of these, random aside,
     that `compare_starts` finds best, by training labels.
-    trains: which of logits, batch_norm (gamma, beta) and mixture_weights (xi) are learned;
+    trains: which of heads (logits), batch_norm (gamma, beta), mixture_weights (xi) are learned;
     batch-norm statistics are always the new task's.
     """
     trains = tuple(trains)
-    if not trains or set(trains) - set(PARTS):
-        raise ValueError(f"trains must name some of {', '.join(PARTS)}, got {trains}")
+    if not trains:
+        raise ValueError(f"trains must name some of {', '.join(TRANSFERRED)}, got none")
+    check_parts(trains, TRANSFERRED)
     network = backbone.network
     scores: dict[str, float] = {}
     if start == NEAREST:
@@ -70,17 +77,19 @@ def transfer(
         start = max(scores, key=lambda name: scores[name])
     domain = start_domain(network, task.name, start, config.seed)
     network.own_heads(domain, task.class_names, config.seed)
-    if BATCH_NORM in trains:
-        network.own_batch_norm(domain)
-    learned = trained_parts(domain, trains)
-    if not learned:
+    if network.config.signature is not None:
+        trains = tuple(part for part in trains if part != "mixture_weights")
+    if not trains:
         raise ValueError(
             "this backbone has a fixed signature and no mixture weights to learn; "
-            f"train {LOGITS} or {BATCH_NORM} too"
+            "train heads or batch_norm too"
         )
-    domain.requires_grad_(False)
-    for parameter in learned:
-        parameter.requires_grad_(True)
+    learned = {
+        part: sum(p.numel() for p in unlock(network, domain, part))
+        for part in TRANSFERRED
+        if part in trains
+    }
+    unlock(network, domain, *trains)
     trainer = Pretrainer(network, {task.name: task.train}, config, {task.name: domain})
     for _ in range(config.steps):
         trainer.step()
@@ -91,20 +100,8 @@ def transfer(
         domain=domain,
         start=start,
         scores=scores,
-        learned_parameters=sum(parameter.numel() for parameter in learned),
+        learned=learned,
     )
-
-
-def trained_parts(domain: Domain, trains: Sequence[str]) -> list[torch.nn.Parameter]:
-    """The parameters of a task that the named parts are."""
-    found: list[torch.nn.Parameter] = []
-    if LOGITS in trains and domain.heads is not None:
-        found += domain.heads.parameters()
-    if BATCH_NORM in trains and domain.gamma is not None and domain.beta is not None:
-        found += [domain.gamma, domain.beta]
-    if MIXTURE_WEIGHTS in trains:
-        found += domain.mixture.parameters()
-    return found
 
 
 def start_domain(network: CompositionalNetwork, name: str, start: str, seed: int) -> Domain:
@@ -112,31 +109,14 @@ def start_domain(network: CompositionalNetwork, name: str, start: str, seed: int
     known = [*network.domains]
     if not known:
         raise ValueError("this backbone has no trained task or domain to start from")
-    if start not in (MEAN, RANDOM):
-        domain = deepcopy(network.domains[start])
-        domain.name, domain.heads, domain.class_names = name, None, None
-        return domain
-    fixed = network.config.signature is not None
-    xi = None if fixed else _mean_xi(known) if start == MEAN else _random_xi(network, seed)
-    domain = network.new_domain(name, xi)
-    domain.set_statistics(*average_statistics([(d.mean, d.var) for d in known]))
-    gammas = [d.gamma.detach() for d in known if d.gamma is not None]
-    betas = [d.beta.detach() for d in known if d.beta is not None]
-    if len(gammas) == len(known):
-        domain.gamma = torch.nn.Parameter(torch.stack(gammas).mean(dim=0))
-        domain.beta = torch.nn.Parameter(torch.stack(betas).mean(dim=0))
+    one = start not in (MEAN, RANDOM)
+    domain = domain_like(network, name, [network.domains[start]] if one else known)
+    domain.heads, domain.class_names = None, None
+    if start == RANDOM and isinstance(domain.mixture, MixtureWeights):
+        config, generator = network.config, torch.Generator().manual_seed(seed)
+        random = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
+        domain.mixture = MixtureWeights(random).to(network.device)
     return domain
-
-
-def _mean_xi(domains: Sequence[Domain]) -> Tensor:
-    """Logits (L, K) of the mean of the mixtures."""
-    return torch.stack([domain.mixture() for domain in domains]).mean(dim=0).log()
-
-
-def _random_xi(network: CompositionalNetwork, seed: int) -> Tensor:
-    """Logits (L, K) as of a network before training."""
-    config, generator = network.config, torch.Generator().manual_seed(seed)
-    return initial_xi(config.num_layers, config.num_templates, 1.0, generator)
 
 
 @torch.no_grad()

@@ -1,21 +1,34 @@
-"""The compositional network: templates, mixture weights, blocks, training, checkpoints."""
+"""The compositional network: pretraining, files, predictions; new domains are of `adapters`.
 
+Rooms, each importing only what stands before it: `model`, `storage`, `training`; around them what
+all share: images and their reading, statistics, what a backbone knows of its sources.
+"""
+
+from da_compose.inference import DomainModel
+from da_compose.model.batched import predict_rows
 from da_compose.model.config import PRESETS, NetworkConfig
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork, probabilities
 from da_compose.storage.adapter import load_adapter, save_adapter
 from da_compose.storage.backbone import Backbone, load_backbone
+from da_compose.training.pretrain import pretrain
+from da_compose.training.recipes import RECIPES, Recipe
 from da_compose.training.tasks import Task, train_tasks
 
 __all__ = [
     "PRESETS",
+    "RECIPES",
     "Backbone",
     "CompositionalNetwork",
     "Domain",
+    "DomainModel",
     "NetworkConfig",
+    "Recipe",
     "Task",
     "load_adapter",
     "load_backbone",
+    "predict_rows",
+    "pretrain",
     "probabilities",
     "save_adapter",
     "train_tasks",

@@ -1,6 +1,8 @@
 """Images as uint8 arrays and as pixels in [0, 1], the one form that everything here takes."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,6 +42,14 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of images and labels."""
+        digest = hashlib.sha256(f"{self.images.shape}".encode())
+        for array in (self.images, self.labels):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
 
 
 def to_pixels(images: NDArray[np.uint8] | Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def read_images(source: Any, size: int) -> NDArray[np.uint8]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         if path.suffix.lower() == ".npz":
-            return resize(as_uint8(_read_npz(path)), size)
+            return resize(as_uint8(read_arrays(path, ("images",))[0]), size)
         return read_pictures(list_pictures(path), size)[0]
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return resize(as_uint8(source), size)
@@ -138,21 +138,28 @@ def _write(file: IO[bytes], image: NDArray[np.uint8]) -> None:
         ) from error
 
 
-def _read_npz(path: Path) -> NDArray[Any]:
+def read_arrays(path: Path, names: Sequence[str]) -> tuple[NDArray[Any], ...]:
+    """Arrays of an `.npz` by name, or as `train_<name>`; ValueError where one is missing."""
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}; check the path")
+    found = []
     try:
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
             held = sorted(archive)
-            for key in ("images", "train_images"):
-                if key in archive:
-                    return archive[key]
+            for name in names:
+                key = next((key for key in (name, f"train_{name}") if key in archive), None)
+                found.append(None if key is None else archive[key])
     except BROKEN_ARCHIVE as error:
         raise ValueError(
             f"{path} is not a whole .npz file of plain arrays ({error}); "
             "write it again, as np.savez(path, images=images) with uint8 or float images"
         ) from error
-    raise ValueError(f"{path} holds {held}, expected `images` or `train_images`; rename one")
+    for name, array in zip(names, found, strict=True):
+        if array is None:
+            raise ValueError(
+                f"{path} holds {held}, expected `{name}` or `train_{name}`; rename one"
+            )
+    return tuple(found)
 
 
 def _iterate(source: Any) -> Iterator[NDArray[Any] | torch.Tensor]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from da_compose.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
 from data_prep.caches import cache_folder
 from data_prep.domainnet import CLASSES_126, DOMAINS
 from data_prep.emoji import STYLES, draw_all, emoji_classes, package_versions
@@ -20,7 +21,6 @@ from data_prep.locations import DATA_VARIABLE, DomainUnavailable, data_folders
 from data_prep.pictures import prepare_pictures
 from data_prep.prepare import Origin, PreparedDomain, prepare
 from data_prep.readers import RawDomain, RawSplit
-from data_prep.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
 
 SPLITS = ("train", "test")
 KNOWN = ("domainnet", "pacs", "emoji")

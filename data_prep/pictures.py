@@ -26,7 +26,7 @@ from da_compose.pictures import PICTURES, BrokenPicture, read_all
 from da_compose.storage.files import replacing
 from data_prep.locations import alone_in
 from data_prep.prepare import PROBLEMS, Origin, PreparedDomain, key_of, open_prepared, publish
-from data_prep.trees import LabelledPictures
+from da_compose.trees import LabelledPictures
 
 VERSION = 1  # of the preparation; raise it when the same pictures would give other bytes
 KEPT_EVERY = 1_000  # pictures, of which an interruption costs at most so many

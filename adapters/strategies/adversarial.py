@@ -1,37 +1,47 @@
 """Adversarial adaptation: the target's late features fool a domain discriminator."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from adapters.strategies.contract import AdaptationTask, draw
+from adapters.strategies.contract import AdaptationTask, check_above, draw
 from adapters.strategies.losses import domain_confusion
-
-DISCRIMINATOR_LEARNING_RATE = 5e-4
-SMOOTHING = 0.1  # soft labels, as in the author code
 
 
 @final
+@dataclass
 class Adversarial:
     """ADDA (Tzeng et al. 2017) on the last block's output: a two-player game, inverted labels.
 
     The discriminator separates remembered source features from the target's; the target's
     parameters maximize its belief that the target is a source.
+
+    discriminator_rate: learning rate of the discriminator.
+    smoothing: of its labels, as in the author code: 1 becomes 1 - smoothing, 0 smoothing.
     """
+
+    discriminator_rate: float = 5e-4
+    smoothing: float = 0.1
 
     RATE: ClassVar[float] = 0.2
     WARM_UP: ClassVar[int] = 20  # of the discriminator alone: untrained it has nothing to teach
 
-    def __init__(self, task: AdaptationTask) -> None:
+    def __post_init__(self) -> None:
+        check_above(self, 0, "discriminator_rate")
+        if not 0 <= self.smoothing < 0.5:
+            raise ValueError(f"smoothing must be at least 0 and below 0.5, got {self.smoothing}")
+
+    def prepare(self, task: AdaptationTask) -> None:
         self.task = task
         self.discriminator = build_discriminator(
             task.backbone.network.config.channels, task.generator
         ).to(task.backbone.network.device)
         self.optimizer = task.adam(
-            self.discriminator.parameters(), DISCRIMINATOR_LEARNING_RATE, betas=(0.5, 0.999)
+            self.discriminator.parameters(), self.discriminator_rate, betas=(0.5, 0.999)
         )
         self.steps = 0
         remembered = [known.block_features.float() for known in task.remembered]
@@ -52,8 +62,8 @@ class Adversarial:
     def _step_discriminator(self, target: Tensor) -> dict[str, Tensor]:
         source, _ = self.task.source_sample("block_features")  # (B, C, S, S)
         on_source, on_target = self._judge(source), self._judge(target)
-        loss = domain_confusion(on_source, is_source=True, smoothing=SMOOTHING)
-        loss = loss + domain_confusion(on_target, is_source=False, smoothing=SMOOTHING)
+        loss = domain_confusion(on_source, is_source=True, smoothing=self.smoothing)
+        loss = loss + domain_confusion(on_target, is_source=False, smoothing=self.smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -1,9 +1,10 @@
-"""The contract between `adapt` and the strategies: one class with one readable `step`."""
+"""The contract between `adapt` and a strategy: options, then one readable `step`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,10 @@ class AdaptationTask:
     expected: Tensor | None = None
     extra: Callable[[], Tensor] | None = None
     recorded: bool = False
+
+    def adding(self, extra: Callable[["AdaptationTask"], Tensor]) -> "AdaptationTask":
+        """The same task whose every descent has one loss more, which is given the task."""
+        return replace(self, extra=partial(extra, self))
 
     def adam(self, parameters: Iterable[nn.Parameter], rate: float, **options: Any) -> Adam:
         """An optimizer for what a strategy trains besides, such as a discriminator."""
@@ -80,12 +85,16 @@ def draw(count: int, size: int, generator: torch.Generator) -> Tensor:
 
 
 class Strategy(Protocol):
-    """Finds the target's parameters from batches of its unlabelled images."""
+    """Finds the target's parameters from batches of its unlabelled images.
 
-    RATE: ClassVar[float]  # learning rate, as a multiple of the usual one of what is trained
-    WARM_UP: ClassVar[int]  # first steps that are not like the later ones
+    An instance holds options; `adapt` works on a copy of it. A class may also have `RATE`, its
+    learning rate as a multiple of the usual one of what is trained, and `WARM_UP`, how many of its
+    first steps are not like the later ones.
+    """
 
-    def __init__(self, task: AdaptationTask) -> None: ...
+    def prepare(self, task: AdaptationTask) -> None:
+        """Make anew all that steps on this task need."""
+        ...
 
     def step(self, images: Tensor) -> Mapping[str, Tensor]:
         """One step on target images (B, 3, S, S); returns named figures for the history.
@@ -94,3 +103,27 @@ class Strategy(Protocol):
         else in a step may wait either.
         """
         ...
+
+
+def rate_of(strategy: Strategy) -> float:
+    """The learning rate that suits a strategy, over the usual one of what is trained."""
+    return getattr(strategy, "RATE", 1.0)
+
+
+def warm_up_of(strategy: Strategy) -> int:
+    """First steps that are not like the later ones."""
+    return getattr(strategy, "WARM_UP", 0)
+
+
+def begun(strategy: Strategy, task: AdaptationTask) -> Strategy:
+    """A copy of a strategy, ready to step on a task; the given one stays as it is."""
+    own = copy(strategy)
+    own.prepare(task)
+    return own
+
+
+def check_above(strategy: object, least: float, *names: str) -> None:
+    """Raise ValueError where an option of a strategy is not above `least`."""
+    for name in names:
+        if not getattr(strategy, name) > least:
+            raise ValueError(f"{name} must be above {least}, got {getattr(strategy, name)}")

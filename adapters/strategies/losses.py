@@ -22,13 +22,12 @@ def distance(left: Tensor, right: Tensor) -> Tensor:
     return torch.where(squared > TINY, squared.clamp_min(TINY).sqrt(), 0.0 * squared)
 
 
-def moment_distance(
-    target: tuple[Tensor, Tensor], sources: Sequence[tuple[Tensor, Tensor]]
-) -> Tensor:
+def moment_distance(target: Sequence[Tensor], sources: Sequence[Sequence[Tensor]]) -> Tensor:
     """Target part of the moment distance MD^2 (M3SDA, Peng et al. 2019, eq. 1).
 
-    Sum over the raw moments k = 1, 2 of the mean over sources of ||E X_i^k - E X_T^k||_2. The
-    source-source part of eq. 1 is left out: it is a constant of a frozen backbone.
+    Sum over the raw moments given, k = 1, 2, of the mean over sources of
+    ||E X_i^k - E X_T^k||_2. The source-source part of eq. 1 is left out, a
+    constant of a frozen backbone.
     """
     total = target[0].new_zeros(target[0].shape[:-1])
     for source in sources:

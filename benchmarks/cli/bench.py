@@ -11,14 +11,15 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from adapters.config import CHOICES
 from benchmarks.cli.files import check_folder
 from benchmarks.cli.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.harness.benchmark import BenchmarkData, load_digits, load_real_digits, run_benchmark
 from benchmarks.harness.digits import DIGITS, PROFILES
 from benchmarks.harness.folders import results_of, runs_of
 from benchmarks.harness.grid import BACKENDS
-from benchmarks.harness.pictures import ALL, NETWORK, PICTURES, at_size, load_pictures
-from benchmarks.harness.plan import NETWORKS, STRATEGIES, Benchmark, usual_recipes
+from benchmarks.harness.pictures import ALL, PICTURES, at_size, load_pictures
+from benchmarks.harness.plan import NETWORKS, Benchmark
 from benchmarks.reports.report import draw_backbone, write_report
 from benchmarks.reports.tables import groups, terminal
 from benchmarks.speed.benchmark import SUITES, bench_speed
@@ -26,6 +27,7 @@ from benchmarks.speed.setting import Setting
 from benchmarks.tasks.benchmark import bench_tasks
 from benchmarks.tasks.plan import JOBS, load_task_data
 from benchmarks.tasks.plan import PROFILES as TASK_PROFILES
+from da_compose.training.recipes import PICTURE_NETWORK, usual_recipes
 from data_prep import DomainUnavailable
 
 process_options = (
@@ -91,7 +93,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
         several("--recipe", "recipes", choices=recipes, usual=usual_recipes(recipes)),
         several("--network", "networks", choices=NETWORKS),
-        several("--strategy", "strategies", choices=STRATEGIES),
+        several("--strategy", "strategies", choices=CHOICES),
         click.option(
             "--oracles/--no-oracles", default=True, help="Also train on target labels, as bounds."
         ),
@@ -185,7 +187,7 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--image-size",
             type=click.IntRange(min=8),
-            default=NETWORK.image_size,
+            default=PICTURE_NETWORK.image_size,
             help="Pixels a side; about 8 x 8 patches whatever it is.",
         ),
     ):

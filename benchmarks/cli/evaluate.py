@@ -15,8 +15,8 @@ from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
 from da_compose.reading import read_images, read_pictures
 from da_compose.storage.files import BROKEN_ARCHIVE
+from da_compose.trees import read_tree
 from data_prep import load_task, task_classes
-from data_prep.trees import read_tree
 
 
 @click.command()

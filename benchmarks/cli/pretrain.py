@@ -18,11 +18,10 @@ from benchmarks.cli.options import (
     without_pictures,
 )
 from benchmarks.cli.pretraining import RANDOM, pretrain_digits, pretrain_pictures
-from benchmarks.harness.digits import RECIPES as DIGIT_RECIPES
-from benchmarks.harness.pictures import RECIPES as PICTURE_RECIPES
 from benchmarks.harness.plan import NETWORKS
 from da_compose.parallel import process_group
 from da_compose.storage.trunk_weights import DOWNLOAD
+from da_compose.training.recipes import DIGIT_RECIPES, PICTURE_RECIPES
 
 RECIPES = list(DIGIT_RECIPES | PICTURE_RECIPES)
 

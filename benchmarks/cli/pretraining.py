@@ -10,13 +10,18 @@ from benchmarks.cli.mixture_options import MixtureOptions
 from benchmarks.harness import digits, pictures
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import accuracy
-from benchmarks.harness.plan import Profile, Recipe
-from da_compose import Backbone, CompositionalNetwork
-from da_compose.knowledge import collect_knowledge
+from benchmarks.harness.plan import Profile
+from da_compose import CompositionalNetwork
 from da_compose.parallel import process_0_first, rank
 from da_compose.pictures import PICTURES
 from da_compose.storage.trunk_weights import load_trunk_weights
-from da_compose.training.run import discard_state, pretrain
+from da_compose.training.pretrain import train_backbone
+from da_compose.training.recipes import (
+    DIGIT_RECIPES,
+    PICTURE_RECIPES,
+    Recipe,
+    usual_patch_size,
+)
 from da_compose.training.trainer import PretrainConfig
 from data_prep import (
     DomainUnavailable,
@@ -46,7 +51,7 @@ def pretrain_digits(
 ) -> Iterator[str]:
     """Pretrain on digit domains and write the backbone; lines with each source's test accuracy."""
     _check_target(target, sources)
-    made = _recipe(digits.RECIPES, recipe)
+    made = _recipe(DIGIT_RECIPES, recipe)
     config = _config(made, digits.PROFILES, steps, seed, mixtures)
     model = mixtures.network(made.network_of(network), seed).to(device)
     with process_0_first():  # it alone downloads and prepares
@@ -87,7 +92,7 @@ def pretrain_pictures(
             "a trunk and its weights are given together: --trunk resnet18.layer3 --trunk-weights "
             f"FILE or download; for a trial with a useless trunk: {RANDOM}"
         )
-    made = _recipe(pictures.RECIPES, recipe)
+    made = _recipe(PICTURE_RECIPES, recipe)
     config = _config(made, pictures.PROFILES, steps, seed, mixtures)
     chosen = choose_pictures(name, data_root, classes, per_class)
     asked = {*sources, *([] if target is None else [target])}
@@ -99,7 +104,7 @@ def pretrain_pictures(
         made.network_of(network),
         num_classes=len(chosen.class_names),
         image_size=image_size,
-        patch_size=patch_size or (1 if trunk else pictures.usual_patch_size(image_size)),
+        patch_size=patch_size or (1 if trunk else usual_patch_size(image_size)),
         trunk=trunk,
     )
     model = mixtures.network(shape, seed)
@@ -192,15 +197,11 @@ def _pretrain(
     Several processes of one group (`process_group`) train together; process 0 alone writes.
     """
     train = {name: domain.train for name, domain in domains.items()}
-    pretrain(model, train, config, out.parent)
-    if rank() > 0:
-        return
     data = {name: domain.fingerprint for name, domain in domains.items()}
     notes = notes | {"seed": config.seed, "steps": config.steps, "data": data}
-    knowledge = collect_knowledge(model, train, seed=config.seed)
-    backbone = Backbone(model, class_names, knowledge, notes)
-    backbone.save(out)
-    discard_state(out.parent)
+    backbone = train_backbone(model, train, config, class_names, out, notes=notes)
+    if rank() > 0:
+        return
     yield f"wrote {out}"
     for name, domain in domains.items():
         percent = accuracy(backbone, model.domains[name], domain.test)

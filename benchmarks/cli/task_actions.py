@@ -5,18 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adapters.transfer import MEAN, NEAREST, PARTS, RANDOM, USUAL, trained_parts, transfer
+from adapters.start import MEAN, NEAREST
+from adapters.transfer import RANDOM, USUAL, transfer
 from benchmarks.cli.mixture_options import MixtureOptions
 from benchmarks.cli.pretraining import domain_name, domain_notes
 from benchmarks.harness.cells import accuracy
-from benchmarks.harness.digits import RECIPES
 from benchmarks.harness.few_labels import draw_labelled
-from benchmarks.harness.pictures import usual_patch_size
 from da_compose import load_backbone
 from da_compose.images import ImageSet
 from da_compose.parallel import process_0_first, rank
+from da_compose.training.recipes import DIGIT_RECIPES, usual_patch_size
 from da_compose.training.run import discard_state
 from da_compose.training.tasks import XI_RATE, Task, train_tasks
+from da_compose.trees import read_tree
 from data_prep import (
     PictureBenchmark,
     PreparedDomain,
@@ -25,7 +26,6 @@ from data_prep import (
     load_task,
     task_classes,
 )
-from data_prep.trees import read_tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def train_named_tasks(
 
     names: as of `read_task`; none: the benchmark's. Several processes of one group train together.
     """
-    recipe, patch_size = RECIPES["paper"], usual_patch_size(image_size)
+    recipe, patch_size = DIGIT_RECIPES["paper"], usual_patch_size(image_size)
     shape = replace(recipe.network, image_size=image_size, patch_size=patch_size)
     config = replace(
         recipe.pretraining,
@@ -179,10 +179,7 @@ def transfer_task(
         yield f"start {compared}: {score:.1f} % of training images right before any training"
     yield _tested(found.prepared, accuracy(loaded, new.domain, found.prepared.test))
     new.save(out)
-    counts = {part: trained_parts(new.domain, [part]) for part in PARTS if part in trains}
-    learned = ", ".join(
-        f"{part} {sum(p.numel() for p in parameters):,}" for part, parameters in counts.items()
-    )
+    learned = ", ".join(f"{part} {count:,}" for part, count in new.learned.items())
     yield (
         f"wrote {out}: {new.learned_parameters:,} learned numbers ({learned}), "
         f"{out.stat().st_size:,} bytes; start {new.start}"

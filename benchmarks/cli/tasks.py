@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from adapters.transfer import NEAREST, PARTS, USUAL
+from adapters.start import NEAREST
+from adapters.transfer import TRANSFERRED, USUAL
 from benchmarks.cli.files import check_output
 from benchmarks.cli.mixture_options import mixture_options
 from benchmarks.cli.options import (
@@ -67,7 +68,11 @@ def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **option
     "--start", default=NEAREST, help="nearest, mean, random, or a task or domain of the backbone."
 )
 @click.option(
-    "--trains", multiple=True, type=click.Choice(PARTS), default=PARTS, help="What moves; repeat."
+    "--trains",
+    multiple=True,
+    type=click.Choice(TRANSFERRED),
+    default=TRANSFERRED,
+    help="What moves; repeat.",
 )
 @click.option("--steps", type=STEPS, default=USUAL.steps)
 @click.option(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from adapters import adapt
+from adapters.config import BASELINES
 from benchmarks.harness import measure
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.oracle import train_oracle
@@ -23,12 +24,10 @@ from da_compose import (
 )
 from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
-from da_compose.knowledge import collect_knowledge
 from da_compose.storage.backbone import saved_fingerprint
-from da_compose.training.run import discard_state, pretrain
+from da_compose.training.pretrain import train_backbone
 
 BACKBONE = "backbone.safetensors"
-BASELINES = ("source_only", "batch_norm")
 SELECTION = (
     "start and blend of statistics by information and agreement with the consensus of all starts, "
     "iterate by information beside the start's class frequencies (nats), how much of it by the "
@@ -129,21 +128,17 @@ def prepare_backbone(
     network = CompositionalNetwork(job.network_config, seed=job.seed).to(device)
     print(f"{folder.name}: pretraining, log in {folder}", flush=True)
     with measure.measured() as spent:
-        pretrain(
+        backbone = train_backbone(
             network,
             sources,
             replace(job.pretrain_config, bfloat16=network.device.type == "cuda"),
-            folder,
+            job.class_names,
+            path,
+            notes=job.identity | {"recipe": job.recipe},
+            knowledge_images=job.profile.knowledge_images,
             show_progress=False,
             say=lambda line: print(f"{folder.name}: {line}", flush=True),
         )
-    knowledge = collect_knowledge(
-        network, sources, max_images=job.profile.knowledge_images, seed=job.seed
-    )
-    notes = job.identity | {"recipe": job.recipe, "seconds": round(spent.seconds, 1)}
-    backbone = Backbone(network, job.class_names, knowledge, notes)
-    backbone.save(path)
-    discard_state(folder)
     test = [accuracy(backbone, network.domains[n], domains[n].test) for n in job.sources]
     print(
         f"{folder.name}: pretrained in {spent.seconds:.0f} s, sources' test accuracy "

@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapters import AUTO
-from adapters import STRATEGIES as METHODS
-from adapters.config import STEPS
+from adapters.config import CHOICES, UNLEARNED
+from adapters.parts import STEPS
 from da_compose import NetworkConfig
+from da_compose.training.recipes import Recipe
 from da_compose.training.trainer import PretrainConfig
 
-STRATEGIES = (*METHODS, AUTO)
-UNLEARNED = tuple(name for name, method in METHODS.items() if method is None)
 NETWORKS = ("compositional", "unshared")
 TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper
 
@@ -28,25 +26,6 @@ class Profile:
     pretrain_steps: int
     adapt_steps: int  # on mixture weights; on the input adapter more, as by default
     knowledge_images: int = 10_000  # of each source, for the moments kept with the backbone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a backbone is pretrained, and the compositional network's shape."""
-
-    pretraining: PretrainConfig
-    network: NetworkConfig
-    longer: int = 1  # as many times the profile's steps of pretraining
-    usual: bool = True  # else only run where it is asked for
-
-    def network_of(self, kind: str) -> NetworkConfig:
-        """The compositional network, or the unshared one of the same shape."""
-        return self.network.unshared() if kind == "unshared" else self.network
-
-
-def usual_recipes(recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
-    """Those that are run where none is asked for."""
-    return tuple(name for name, recipe in recipes.items() if recipe.usual)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +98,14 @@ class BackboneJob:
         key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
         return runs / f"{self.recipe}-{self.network}-{self.seed}-{key}"
 
-    def cells(self, strategies: tuple[str, ...] = STRATEGIES, oracles: bool = True) -> list[Cell]:
+    def cells(self, strategies: tuple[str, ...] = CHOICES, oracles: bool = True) -> list[Cell]:
         trains = TRAINED[self.network]
         cells = []
         for strategy in strategies:
             learns = strategy not in UNLEARNED
             cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
         if oracles:
-            bounds = dict.fromkeys((trains, "input_adapter", "affine", "all"))
+            bounds = dict.fromkeys((trains, "input_adapter", "batch_norm", "all"))
             cells += [Cell(strategy="oracle", trains=t, oracle=True) for t in bounds]
         return cells
 

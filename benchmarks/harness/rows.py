@@ -14,7 +14,7 @@ from data_prep.locks import lock
 ALLOWED = {
     "profile": ("quick", "full"),
     "data": ("files", "download", "bundled"),
-    "trains": ("nothing", "mixture_weights", "input_adapter", "affine", "all"),
+    "trains": ("nothing", "mixture_weights", "input_adapter", "batch_norm", "all"),
     "network": ("compositional", "unshared"),
     "recipe": ("paper", "strong", "strong-long", "strong-128"),
 }
@@ -27,6 +27,7 @@ AMOUNTS = (
     "seconds",
     "peak_memory_mb",
 )
+FORMER_PARTS: dict[str, str] = {"affine": "batch_norm", "logits": "heads"}
 Row = TypeVar("Row")
 NAMES = ("benchmark", "target", "strategy", "data_fingerprint")
 
@@ -43,7 +44,7 @@ class ResultRow:
     target: str
     seed: int
     strategy: str
-    trains: str  # nothing, mixture_weights, input_adapter, affine (batch norm's), all
+    trains: str  # nothing, or one of `adapters.parts.PARTS`
     network: str  # compositional, unshared
     recipe: str  # paper, strong, strong-long, strong-128
     oracle: bool  # whether target labels were used
@@ -174,7 +175,17 @@ def _is_json(line: bytes) -> bool:
 
 def read_rows(path: Path) -> list[ResultRow]:
     """Every row of the file; none if it is absent. A torn last line is skipped with a warning."""
-    return list(_read(path, lambda values: ResultRow(**values)))
+    return list(_read(path, lambda values: ResultRow(**named_anew(values))))
+
+
+def named_anew(values: dict[str, Any]) -> dict[str, Any]:
+    """A line whose parts have the names of today: rows of before version 0.2 had others."""
+    trains = values.get("trains")
+    if isinstance(trains, str):
+        return values | {"trains": FORMER_PARTS.get(trains, trains)}
+    if isinstance(trains, list):
+        return values | {"trains": [FORMER_PARTS.get(part, part) for part in trains]}
+    return values
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 
 from benchmarks.harness.plan import TRAINED, UNLEARNED
 from benchmarks.harness.rows import ResultRow, latest
-from benchmarks.reports.tables import NONE, SIDES, data_line, display_name
+from benchmarks.reports.tables import GUIDE, NONE, SIDES, data_line, display_name
 
 LEVEL = 0.95
 AUTO, ORACLE, START = "auto", "oracle", "chosen_start"
@@ -136,10 +136,8 @@ def _table(rows: Sequence[ResultRow]) -> str:
         lines += [_line(recipe, difference) for difference in found]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     text = (
-        f"{rows[0].benchmark}; {data_line(rows[0])}; profile: {rows[0].profile}. "
-        "The better start: of source only and AdaBN the one with the higher test accuracy, seed by "
-        "seed. The best strategy is read off these test accuracies, in favour of what it is of. "
-        f"Interval: Student's, of the mean over seeds {'; '.join(seeds)}."
+        f"{rows[0].benchmark}; {data_line(rows[0])}; profile: {rows[0].profile}\n"
+        f"Means over seeds {'; '.join(seeds)}.\n{GUIDE}"
     )
     return f"{text}\n\n{table}\n"
 

@@ -25,7 +25,7 @@ COLOURS = {"compositional": "tab:blue", "unshared": "tab:orange"}
 MARKERS = {
     "mixture_weights": "o",
     "input_adapter": "s",
-    "affine": "^",
+    "batch_norm": "^",
     "all": "D",
     "nothing": "x",
 }

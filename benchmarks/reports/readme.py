@@ -3,13 +3,15 @@
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.rows import ResultRow, read_lines, read_rows
+from benchmarks.reports.best_table import best_markdown
 from benchmarks.reports.differences import differences_markdown
 from benchmarks.reports.rotation_table import rotation_markdown
-from benchmarks.reports.tables import insert_between_markers, markdown
+from benchmarks.reports.tables import GUIDE, insert_between_markers, markdown
 from benchmarks.speed.benchmark import markdown as speed_markdown
 from benchmarks.speed.benchmark import read_speed_rows
 from benchmarks.studies.ablation import markdown as ablation_markdown
@@ -56,6 +58,7 @@ def of_tasks(results: Path, part: str, render: Callable[[list[TaskRow]], str]) -
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "digits": partial(of_rows, name="digits", render=markdown),
+    "digits-best": partial(of_rows, name="digits", render=best_markdown),
     "digits-differences": partial(of_rows, name="digits", render=differences_markdown),
     "digits-all": partial(of_rows, name="digits-all", render=rotation_markdown),
     "digits-all-differences": partial(of_rows, name="digits-all", render=differences_markdown),
@@ -71,6 +74,12 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
         for part in TASK_TABLES
     },
 }
+
+
+def linked(table: str, page: Path, root: Path) -> str:
+    """A table whose captions link to the page that says how it is read."""
+    words, _, target = GUIDE.partition(": ")
+    return table.replace(GUIDE, f"[{words}]({relpath(root / target, page.parent)})")
 
 
 def update_pages(readme: Path, results: Path) -> None:
@@ -97,7 +106,7 @@ def update_pages(readme: Path, results: Path) -> None:
     for page, text in before.items():
         for name in MARKER.findall(text):
             if name in made:
-                text = insert_between_markers(text, name, made[name])
+                text = insert_between_markers(text, name, linked(made[name], page, readme.parent))
         after[page] = text
     for page, text in after.items():
         with replacing(page) as temporary:

@@ -5,7 +5,15 @@ from collections.abc import Iterable
 import pandas as pd
 
 from benchmarks.harness.rows import ResultRow, latest
-from benchmarks.reports.tables import SIDES, TRAINED, data_line, display_name, rank, steps_line
+from benchmarks.reports.tables import (
+    GUIDE,
+    SIDES,
+    TRAINED,
+    data_line,
+    display_name,
+    rank,
+    settings_line,
+)
 
 KEY = ["oracle", "strategy", "trains"]
 PARTED = ("benchmark", "profile", "data_fingerprint", "recipe", "network")
@@ -77,13 +85,10 @@ def _spread(mean: float, std: float | None) -> str:
 
 
 def _caption(rows: list[ResultRow]) -> str:
-    first, seeds = rows[0], sorted({row.seed for row in rows})
+    first = rows[0]
     return (
         f"{first.benchmark}, {first.network} network, {SIDES[first.network]}; every domain the "
-        f"target in turn, the others sources; {data_line(first)}; "
-        f"profile: {first.profile}; recipe: {first.recipe}; {steps_line(rows)}"
-        f"seeds: {', '.join(map(str, seeds))}. "
-        "Test-split accuracy in percent, mean ± standard deviation over seeds; gain: over AdaBN, "
-        "mean over targets; least gain: of the targets the smallest; over the better start: the "
-        "smallest over the better of source only and AdaBN."
+        f"target in turn, the others sources; {data_line(first)}\n"
+        f"{settings_line(rows)}\n"
+        f"Test accuracy in percent ± deviation over seeds; gains in points. {GUIDE}"
     )

@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 import pandas as pd
 from rich.box import SIMPLE
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from benchmarks.harness.rows import ALLOWED, ResultRow, latest
 from da_compose.storage.files import replacing
 
-STRATEGIES = {
+STRATEGY_NAMES = {
     "source_only": "Source only",
     "batch_norm": "AdaBN",
     "chosen_start": "Chosen start",
@@ -28,7 +29,7 @@ TRAINED = {
     "nothing": "",
     "mixture_weights": "MW",
     "input_adapter": "IA",
-    "affine": "γ, β",
+    "batch_norm": "γ, β",
     "all": "all",
 }
 SIDES = {"compositional": "MW", "unshared": "IA"}  # what each network adapts in the comparison
@@ -45,6 +46,10 @@ COSTS = [
 ]
 HEADER = ["Strategy", *ACCURACIES, *COSTS]
 NONE = "-"
+GUIDE = "How to read: docs/reading-tables.md"  # the end of captions
+READING = (
+    f"Test accuracy in percent ± deviation over seeds; gain: over AdaBN (over source only). {GUIDE}"
+)
 LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -68,7 +73,7 @@ def groups(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
 
 def display_name(strategy: str, oracle: bool = False) -> str:
     """The name shown for a strategy; an oracle's always says that it saw target labels."""
-    name = STRATEGIES.get(strategy, strategy.replace("_", " ").capitalize())
+    name = STRATEGY_NAMES.get(strategy, strategy.replace("_", " ").capitalize())
     if not oracle:
         return name
     return ORACLE if strategy in ("oracle", "supervised") else f"{ORACLE}: {name}"
@@ -109,17 +114,20 @@ def summarize(rows: Iterable[ResultRow]) -> pd.DataFrame:
 
 def rank(column: pd.Series) -> pd.Series:
     """Place of a value in the tables: known values as they are listed above, others after them."""
-    known: Sequence[str] = {**ALLOWED, "strategy": tuple(STRATEGIES)}.get(str(column.name), ())
+    known: Sequence[str] = {**ALLOWED, "strategy": tuple(STRATEGY_NAMES)}.get(str(column.name), ())
     places = {value: f"{place:02d}" for place, value in enumerate(known)}
     return column.map(lambda value: places.get(value, f"~{value}"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """One recipe's table as text: title, caption, lines of cells, (line, column) of the best."""
+    """One recipe's table as text: title, caption, lines of cells, (line, column) of the best.
+
+    caption: at most three lines; what all tables have in common is in `GUIDE`.
+    """
 
     title: str
-    caption: str
+    caption: list[str]
     lines: list[list[str]]
     best: set[tuple[int, int]]
 
@@ -164,7 +172,8 @@ def _grid(rows: list[ResultRow]) -> Grid:
                 accuracies[number, 1 + 2 * place] = round(side["accuracy"], 1)
     best = {place for place, value in accuracies.items() if value == max(accuracies.values())}
     title = f"{rows[0].recipe} → {rows[0].target}"
-    return Grid(title=title, caption=_caption(rows, seeds), lines=cells, best=best)
+    caption = [source_line(rows[0]), settings_line(rows), READING]
+    return Grid(title=title, caption=caption, lines=cells, best=best)
 
 
 def _accuracies(sides: list[dict[str, Any] | None], num_seeds: int) -> list[str]:
@@ -221,20 +230,10 @@ def steps_line(rows: Iterable[ResultRow]) -> str:
     return f"adaptation steps: {', '.join(parts)}; " if parts else ""
 
 
-def _caption(rows: list[ResultRow], seeds: list[int]) -> str:
-    rules = {" ".join(row.selection.split()) for row in rows if not row.oracle} - {"", "none"}
-    return (
-        f"{source_line(rows[0])}; recipe: {rows[0].recipe}; {steps_line(rows)}"
-        f"seeds: {', '.join(map(str, seeds))}. "
-        "Test-split accuracy in percent, mean ± standard deviation over seeds "
-        "(n: how many, where fewer); gain is over AdaBN on the same backbone "
-        "(in parentheses: over source only); last step: accuracy of the last iterate, "
-        "where another was kept without labels. MW: mixture weights of the compositional network; "
-        "IA: input adapter of the unshared network; a strategy followed by IA, γ, β (of batch "
-        "norm, layer by layer) or all: that trained set of the column's network. "
-        f"Label-free selection: {'; '.join(sorted(rules)) or 'none'}. "
-        "Bold: best without target labels."
-    )
+def settings_line(rows: list[ResultRow]) -> str:
+    """Recipe, steps and seeds of the rows of one table."""
+    seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
+    return f"recipe: {rows[0].recipe}; {steps_line(rows)}seeds: {seeds}"
 
 
 def markdown(rows: Iterable[ResultRow]) -> str:
@@ -248,7 +247,8 @@ def markdown(rows: Iterable[ResultRow]) -> str:
         lines = [HEADER, ["---", *["--:"] * (len(HEADER) - 1)]]
         lines += grid.marked(escape, lambda text: f"**{escape(text)}**")
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        blocks.append(f"{escape(grid.caption)}\n\n{table}\n")
+        caption = "\n".join(grid.caption)
+        blocks.append(f"{escape(caption)}\n\n{table}\n")
     return "\n".join(blocks)
 
 
@@ -264,7 +264,7 @@ def latex(rows: Iterable[ResultRow]) -> str:
         blocks += [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{escape(grid.caption)}}}",
+            rf"\caption{{{escape('. '.join(grid.caption))}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(HEADER) - 1)}}}",
             r"\toprule",
             " & ".join(HEADER) + r" \\",
@@ -281,7 +281,7 @@ def latex(rows: Iterable[ResultRow]) -> str:
 def csv(rows: Iterable[ResultRow]) -> str:
     """Captions as lines that start with #, then the summaries of all groups, unrounded."""
     rows = list(rows)
-    captions = [f"# {grid.caption}\n" for grid in _grids(rows)]
+    captions = [f"# {line}\n" for grid in _grids(rows) for line in grid.caption]
     frames = []
     for group in groups(rows):
         frame = summarize(group)
@@ -294,12 +294,12 @@ def csv(rows: Iterable[ResultRow]) -> str:
     return "".join(captions) + pd.concat(frames).to_csv(index=False, lineterminator="\n")
 
 
-def terminal(rows: Iterable[ResultRow]) -> Table:
+def terminal(rows: Iterable[ResultRow]) -> Group:
     """All tables as the sections of one, without the costs so that it fits 80 columns."""
+    rows = list(rows)
     grids = _grids(rows)
     shown = 1 + len(ACCURACIES)
-    caption = Text("\n".join(grid.caption for grid in grids))
-    table = Table(box=SIMPLE, caption=caption, caption_justify="left")
+    table = Table(box=SIMPLE)
     for place, name in enumerate(HEADER[:shown]):
         table.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
     for grid in grids:
@@ -307,7 +307,14 @@ def terminal(rows: Iterable[ResultRow]) -> Table:
         table.add_row(Text(grid.title, style="italic"))
         for line in grid.marked(Text, lambda text: Text(text, style="bold")):
             table.add_row(*line[:shown])
-    return table
+    return Group(table, *(Text(_terminal_caption(group)) for group in groups(rows)))
+
+
+def _terminal_caption(rows: list[ResultRow]) -> str:
+    """What the recipes of one group have in common."""
+    counts = sorted({len({r.seed for r in rows if r.recipe == row.recipe}) for row in rows})
+    seeds = " to ".join(dict.fromkeys(str(counts[place]) for place in (0, -1)))
+    return f"{source_line(rows[0])}; seeds: {seeds}. {READING}"
 
 
 def insert_between_markers(text: str, name: str, block: str) -> str:

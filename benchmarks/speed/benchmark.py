@@ -1,6 +1,5 @@
 """`da-compose bench speed`: all comparisons, to rows and a table."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 
 from benchmarks.harness.plan import NETWORKS
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reports.tables import GUIDE
 from benchmarks.speed.accuracy import compare_time_to_accuracy
 from benchmarks.speed.compare import SpeedRow
 from benchmarks.speed.gpu import compare_on_gpu
@@ -72,7 +72,7 @@ def markdown(rows: list[SpeedRow]) -> str:
     if not rows:
         raise ValueError("expected speed rows, got none; run `da-compose bench speed` first")
     machines = sorted({f"{row.device}, {row.threads} thread(s)" for row in rows})
-    versions = json.dumps(rows[-1].versions)
+    versions = ", ".join(f"{name} {number}" for name, number in rows[-1].versions.items())
     lines = [HEADER, ("---", "---", "--:", "--:", "--:", "--:")]
     for row in rows:
         missed = row.target is not None and row.ratio < row.target
@@ -82,8 +82,8 @@ def markdown(rows: list[SpeedRow]) -> str:
         lines.append((row.name, row.against, *values, ratio, goal))
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
-        "Ratio above 1: ours is better. Medians of calls made in turn in one run; a ratio below "
-        f"its goal is in italics. Machine: {'; '.join(machines)}. Versions: {versions}.\n\n"
+        "Ratio above 1: ours is better; below its goal: in italics. Medians of calls in turn. "
+        f"{GUIDE}\nMachine: {'; '.join(machines)}.\nVersions: {versions}.\n\n"
         f"{table}\n"
     )
 

@@ -15,13 +15,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapters import adapt, adapt_many
-from adapters.config import STRATEGIES, AdaptConfig
-from adapters.loop import prepare
+from adapters.config import AdaptConfig
+from adapters.loop import Loop
+from adapters.prepare import prepare
 from adapters.replay import LEAST_EAGER, Step, replayed
+from adapters.strategies import STRATEGIES
+from adapters.strategies.contract import begun, warm_up_of
 from benchmarks.harness.cells import prepare_backbone
 from benchmarks.harness.digits import PROFILES
 from benchmarks.speed.compare import REPEATS, Comparison, SpeedRow, timed
-from benchmarks.speed.setting import Setting, method_of
+from benchmarks.speed.setting import Setting
 from da_compose import Backbone
 
 GOALS = {"adapt": 3.0, "pretrain": 60.0}  # seconds
@@ -37,13 +40,12 @@ def compare_on_gpu(setting: Setting) -> Iterator[SpeedRow]:
 def compare_device(setting: Setting) -> Iterator[SpeedRow]:
     """Recorded against single steps, their floor, a whole adaptation, many at once, pretraining."""
     recorded: dict[str, Step] = {}
-    for strategy, method in STRATEGIES.items():
-        if method is not None:
-            recorded[strategy] = step_of(setting, strategy, cuda_graph=True)
-            single = step_of(setting, strategy, cuda_graph=False)
-            row = comparison(setting, f"step/{strategy}", "the same step by step, not recorded")
-            yield row.of_calls(recorded[strategy], single)
-    strategy = AdaptConfig.strategy
+    for strategy in STRATEGIES:
+        recorded[strategy] = step_of(setting, strategy, cuda_graph=True)
+        single = step_of(setting, strategy, cuda_graph=False)
+        row = comparison(setting, f"step/{strategy}", "the same step by step, not recorded")
+        yield row.of_calls(recorded[strategy], single)
+    strategy = AdaptConfig().strategy_name
     work = operations(step_of(setting, strategy, cuda_graph=False))
     rate = product_rate(setting.device)
     words = (
@@ -83,16 +85,17 @@ def against_goal(setting: Setting, name: str, spent: float) -> SpeedRow:
 
 def step_of(setting: Setting, strategy: str, *, cuda_graph: bool) -> Step:
     """A whole step, batch included, past its warm-up."""
-    method = method_of(strategy)
     config = AdaptConfig(strategy=strategy, cuda_graph=cuda_graph)
-    run = prepare(setting.backbone("compositional"), setting.target.train.images, "target", config)
-    made = method(run.task())
+    backbone, images = setting.backbone("compositional"), setting.target.train.images
+    loop = Loop(prepare(backbone, images, "target", config), STRATEGIES[strategy]())
+    made = begun(STRATEGIES[strategy](), loop.task())
+    warm_up = warm_up_of(made)
 
     def single() -> Mapping[str, Tensor]:
-        return made.step(run.batch())
+        return made.step(loop.batch())
 
-    advance = replayed(single, run.draws, method.WARM_UP) if cuda_graph else single
-    for _ in range(method.WARM_UP + LEAST_EAGER + 1):
+    advance = replayed(single, loop.draws, warm_up) if cuda_graph else single
+    for _ in range(warm_up + LEAST_EAGER + 1):
         advance()
     return advance
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapters.config import LEARNING_RATES, STRATEGIES
-from adapters.loop import trainable_parameters
+from adapters.parts import LEARNING_RATES, unlock
 from adapters.start import MEAN, make_start
-from adapters.strategies.contract import AdaptationTask, Strategy
+from adapters.strategies import STRATEGIES
+from adapters.strategies.contract import AdaptationTask, Strategy, begun
+from adapters.strategies.contract import rate_of as multiple_of
 from benchmarks.harness.benchmark import BenchmarkData
 from benchmarks.harness.cells import Splits, prepare_backbone
 from benchmarks.harness.digits import DIGITS
@@ -71,11 +72,11 @@ class Setting:
         backbone.network.block_precision = precision
         target = fresh_target(backbone, self.target)
         trains = TRAINED[network]
-        learned = trainable_parameters(backbone, target, trains)
+        learned = unlock(backbone.network, target, trains)
         optimizer = torch.optim.Adam(learned, lr=rate_of(name, trains))
         generator = torch.Generator().manual_seed(0)
         task = AdaptationTask(backbone, target, learned, optimizer, BATCH, generator)
-        return method_of(name)(task)
+        return begun(STRATEGIES[name](), task)
 
     def plain_loop(self, kind: str, strategy: str, *, whole: bool) -> PlainLoop:
         """The same by hand; `whole` trains every weight, else what ours trains at its rate."""
@@ -88,21 +89,14 @@ class Setting:
             learned = [parameter for part in parts for parameter in part.parameters()]
             rate = 1e-3
         else:
-            learned = trainable_parameters(backbone, target, TRAINED[kind])
+            learned = unlock(backbone.network, target, TRAINED[kind])
             rate = rate_of(strategy, TRAINED[kind])
         return PlainLoop(network, sources, target, learned, rate=rate, whole=whole)
 
 
-def method_of(strategy: str) -> type[Strategy]:
-    """The class of a strategy that learns."""
-    method = STRATEGIES[strategy]
-    assert method is not None, f"{strategy} takes no steps"
-    return method
-
-
 def rate_of(strategy: str, trains: str) -> float:
     """The learning rate that `adapt` uses by default."""
-    return LEARNING_RATES[trains] * method_of(strategy).RATE
+    return LEARNING_RATES[trains] * multiple_of(STRATEGIES[strategy]())
 
 
 def fresh_target(backbone: Backbone, target: Splits) -> Domain:

@@ -6,7 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 import torch
 
-from adapters.config import STRATEGIES
+from adapters.strategies import STRATEGIES
+from adapters.strategies.contract import warm_up_of
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.peers import MISSING, pytorch_adapt_steps, skada_steps
 from benchmarks.speed.setting import Setting
@@ -80,6 +81,6 @@ def our_step(
     """A step on 64 xi, past the first ones, which differ."""
     made = setting.our_strategy("compositional", strategy, precision)
     images = setting.target_images()
-    for _ in range(made.WARM_UP + 1):
+    for _ in range(warm_up_of(made) + 1):
         made.step(images)
     return lambda: made.step(images)

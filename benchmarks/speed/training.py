@@ -7,10 +7,10 @@ from typing import Any, cast
 import torch
 from joblib import Parallel, delayed
 
-from benchmarks.harness.digits import RECIPES
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.setting import Setting
 from da_compose import CompositionalNetwork
+from da_compose.training.recipes import DIGIT_RECIPES
 from da_compose.training.trainer import Pretrainer
 
 STEPS = 6  # of a process, after one to warm up
@@ -34,7 +34,7 @@ def compare_pretraining(setting: Setting) -> Iterator[SpeedRow]:
 def pretrainer(setting: Setting, network: str) -> Pretrainer:
     """Recipe `paper` on the benchmark's sources, from new weights."""
     sources = {name: setting.domains[name].train for name in setting.data.sources}
-    paper = RECIPES["paper"]
+    paper = DIGIT_RECIPES["paper"]
     model = CompositionalNetwork(paper.network_of(network))
     return Pretrainer(model, sources, paper.pretraining)
 

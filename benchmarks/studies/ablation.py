@@ -13,24 +13,25 @@ from typing import Any
 import click
 import pandas as pd
 import torch
-from torch import Tensor
 
 from adapters import adapt
 from adapters.config import BASELINES, AdaptConfig
 from adapters.guard import judge_learning
-from adapters.loop import Run, learn, prepare
+from adapters.loop import learn
+from adapters.prepare import Ready, prepare
 from adapters.start import plain_start_name
 from adapters.strategies.information_maximization import InformationMaximization
 from benchmarks.harness import measure
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
-from benchmarks.reports.tables import SIDES
+from benchmarks.reports.tables import GUIDE, SIDES
 from benchmarks.studies.guard import TARGETS, images_of
 from benchmarks.studies.study import backbone_options, run_on_targets, study_options
-from da_compose import Backbone
+from da_compose import Backbone, Domain
 from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
+from da_compose.statistics import shrunk_share
 
 CONDITIONS = ("all", "tiny-30", "10 to 1")  # of `benchmarks.studies.guard`
 AS_IT_IS = "as it is"
@@ -44,10 +45,9 @@ START = "nothing learned"
 VARIANTS = (AS_IT_IS, EQUAL, WHOLE, LAST, UNGUARDED, FOUR, PLAIN, START)
 GROUP = ["recipe", "network"]
 IDENTITY = [*GROUP, "seed", "target", "condition", "variant"]
-CAPTION = """Test-split accuracy in percent by how the target's images are drawn, mean over targets
-and seeds; in parentheses the least of all cells over the better of source only and AdaBN (points).
-Information maximization from the chosen start, as by default, without one part at a time. MW:
-mixture weights of the compositional network; IA: input adapter of the unshared network.
+CAPTION = f"""Test accuracy in percent by how the target's images are drawn, mean over targets and
+seeds; in parentheses the least of all cells over the better of source only and AdaBN (points).
+{GUIDE}
 """
 
 
@@ -84,46 +84,28 @@ def measured(
     backbone: Backbone, images: Any, test: ImageSet, config: AdaptConfig
 ) -> Iterator[tuple[str, float]]:
     """Every variant and its accuracy. What is only kept differently is learned once."""
-    run = prepare(backbone, images, "target", config)
-    yield START, accuracy(backbone, run.target, test)
-    drawn = run.draws.get_state()
-    learn(run, InformationMaximization)
-    share = run.notes["kept_share"]
-    best, last = run.kept, last_values(run)
-    yield AS_IT_IS, ended(run, best, share, test)
-    yield WHOLE, ended(run, best, 1.0, test)
-    yield LAST, ended(run, last, share, test)
-    yield UNGUARDED, ended(run, best, share, test, guard=False)
-    run.restart(config.strategy)
-    run.draws.set_state(drawn)
-    run.expected = torch.full_like(run.expected, 1 / len(run.expected))
-    learn(run, InformationMaximization)
-    yield EQUAL, ended(run, run.kept, share, test)
-    yield FOUR, ended(run, last_values(run), 1.0, test, guard=False)
-    run = prepare(backbone, images, "target", replace(config, start=plain_start_name(backbone)))
-    learn(run, InformationMaximization)
-    yield PLAIN, ended(run, run.kept, share, test)
+    ready = prepare(backbone, images, "target", config)
+    yield START, accuracy(backbone, ready.target, test)
+    share = shrunk_share(len(ready.pixels), config.prior_images)
+    found = learn(ready, InformationMaximization())
+    yield AS_IT_IS, ended(ready, found.between(share), test)
+    yield WHOLE, ended(ready, found.between(1.0), test)
+    yield LAST, ended(ready, found.between(share, found.last), test)
+    yield UNGUARDED, accuracy(backbone, found.between(share), test)
+    equal = torch.full_like(ready.expected, 1 / len(ready.expected))
+    found = learn(ready, InformationMaximization(), expected=equal)
+    yield EQUAL, ended(ready, found.between(share), test)
+    yield FOUR, accuracy(backbone, found.between(1.0, found.last), test)
+    ready = prepare(backbone, images, "target", replace(config, start=plain_start_name(backbone)))
+    found = learn(ready, InformationMaximization())
+    yield PLAIN, ended(ready, found.between(share), test)
 
 
-def last_values(run: Run) -> list[Tensor]:
-    """What was trained, as the last step left it."""
-    assert run.last is not None
-    last = dict(run.last.named_parameters())
-    trained = {id(parameter) for parameter in run.trained}
-    return [last[name].detach() for name, p in run.target.named_parameters() if id(p) in trained]
-
-
-def ended(
-    run: Run, values: list[Tensor], share: float, test: ImageSet, *, guard: bool = True
-) -> float:
-    """Accuracy where this share of the way to the values is kept, or none where the guard says."""
-    run.kept = values
-    run.keep(share)
-    if guard:
-        kept = predict_logits(run.backbone.network, run.target, run.checked)
-        if not judge_learning(run.start, kept).trusted:
-            run.keep(0.0)
-    return accuracy(run.backbone, run.target, test)
+def ended(ready: Ready, domain: Domain, test: ImageSet) -> float:
+    """Accuracy of what was learned, or of the start where the guard does not trust it."""
+    kept = predict_logits(ready.backbone.network, domain, ready.checked)
+    trusted = judge_learning(ready.logits, kept).trusted
+    return accuracy(ready.backbone, domain if trusted else ready.target, test)
 
 
 def identity(line: Mapping[str, Any]) -> tuple[Any, ...]:

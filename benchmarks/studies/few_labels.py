@@ -19,18 +19,16 @@ from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.few_labels import draw_labelled
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
-from benchmarks.reports.tables import NONE, SIDES
+from benchmarks.reports.tables import GUIDE, NONE, SIDES
 from benchmarks.studies.study import backbone_options, run_on_targets, study_options
 
 TARGETS = ("usps", "optdigits", "mnist_m")
 LABELS = (0, 1, 5)  # a class
 GROUP = ["recipe", "network", "target"]
 IDENTITY = [*GROUP, "seed", "labels_a_class"]
-CAPTION = """Test-split accuracy in percent, mean ± standard deviation over seeds (how many seeds),
-by how many images of every class come with a label. They are drawn from the training split by the
-seed. 0: `adapt`, unsupervised; else `adapt_with_labels`, which is not. MW: mixture weights of the
-compositional network; IA: input adapter of the unshared network. Information maximization, with
-the guard.
+CAPTION = f"""Test accuracy in percent ± deviation over seeds (how many), by how many images of
+every class come with a label. 0: `adapt`, unsupervised; else `adapt_with_labels`, which is not.
+{GUIDE}
 """
 
 

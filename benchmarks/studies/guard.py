@@ -21,16 +21,20 @@ import torch
 from numpy.typing import NDArray
 
 from adapters import adapt
-from adapters.config import BASELINES, STRATEGIES, AdaptConfig
+from adapters.adapt import conclude
+from adapters.config import BASELINES, AdaptConfig
 from adapters.guard import judge, judge_learning
-from adapters.loop import learn, prepare
+from adapters.loop import learn
+from adapters.prepare import prepare
 from adapters.selection import score
+from adapters.strategies import STRATEGIES
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.digits import DIGITS, PROFILES
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reports.tables import GUIDE
 from benchmarks.studies.study import (
     backbone_options,
     run_study,
@@ -134,20 +138,15 @@ def measure_condition(
     unlearned = {name: adapt(backbone, images, name, seed=job.seed).domain for name in BASELINES}
     accuracies = {name: accuracy(backbone, d, test) for name, d in unlearned.items()}
     config = AdaptConfig(trains=TRAINED[job.network], steps=STEPS, seed=job.seed, guard=False)
-    run = prepare(backbone, images, "target", config)
-    drawn = run.draws.get_state()
-    accuracies["start"] = accuracy(backbone, run.target, test)
-    plain = predict_logits(backbone.network, unlearned["source_only"], run.checked)
+    ready = prepare(backbone, images, "target", config)
+    accuracies["start"] = accuracy(backbone, ready.target, test)
+    plain = predict_logits(backbone.network, unlearned["source_only"], ready.checked)
     for strategy in strategies:
-        method = STRATEGIES[strategy]
-        assert method is not None
-        run.restart(strategy)
-        run.draws.set_state(drawn)
-        learn(run, method)
-        logits = predict_logits(backbone.network, run.target, run.checked)
-        verdict = judge_learning(run.start, logits)
-        kept = accuracy(backbone, run.target, test)
-        scores = run.scores | {"kept": score(logits)}
+        found = conclude(ready, learn(ready, STRATEGIES[strategy]()))
+        logits = predict_logits(backbone.network, found.domain, ready.checked)
+        verdict = judge_learning(ready.logits, logits)
+        kept = accuracy(backbone, found.domain, test)
+        scores = dict(ready.scores) | {"kept": score(logits)}
         yield {
             "strategy": strategy,
             "images": len(images),
@@ -155,10 +154,10 @@ def measure_condition(
             "kept": kept,
             "guarded": kept if verdict.trusted else accuracies["start"],
             "verdict": asdict(verdict),
-            "chosen": {key: run.notes[key] for key in ("start", "target_share", "kept_step")},
+            "chosen": {key: found.notes[key] for key in ("start", "target_share", "kept_step")},
             # without labels, for rules to come
-            "scores": {name: asdict(found) for name, found in scores.items()},
-            "start_from_source_only": judge(plain, run.start).changed,
+            "scores": {name: asdict(scored) for name, scored in scores.items()},
+            "start_from_source_only": judge(plain, ready.logits).changed,
             "kept_from_source_only": judge(plain, logits).changed,
         }
 
@@ -204,7 +203,10 @@ def markdown(means: pd.DataFrame) -> str:
     """The summary as tables, each with what is wanted of the guard."""
     sums = means.query("condition == @ALL")
     held_out = sums.query("targets != @FITTED")
-    parts = [f"every cell: {finding(sums)}\n", f"held out, all but {FITTED}: {finding(held_out)}\n"]
+    parts = [
+        f"every cell: {finding(sums)}\n{GUIDE}\n",
+        f"held out, all but {FITTED}: {finding(held_out)}\n",
+    ]
     for targets, group in means.groupby("targets", sort=False):
         made = ", which the limits were made on" if targets == FITTED else ""
         parts.append(f"{targets}{made}: {finding(group.query('condition == @ALL'))}\n")
@@ -232,8 +234,8 @@ def finding(sums: pd.DataFrame) -> str:
     learned = share(total.caught_learned, total.harmful - total.start_harmful)
     alarms = share(total.false_alarms, total.cells - total.harmful)
     return (
-        f"caught {caught} of harmful cells (wanted: at least 90 %), {learned} of those whose start "
-        f"is harmless, which the guard can go back to; false alarms at {alarms} of harmless ones "
+        f"caught {caught} of harmful cells (wanted: at least 90 %),\n"
+        f"{learned} of those whose start is harmless; false alarms at {alarms} of harmless ones "
         "(at most 10 %)"
     )
 

@@ -23,10 +23,10 @@ from PIL import Image
 from benchmarks.harness import measure
 from benchmarks.harness.folders import ROWS, results_of, runs_of
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reports.tables import GUIDE
 from da_compose import PRESETS, Backbone, CompositionalNetwork
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
-from da_compose.reading import IN_MEMORY
 from da_compose.storage.files import replacing
 
 NETWORK = replace(PRESETS["small"], image_size=64, patch_size=8)
@@ -131,12 +131,10 @@ def caption(row: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
     picture = 3 * row["network"]["image_size"] ** 2
     return (
-        f"Peak anonymous memory of a process on random JPEG pictures of {SIDES[1]} × {SIDES[0]} "
-        f"pixels, of which the network sees {picture:,} bytes each; {row['adapt_steps']} steps of "
-        f"adaptation. Up to {FULL:,} pictures, batches fill; up to {IN_MEMORY >> 20} MB of pixels "
-        f"adaptation keeps in memory, more in a file. Then a picture costs its path, about 0.4 KB; "
-        f"two runs differ by up to 20 MB. One thread; {row['device']}; {versions}; commit "
-        f"{row['commit']}."
+        f"Peak anonymous memory of a process on JPEG pictures of {SIDES[1]} × {SIDES[0]} pixels "
+        f"({picture:,} bytes in the network); {row['adapt_steps']} steps.\n"
+        f"One thread; {row['device']}; {versions}.\n"
+        f"commit {row['commit']}. {GUIDE}"
     )
 
 

@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from adapters import STRATEGIES, AdaptConfig, adapt
-from adapters.config import LEARNING_RATES
-from adapters.start import MEAN, NEAREST, SHARES, best_start, make_start
+from adapters import STRATEGIES, AdaptConfig, StartConfig, adapt
+from adapters.parts import LEARNING_RATES
+from adapters.start import MEAN, NEAREST, best_start, make_start
+from adapters.strategies.contract import rate_of
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
@@ -28,6 +29,7 @@ from benchmarks.harness.folders import runs_of
 from benchmarks.harness.pictures import PICTURES, TARGETS, load_pictures
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reports.tables import GUIDE
 from benchmarks.studies.criteria import CRITERIA, compared, observe
 from benchmarks.studies.study import (
     backbone_options,
@@ -49,11 +51,9 @@ CRITERION_NAMES = (*CRITERIA, *(OF_ALL.format(name) for name in CONSENSUAL))
 COMPARED = {"starts": ("start",), "adapted": ("kept", "last"), "all": ("start", "kept", "last")}
 RANDOM = "a random candidate"
 DEVELOPMENT = f"development targets ({', '.join(DEVELOPMENT_TARGETS)})"
-CAPTION = """rank: Spearman's correlation with test accuracy, mean ± standard deviation over pools
-(a backbone and a target each). regret: points of accuracy by which the candidate that a criterion
-picks is below the best of the pool, mean; worst: the largest. consensus, trust: beside the
-consensus of all starts; "of all": of all candidates. Criteria see unlabelled training images of the
-target, accuracy is that on its test split.
+CAPTION = f"""rank: Spearman's correlation with test accuracy, mean ± deviation over pools: a
+backbone and a target. regret: points that the pick is below the best of its pool, mean and worst.
+{GUIDE}
 """
 
 
@@ -130,13 +130,11 @@ def candidates(
     few = seen[: AdaptConfig.start_images]
     for name in (MEAN, *backbone.network.domains.names):
         start = make_start(backbone, name, "target", few)
-        for share in SHARES:
+        for share in StartConfig().shares:
             start.use_statistics(share)
             yield f"{name} {share:g}", "start", start.target
     chosen = best_start(backbone, NEAREST, "target", seen, AdaptConfig.start_images).name
     for strategy, method in STRATEGIES.items():
-        if method is None:
-            continue
         for multiple in FEW_MULTIPLES.get(strategy, MULTIPLES):
             found = adapt(
                 backbone,
@@ -145,7 +143,7 @@ def candidates(
                 trains=trains,
                 start=chosen,
                 steps=STEPS,
-                learning_rate=LEARNING_RATES[trains] * method.RATE * multiple,
+                learning_rate=LEARNING_RATES[trains] * rate_of(method()) * multiple,
                 guard=False,
                 seed=seed,
             )

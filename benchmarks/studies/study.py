@@ -12,12 +12,13 @@ import click
 from benchmarks.cli.options import PATH, cache_option
 from benchmarks.harness.benchmark import BenchmarkData, load_digits
 from benchmarks.harness.cells import Splits
-from benchmarks.harness.digits import DIGITS, PROFILES, RECIPES
+from benchmarks.harness.digits import DIGITS, PROFILES
 from benchmarks.harness.folders import ROWS, results_of, runs_of
 from benchmarks.harness.grid import run_grid
-from benchmarks.harness.plan import NETWORKS, BackboneJob, usual_recipes
+from benchmarks.harness.plan import NETWORKS, BackboneJob
 from benchmarks.harness.rows import read_lines
 from da_compose.storage.files import replacing
+from da_compose.training.recipes import DIGIT_RECIPES, usual_recipes
 from data_prep import load_digit_domain
 
 DIGIT_RUNS = runs_of("digits")
@@ -42,8 +43,8 @@ def study_options(
 def backbone_options(targets: tuple[str, ...]) -> Callable[..., Any]:
     """On which backbones and targets, by default all."""
     options = (
-        click.option("--recipe", "recipes", type=click.Choice(tuple(RECIPES)), multiple=True,
-                     default=usual_recipes(RECIPES)),
+        click.option("--recipe", "recipes", type=click.Choice(tuple(DIGIT_RECIPES)), multiple=True,
+                     default=usual_recipes(DIGIT_RECIPES)),
         click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True,
                      default=NETWORKS),
         click.option("--target", "targets", multiple=True, default=targets),

@@ -18,15 +18,17 @@ import pandas as pd
 import torch
 
 from adapters import adapt
-from adapters.config import LEARNING_RATES, STEPS
+from adapters.parts import LEARNING_RATES, STEPS
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
-from benchmarks.harness.digits import DIGITS, PROFILES, RECIPES
-from benchmarks.harness.oracle import RATE_OF_ALL, train_oracle
-from benchmarks.harness.plan import NETWORKS, TRAINED, BackboneJob, usual_recipes
+from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.oracle import RATES, train_oracle
+from benchmarks.harness.plan import NETWORKS, TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reports.tables import GUIDE
 from benchmarks.studies.study import run_study, study_options, target_splits, users_mistakes
+from da_compose.training.recipes import DIGIT_RECIPES, usual_recipes
 
 DEVELOPMENT_TARGETS = ("optdigits", "mnist_m")
 MULTIPLES = (0.3, 1.0, 3.0)  # of the default learning rate of what is trained
@@ -56,7 +58,7 @@ def settings(network: str) -> Iterator[Setting]:
     for strategy, own_rate, length in choices:
         yield Setting(strategy=strategy, trains=trains, learning_rate=own_rate, steps=length)
     for multiple in MULTIPLES:
-        own_rate = RATE_OF_ALL * multiple
+        own_rate = RATES["all"] * multiple
         yield Setting(strategy="oracle", trains="all", learning_rate=own_rate, steps=STEPS_OF_ALL)
 
 
@@ -120,7 +122,7 @@ def shared_choices(means: pd.DataFrame) -> str:
     A strategy's rate, as a multiple, is one number for both networks. What only one of them was
     measured with is left out.
     """
-    usual = {**LEARNING_RATES, "all": RATE_OF_ALL}
+    usual = {**LEARNING_RATES, "all": RATES["all"]}
     rates = (means.learning_rate / means.trains.map(usual)).round(3)
     grouped = means.assign(rate=rates).groupby(["strategy", "rate", "steps"], as_index=False)
     both = grouped.agg(accuracy=("accuracy", "mean"), networks=("network", "nunique"))
@@ -174,9 +176,9 @@ def table(lines: Iterable[Mapping[str, Any]]) -> str:
             rate, steps = default_of(means, trains)
             said.append(f"{trains}: {rate:g}, {steps} steps")
     caption = (
-        f"Chosen, {'; '.join(said) or 'nothing yet'}. Steps are doubled as long as that brings "
+        f"Chosen, {'; '.join(said) or 'nothing yet'}. Steps are doubled as long as that brings\n"
         f"{LEAST_GAIN:g} points or more, then the rate is that of the highest mean. Bold: the "
-        "highest mean of a strategy."
+        f"highest mean of a strategy.\n{GUIDE}"
     )
     return f"{caption}\n\n{markdown(means)}\n{shared_choices(means)}"
 
@@ -190,7 +192,7 @@ def main(
     with users_mistakes():
         chosen = load_digits(data)
         profile = replace(PROFILES["full"], seeds=seeds)
-        jobs = chosen.jobs(DIGITS, profile, usual_recipes(RECIPES), NETWORKS)
+        jobs = chosen.jobs(DIGITS, profile, usual_recipes(DIGIT_RECIPES), NETWORKS)
         shared = (chosen.domains, target_splits(chosen, DEVELOPMENT_TARGETS, data), runs)
         run_study(run_backbone, jobs, shared, results, processes, table)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adapters.transfer import MEAN, NEAREST, RANDOM
+from benchmarks.reports.tables import GUIDE
 from benchmarks.tasks.organization import agreement, early_and_late, mixture_distances
 from benchmarks.tasks.plan import (
     COMPOSITIONAL,
@@ -53,9 +54,9 @@ def claims_markdown(rows: Sequence[TaskRow]) -> str:
         for claim in claims(rows)
     ]
     text = (
-        "What the paper claims, and beside it, marked so, what we expect. Margin: above 0 where "
-        "the claim holds; mean ± standard deviation over seeds. Reproduced, or not, where the mean "
-        "margin is more than two standard errors from 0 (of three seeds a weak test), else open."
+        "What the paper claims, and what we expect (ours). Margin: above 0 where it holds, mean ± "
+        "deviation over seeds;\nverdict: beyond two standard errors of it, of three seeds a weak "
+        f"test. {GUIDE}"
     )
     return f"{text}\n\n{table(('Part', 'Claim', 'Margin', 'Verdict'), lines, texts=2)}\n"
 

@@ -8,7 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from adapters.transfer import MEAN, NEAREST, PARTS, RANDOM, USUAL
+from adapters.start import MEAN, NEAREST
+from adapters.transfer import RANDOM, TRANSFERRED, USUAL
 from benchmarks.harness.plan import without_what_is_off
 from da_compose import PRESETS, NetworkConfig
 from da_compose.model.signature import SIGNATURES, make_signature
@@ -36,10 +37,10 @@ STATISTICS_BATCHES = 30
 TASKS_A_STEP = 3  # of the nine
 # What is learned of a new task, from least to most
 TRAINED = (
-    ("logits",),
-    ("logits", "mixture_weights"),
-    ("logits", "batch_norm"),
-    PARTS,
+    ("heads",),
+    ("heads", "mixture_weights"),
+    ("heads", "batch_norm"),
+    TRANSFERRED,
 )
 
 

@@ -6,7 +6,10 @@ from statistics import fmean, stdev
 
 import torch
 
-from adapters.transfer import MEAN, NEAREST, PARTS, RANDOM
+from adapters.start import MEAN, NEAREST
+from adapters.transfer import RANDOM, TRANSFERRED
+from benchmarks.harness.rows import FORMER_PARTS
+from benchmarks.reports.tables import GUIDE
 from benchmarks.tasks.plan import (
     COMPOSITIONAL,
     DEPTHS,
@@ -27,7 +30,7 @@ from da_compose.model.signature import (
 
 NONE = "-"
 SETTINGS = (LEARNED, *REGULARIZED, *SIGNATURES)
-PART_NAMES = {"logits": "logits", "batch_norm": "γ, β", "mixture_weights": "ξ"}
+PART_NAMES = {"heads": "logits", "batch_norm": "γ, β", "mixture_weights": "ξ"}
 OF_ORDINARY = {
     COMPOSITIONAL: "one bank of 4 templates, ξ a task",
     PATCHES: "one ordinary network, logits and γ, β a task",
@@ -62,10 +65,7 @@ def spread(values: Iterable[float], digits: int = 1) -> str:
 
 def caption(rows: Sequence[TaskRow], text: str) -> str:
     """What was measured, on which data, profile and seeds."""
-    return (
-        f"{text} Accuracy in percent of the test split, mean ± standard deviation over seeds. "
-        f"{source_of(rows)}."
-    )
+    return f"{text}\nTest accuracy in percent ± deviation over seeds. {source_of(rows)}.\n{GUIDE}"
 
 
 def source_of(rows: Sequence[TaskRow]) -> str:
@@ -103,9 +103,8 @@ def signatures_markdown(rows: Sequence[TaskRow]) -> str:
     header = ("Signature", "Templates of the layers (first seed)", "Accuracy", "Hardened",
               "Largest weight", "Runs")  # fmt: skip
     text = (
-        f"One task, {rows[0].task}, on 4 templates in 12 layers. Hardened: each layer becomes its "
-        "main template, batch-norm statistics are estimated anew, nothing is trained. Largest "
-        "weight: of a layer, mean over layers. Runs: of layers with one main template."
+        f"One task, {rows[0].task}, on 4 templates in 12 layers; hardened: each layer is its main "
+        "template, untrained."
     )
     return f"{caption(rows, text)}\n\n{table(header, lines, texts=2)}\n"
 
@@ -127,8 +126,7 @@ def depth_markdown(rows: Sequence[TaskRow]) -> str:
               *(f"{task}: seconds" for task in tasks))  # fmt: skip
     text = (
         "A bank of 4 templates in 4, 8 and 16 layers by the progressive signature: equal "
-        "parameters, more computation. Seconds: of trainings without interruption, one thread, "
-        "beside other work."
+        "parameters, more computation."
     )
     return f"{caption(rows, text)}\n\n{table(header, lines)}\n"
 
@@ -163,17 +161,18 @@ def transfer_markdown(rows: Sequence[TaskRow]) -> str:
         of_cells.append((task, trained_in_words(trains), labels_in_words(labels), *by_start))
     trained, chosen = [start for start in starts if start != RANDOM], []
     for task in tasks:
-        found = [row.found["start"] for row in pick(rows, task=task, start=NEAREST, trains=PARTS)]
+        found = [
+            row.found["start"] for row in pick(rows, task=task, start=NEAREST, trains=TRANSFERRED)
+        ]
         chosen.append((task, *(f"{found.count(start)} of {len(found)}" for start in trained)))
     learned: dict[str, int] = {}
     for row in pick(rows, task=tasks[0]):
-        learned |= row.found["learned_parameters"]
+        counts: Mapping[str, int] = row.found["learned_parameters"]
+        learned |= {FORMER_PARTS.get(part, part): count for part, count in counts.items()}
     numbers = [(trained_in_words([part]), f"{count:,}") for part, count in learned.items()]
     text = (
-        f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}; a start is the task "
-        f"whose ξ, γ and β the new one begins with; {MEAN}: the tasks' mean; {RANDOM}: a random ξ "
-        "and the mean γ, β; chosen: by the training labels, without training. Batch-norm "
-        "statistics are the new task's in all rows."
+        f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}, by the task whose ξ, "
+        f"γ and β they start from ({MEAN}, {RANDOM}, chosen)."
     )
     parts = (
         caption(rows, text),

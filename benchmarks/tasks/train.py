@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from adapters.transfer import PARTS, trained_parts, transfer
+from adapters.transfer import transfer
 from benchmarks.harness import measure
 from benchmarks.harness.cells import BACKBONE, accuracy, fingerprint_in
 from benchmarks.harness.few_labels import draw_labelled
-from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.harness.rows import append_line, named_anew, read_lines
 from benchmarks.tasks.plan import Cell, TaskData, TaskJob
 from da_compose import Backbone, load_backbone
 from da_compose.images import ImageSet, to_pixels
@@ -61,7 +61,7 @@ CELL = [field.name for field in fields(TaskRow)][:10]
 
 def read_task_rows(folder: Path) -> list[TaskRow]:
     """The last row of each cell, in the order in which the cells first appeared."""
-    rows = [TaskRow(**line) for line in read_lines(folder / "results.jsonl")]
+    rows = [TaskRow(**named_anew(line)) for line in read_lines(folder / "results.jsonl")]
     return list({row.cell: row for row in rows}.values())
 
 
@@ -156,12 +156,7 @@ def _measure_transfer(
             trains=cell.trains,
             config=job.transfer,
         )
-    learned = {
-        part: sum(parameter.numel() for parameter in trained_parts(new.domain, [part]))
-        for part in PARTS
-        if part in cell.trains
-    }
-    found = {"start": new.start, "scores": new.scores, "learned_parameters": learned}
+    found = {"start": new.start, "scores": new.scores, "learned_parameters": dict(new.learned)}
     return {
         "accuracy": accuracy(backbone, new.domain, domain.test),
         "total_parameters": parameters_behind(backbone.network, [new.domain]),

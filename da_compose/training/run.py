@@ -21,15 +21,16 @@ from da_compose.training.trainer import PretrainConfig, Pretrainer
 
 STATE = "training-state.safetensors"
 LOG = "pretrain.jsonl"
+SAVE_EVERY = 50  # steps
 
 
-def pretrain(
+def run_training(
     network: CompositionalNetwork,
     sources: Mapping[str, ImageSet],
     config: PretrainConfig,
     folder: Path,
     *,
-    save_every: int = 50,
+    save_every: int | None = None,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> None:
@@ -67,7 +68,10 @@ def pretrain(
                 f"{rate:.0f} images/s"
             )
             progress.update(bar, completed=trainer.step_number, description=description)
-            save = trainer.step_number % save_every == 0 or trainer.step_number == config.steps
+            save = (
+                trainer.step_number % (save_every or SAVE_EVERY) == 0
+                or trainer.step_number == config.steps
+            )
             if save and writes:
                 lines.flush()
                 save_state(trainer, state)
@@ -118,6 +122,7 @@ def _identity(trainer: Pretrainer) -> dict[str, object]:
         "network": asdict(trainer.network.config),
         "sources": {name: len(data) for name, data in trainer.sources.items()},
         "order of sources": list(trainer.sources),
+        "content of sources": {name: data.fingerprint for name, data in trainer.sources.items()},
         "set of own parts": {
             domain.name: [domain.class_names, domain.gamma is not None]
             for domain in trainer.domains.values()

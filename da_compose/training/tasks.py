@@ -13,7 +13,7 @@ from da_compose.model.config import NetworkConfig
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
 from da_compose.storage.backbone import Backbone
-from da_compose.training.run import pretrain
+from da_compose.training.run import run_training
 from da_compose.training.trainer import PretrainConfig
 
 # Usual `xi_rate` of tasks: at that of adaptation's sources, 3, their xi hardly part in a short run
@@ -75,7 +75,7 @@ def train_tasks(
         network.own_heads(domain, task.class_names, seed=pretraining.seed * 1000 + number)
         network.domains.add(domain)
     sources = {task.name: task.train for task in tasks}
-    pretrain(network, sources, pretraining, folder, show_progress=show_progress)
+    run_training(network, sources, pretraining, folder, show_progress=show_progress)
     return Backbone(network, most, {}, {"tasks": names, "seed": pretraining.seed})
 
 

@@ -1,16 +1,17 @@
 """Tiny frozen backbones with random weights and statistics, and images of a new domain."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from adapters.config import LEARNING_RATES, STRATEGIES
-from adapters.loop import as_numbers, trainable_parameters
+from adapters.loop import as_numbers
+from adapters.parts import LEARNING_RATES, unlock
 from adapters.start import MEAN, make_start
-from adapters.strategies.contract import AdaptationTask, Strategy
+from adapters.strategies import STRATEGIES
+from adapters.strategies.contract import AdaptationTask, begun
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
 from da_compose.images import ImageSet, to_pixels
 from da_compose.knowledge import collect_knowledge
@@ -25,6 +26,12 @@ TINY = NetworkConfig(
     embedding=5,
     num_classes=3,
 )
+# What of a domain's state moves, its first names, by what is trained
+MOVING = {
+    "mixture_weights": {"mixture"},
+    "input_adapter": {"input_adapter"},
+    "batch_norm": {"gamma", "beta"},
+}
 
 Images = NDArray[np.uint8]
 MakeBackbone = Callable[..., Backbone]
@@ -77,13 +84,11 @@ def run_steps(
     """A target after `steps` steps of a strategy, or fewer where `until` holds; its figures."""
     pixels = random_images(20, seed=9) if images is None else images
     target = make_start(backbone, MEAN, "target", pixels).target
-    trained = trainable_parameters(backbone, target, trains)
+    trained = unlock(backbone.network, target, trains)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(trained, lr=LEARNING_RATES[trains])
-    method = STRATEGIES[strategy]
-    assert method is not None
     task = AdaptationTask(backbone, target, trained, optimizer, batch_size, generator)
-    running: Strategy = method(task)
+    running = begun(STRATEGIES[strategy](), task)
     history = []
     for _ in range(steps):
         chosen = torch.randint(len(pixels), (batch_size,), generator=generator).numpy()
@@ -107,6 +112,11 @@ def take_steps() -> TakeSteps:
 @pytest.fixture
 def make_pixels() -> Callable[..., Images]:
     return random_images
+
+
+@pytest.fixture
+def moving() -> Mapping[str, set[str]]:
+    return MOVING
 
 
 @pytest.fixture

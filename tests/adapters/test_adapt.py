@@ -10,15 +10,24 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from adapters import AUTO, STRATEGIES, Adaptation, adapt
-from adapters.config import STEPS, TRAINS
-from adapters.start import LEAST_COMPARED, MEAN, PRIOR_IMAGES, make_start
-from da_compose import Backbone
+from adapters import (
+    STRATEGIES,
+    AdaptConfig,
+    Adaptation,
+    AdaptationTask,
+    MomentMatching,
+    StartConfig,
+    adapt,
+)
+from adapters.adapt import strategy_of
+from adapters.config import CHOICES, UNLEARNED
+from adapters.parts import ADAPTED, LEARNING_RATES, STEPS, unlock
+from adapters.start import MEAN, USUAL, make_start
+from adapters.strategies.losses import entropy
+from da_compose import Backbone, probabilities
 from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import blend_statistics
 
-ALL = (*STRATEGIES, AUTO)
-LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
 QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2}
 
 
@@ -55,7 +64,7 @@ class Untouchable:
         raise AssertionError("a label was looked at")
 
 
-@pytest.mark.parametrize("strategy", ALL)
+@pytest.mark.parametrize("strategy", CHOICES)
 def test_labels_cannot_reach_adapt(backbone: Backbone, make_pixels, strategy: str):
     images = make_pixels(15)
     right = np.arange(15) % 3
@@ -86,7 +95,7 @@ def test_baselines_learn_nothing(request, make_pixels, strategy: str, kind: str)
 
 
 def test_the_chosen_start_is_what_a_strategy_starts_from(backbone: Backbone, make_pixels):
-    images = make_pixels(LEAST_COMPARED)
+    images = make_pixels(USUAL.least_compared)
     found = adapt(backbone, images, "chosen_start")
     assert (found.learned_parameters, found.history) == (0, [])
     assert "kept_step" not in found.notes
@@ -107,7 +116,7 @@ def test_source_only_has_the_sources_statistics_whatever_the_target(backbone, ma
 
 
 def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_pixels):
-    """Shrunk toward the source's as if it were `PRIOR_IMAGES` more; see test_start.py."""
+    """Shrunk toward the source's as if it were `prior_images` more; see test_start.py."""
     images = make_pixels(15)
     domain = adapt(backbone, images, "batch_norm").domain
     order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).numpy()
@@ -115,10 +124,10 @@ def test_batch_norm_has_the_targets_own_statistics(backbone: Backbone, make_pixe
     assert torch.equal(domain.mean, start.target_statistics[0])
     assert torch.equal(domain.var, start.target_statistics[1])
     assert not torch.equal(domain.mean, start.source_statistics[0])
-    assert PRIOR_IMAGES > 0
+    assert USUAL.prior_images > 0
 
 
-@pytest.mark.parametrize("strategy", LEARNED)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_history_has_one_entry_a_step_with_finite_figures(backbone, make_pixels, strategy: str):
     found = adapt(backbone, make_pixels(15), strategy, steps=25, batch_size=8)
     assert [entry["step"] for entry in found.history] == list(range(1, 26))
@@ -135,11 +144,11 @@ def test_start_by_name_mean_or_nearest(backbone: Backbone, make_pixels, start: s
     assert 0 <= found.notes["target_share"] <= 1
 
 
-def test_a_start_is_at_most_as_informative_as_nearest(backbone: Backbone, make_pixels, monkeypatch):
-    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 0.0)  # a backbone that is sure
-    images = make_pixels(LEAST_COMPARED)
+def test_a_start_is_at_most_as_informative_as_nearest(backbone: Backbone, make_pixels):
+    options = QUICK | {"start_config": StartConfig(least_certainty=0.0)}  # a backbone that is sure
+    images = make_pixels(USUAL.least_compared)
     found = {
-        start: adapt(backbone, images, start=start, **QUICK).scores["start"].information
+        start: adapt(backbone, images, start=start, **options).scores["start"].information
         for start in ("left", "middle", "right", "mean", "nearest")
     }
     assert found["nearest"] == max(found.values())
@@ -156,7 +165,7 @@ def test_an_adaptation_starts_from_its_start(backbone: Backbone, make_pixels):
     assert all(torch.equal(value, expected[name]) for name, value in content(found).items())
 
 
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("trains", ADAPTED)
 def test_what_is_trained_takes_its_own_number_of_steps(backbone, make_pixels, trains: str):
     images = make_pixels(9)
     assert len(adapt(backbone, images, trains=trains, batch_size=2).history) == STEPS[trains]
@@ -175,7 +184,11 @@ def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_pixels):
     ("options", "complaint"),
     [
         ({"strategy": "magic"}, "no strategy 'magic'; choose from source_only, batch_norm"),
-        ({"trains": "heads"}, "cannot train 'heads'; choose from mixture_weights, input_adapter"),
+        ({"strategy": "moment_match"}, "'moment_match', did you mean 'moment_matching'?"),
+        ({"strategy": MomentMatching}, "strategy must be a name .* or an instance such as"),
+        ({"strategy": 3}, "strategy must be a name .* or an instance such as Mom.*, got 3"),
+        ({"trains": "heads"}, "cannot train heads; choose from mixture_weights, input_adapter, batch"),
+        ({"trains": "all"}, "cannot train all; choose from mixture_weights, input_adapter, batch"),
         ({"start": "mars"}, "no start 'mars'; choose from mean, nearest, left, middle, right"),
         ({"start": "mars", "strategy": "batch_norm"}, "no start 'mars'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
@@ -186,6 +199,8 @@ def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_pixels):
         ({"check_every": 0}, "check_every must be at least 1"),
         ({"check_images": 0}, "check_images must be at least 1"),
         ({"start_images": 0}, "start_images must be at least 1"),
+        ({"prior_images": -1}, "prior_images must be at least 0, got -1"),
+        ({"prior_images": 0.5}, r"prior_images must be an int, got 0\.5"),
         ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0"),
         ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
@@ -200,11 +215,13 @@ def test_wrong_options_are_refused_with_the_choices(
 
 
 def test_an_unknown_option_is_refused_by_name(backbone: Backbone, make_pixels):
-    with pytest.raises(TypeError, match="stepps"):
+    with pytest.raises(ValueError, match="no option 'stepps', did you mean 'steps'?"):
         adapt(backbone, make_pixels(4), stepps=3)
+    with pytest.raises(ValueError, match="no option 'x'; choose from strategy, trains, start, steps"):
+        adapt(backbone, make_pixels(4), x=3)
 
 
-@pytest.mark.parametrize("strategy", LEARNED)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_mixture_weights_on_an_unshared_backbone_are_refused(unshared, make_pixels, strategy):
     with pytest.raises(ValueError, match=r'use trains="input_adapter"'):
         adapt(unshared, make_pixels(4), strategy, **QUICK)
@@ -230,7 +247,7 @@ def test_images_of_another_size_are_resized(backbone: Backbone, make_pixels):
 
 
 @pytest.mark.parametrize("colour", [True, False])
-@pytest.mark.parametrize("strategy", ALL)
+@pytest.mark.parametrize("strategy", CHOICES)
 def test_a_target_of_one_image_works(backbone: Backbone, make_pixels, strategy: str, colour: bool):
     found = adapt(backbone, make_pixels(1, colour=colour), strategy, steps=2)
     assert all(value.isfinite().all() for value in content(found).values())
@@ -243,8 +260,8 @@ def test_read_only_images_are_taken_without_a_warning(backbone: Backbone, make_p
     assert len(labels) == len(images)
 
 
-@pytest.mark.parametrize("strategy", ALL)
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("strategy", CHOICES)
+@pytest.mark.parametrize("trains", ADAPTED)
 def test_the_same_seed_gives_the_same_adaptation(backbone, make_pixels, strategy, trains: str):
     images = make_pixels(15)
     one = adapt(backbone, images, strategy, trains=trains, seed=3, **QUICK)
@@ -252,14 +269,14 @@ def test_the_same_seed_gives_the_same_adaptation(backbone, make_pixels, strategy
     assert same(one, adapt(backbone, images, strategy, trains=trains, seed=3, **QUICK))
 
 
-@pytest.mark.parametrize("strategy", LEARNED)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_another_seed_gives_another_adaptation(backbone: Backbone, make_pixels, strategy: str):
     images = make_pixels(15)
     one = adapt(backbone, images, strategy, seed=3, **QUICK)
     assert one.history != adapt(backbone, images, strategy, seed=4, **QUICK).history
 
 
-@pytest.mark.parametrize("strategy", ALL)
+@pytest.mark.parametrize("strategy", CHOICES)
 def test_global_generators_are_left_alone(backbone: Backbone, make_pixels, strategy: str):
     images = torch.from_numpy(make_pixels(15))
     loader = DataLoader(TensorDataset(images), batch_size=4, shuffle=True)
@@ -270,8 +287,8 @@ def test_global_generators_are_left_alone(backbone: Backbone, make_pixels, strat
     np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)  # noqa: NPY002
 
 
-@pytest.mark.parametrize("strategy", ALL)
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("strategy", CHOICES)
+@pytest.mark.parametrize("trains", ADAPTED)
 def test_the_backbone_is_as_before(make_backbone, make_pixels, strategy: str, trains: str):
     backbone = make_backbone()
     network = backbone.network
@@ -316,7 +333,7 @@ def test_the_blend_of_the_start_is_in_the_notes(backbone: Backbone, make_pixels)
     torch.testing.assert_close(found.domain.var, blend[1])
 
 
-@pytest.mark.parametrize("strategy", LEARNED)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_bfloat16_learns_nearly_the_same(backbone, make_pixels, strategy: str):
     images = make_pixels(60)
     one, other = (
@@ -327,3 +344,97 @@ def test_bfloat16_learns_nearly_the_same(backbone, make_pixels, strategy: str):
     left, right = one.mixture(), other.mixture()
     assert not torch.equal(left, right)
     torch.testing.assert_close(left, right, atol=0.05, rtol=0.05)
+
+
+def test_options_come_before_those_of_a_config(backbone: Backbone, make_pixels):
+    images, config = make_pixels(15), AdaptConfig(strategy="moment_matching", seed=3, **QUICK)
+    assert same(
+        adapt(backbone, images, config=config),
+        adapt(backbone, images, "moment_matching", seed=3, **QUICK),
+    )
+    found = adapt(backbone, images, "batch_norm", config=config, seed=4)
+    assert (found.notes["strategy"], found.notes["seed"]) == ("batch_norm", 4)
+    assert (config.strategy, config.seed) == ("moment_matching", 3)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_instance_with_the_usual_options_is_its_name(backbone, make_pixels, strategy: str):
+    images = make_pixels(15)
+    given = STRATEGIES[strategy]()
+    before = dict(vars(given))
+    found = adapt(backbone, images, given, **QUICK)
+    named = adapt(backbone, images, strategy, **QUICK)
+    assert found.notes.pop("strategy_options") == before
+    assert "strategy_options" not in named.notes
+    assert same(found, named)
+    assert vars(given) == before  # adapt worked on a copy
+    again = adapt(backbone, images, given, **QUICK)
+    assert again.history == found.history
+
+
+def test_a_strategy_may_be_given_options(backbone: Backbone, make_pixels, tmp_path: Path):
+    images = make_pixels(15)
+    found = adapt(backbone, images, MomentMatching(moments=1), **QUICK)
+    assert found.notes["strategy"] == "moment_matching"
+    assert found.notes["strategy_options"] == {"moments": 1, "weight": 1.0}
+    usual = adapt(backbone, images, "moment_matching", **QUICK)
+    assert found.history[0]["moment_distance"] < usual.history[0]["moment_distance"]
+    found.save(tmp_path / "a.safetensors")
+    config = AdaptConfig(strategy=MomentMatching(moments=1), **QUICK)
+    assert same(adapt(backbone, images, config=config), found)
+
+
+class Confident:
+    """A user's own: predictions of less entropy."""
+
+    def prepare(self, task: AdaptationTask) -> None:
+        self.task = task
+
+    def step(self, images: Tensor) -> dict[str, Tensor]:
+        logits = self.task.backbone.network(images, self.task.target)
+        loss = entropy(probabilities(logits)).mean()
+        self.task.descend(loss)
+        return {"entropy": loss.detach()}
+
+
+@pytest.mark.parametrize("trains", ADAPTED)
+def test_a_users_own_class_is_a_strategy(backbone: Backbone, make_pixels, trains: str):
+    images: Any = make_pixels(60)
+    given: Any = Confident()
+    options: dict[str, Any] = {"trains": trains, "steps": 30, "batch_size": 60, "guard": False}
+    found = adapt(backbone, images, given, **options)
+    assert found.notes["strategy"] == "Confident" and "strategy_options" not in found.notes
+    assert vars(given) == {}
+    entropies = [entry["entropy"] for entry in found.history]
+    assert len(entropies) == 30 and entropies[-1] < entropies[0]
+    assert same(found, adapt(backbone, images, given, **options))
+    usual = LEARNING_RATES[trains]  # where no RATE is stated
+    assert same(found, adapt(backbone, images, given, learning_rate=usual, **options))
+
+
+def test_what_learns_is_found_by_name_or_as_it_is():
+    given = MomentMatching(moments=1)
+    assert strategy_of(given) is given
+    for name, method in STRATEGIES.items():
+        assert isinstance(strategy_of(name), method)
+    for name in UNLEARNED:
+        with pytest.raises(ValueError, match=f"{name} learns nothing; choose from adversarial, "):
+            strategy_of(name)
+
+
+@pytest.mark.parametrize("own", ["input_adapter", "batch_norm", "heads"])
+@pytest.mark.parametrize("trains", ADAPTED)
+def test_a_domain_with_own_parts_is_adapted_from(make_backbone, make_pixels, moving, own, trains):
+    """Those parts come along, and what is trained moves alone."""
+    backbone, images = make_backbone(), make_pixels(15)
+    known = backbone.network.new_domain("site-1")
+    unlock(backbone.network, known, own)
+    backbone.network.domains.add(known.requires_grad_(False))
+    options: dict[str, Any] = {"start": "site-1", "trains": trains, "guard": False, **QUICK}
+    found = adapt(backbone, images, **options).last
+    assert found is not None
+    one, two = known.state_dict(), found.state_dict()
+    assert one.keys() <= two.keys()
+    parts = {name.split(".")[0] for name in one}
+    moved = {name.split(".")[0] for name in one if not torch.equal(one[name], two[name])}
+    assert moved - {"mean", "var"} == moving[trains] & parts

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from adapters import adapt, load_adaptation
-from adapters.config import TRAINS
+from adapters.parts import ADAPTED
 from da_compose import Backbone, save_adapter
 
 QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2}
 
 
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("trains", ADAPTED)
 @pytest.mark.parametrize("strategy", ["batch_norm", "information_maximization"])
 def test_a_saved_adaptation_predicts_the_same(
     backbone: Backbone, make_pixels, tmp_path: Path, strategy: str, trains: str
@@ -41,7 +41,7 @@ def test_an_adapter_without_notes_is_loaded(backbone: Backbone, make_pixels, tmp
     assert torch.equal(loaded.domain.mean, made.domain.mean)
 
 
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("trains", ADAPTED)
 def test_a_prediction_depends_on_one_image_alone(backbone, make_pixels, trains: str):
     made = adapt(backbone, make_pixels(15), trains=trains, **QUICK)
     images = make_pixels(40, seed=5)

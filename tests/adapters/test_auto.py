@@ -1,5 +1,7 @@
 """`strategy="auto"`: what is tried in which order, what is kept, and what is said of it."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -7,17 +9,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters import AUTO, AdaptConfig, adapt
-from adapters.auto import learn_trusted
-from adapters.config import AUTO_TRIES, LEARNING_RATES, STRATEGIES, TRAINS
+from adapters import AUTO, STRATEGIES, AdaptConfig, Adaptation, GuardConfig, adapt
+from adapters.adapt import first_trusted
+from adapters.config import AUTO_TRIES
 from adapters.guard import Verdict
-from adapters.loop import Run, prepare
+from adapters.loop import Loop
+from adapters.parts import ADAPTED, LEARNING_RATES
+from adapters.prepare import prepare
 from adapters.strategies.contract import AdaptationTask
-from da_compose import Backbone
+from da_compose import Backbone, Domain
 
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 8, "check_every": 2}
-CLASSES = torch.arange(60) % 10
-SURE = 20 * torch.nn.functional.one_hot(CLASSES).float().expand(2, -1, -1)  # logits (2, 60, 10)
+CLASSES = torch.arange(60) % 3
+SURE = 20 * torch.nn.functional.one_hot(CLASSES).float().expand(2, -1, -1)  # logits (2, 60, 3)
+ALWAYS_SURE = GuardConfig(least_certainty=0.0)  # of any start
+
+
+def module(name: str) -> Any:
+    """A module whose name a function of its package may hide."""
+    return import_module(f"adapters.{name}")
 
 
 def scripted(level: float) -> type:
@@ -26,7 +36,7 @@ def scripted(level: float) -> type:
     class Scripted:
         RATE: ClassVar[float] = abs(level)
 
-        def __init__(self, task: AdaptationTask) -> None:
+        def prepare(self, task: AdaptationTask) -> None:
             self.task = task
 
         def step(self, images: Tensor) -> dict[str, float]:
@@ -37,41 +47,48 @@ def scripted(level: float) -> type:
     return Scripted
 
 
+def xi_of(domain: Domain | None) -> Tensor:
+    assert domain is not None
+    return domain.get_parameter("mixture.xi").detach()
+
+
+def judging(*trusted: bool) -> Callable[..., Verdict]:
+    """In the place of the guard: what it says in turn, the last for ever."""
+    answers = list(trusted)
+    return lambda *_: Verdict(answers.pop(0) if len(answers) > 1 else answers[0], 0.1, 1.0, "said")
+
+
 @pytest.fixture
 def run_scripted(backbone: Backbone, make_pixels, monkeypatch: pytest.MonkeyPatch):
-    """`learn_trusted` by strategies that set xi to a level: its information, and its harm above 5.
+    """`first_trusted` by strategies that set xi to a level: its information, its harm above 5.
 
     Levels above 5 are refused by the guard; negative ones are less informative than the start.
-    Images are so many that all of what was learned is kept.
+    All of what was learned is kept.
     """
 
-    def run_them(levels: dict[str, float], certain: bool = True) -> Run:
-        module = import_module("adapters.loop")
-        methods = {name: scripted(level) for name, level in levels.items()}
-        monkeypatch.setattr("adapters.auto.AUTO_TRIES", tuple(levels))
-        monkeypatch.setattr("adapters.auto.STRATEGIES", methods)
-        monkeypatch.setattr(module, "STRATEGIES", methods)
-        config = AdaptConfig(strategy=AUTO, **QUICK)
-        run = prepare(backbone, make_pixels(60), "target", config)
-        run.start = SURE if certain else torch.zeros_like(SURE)
+    def level_of(network: Any, domain: Domain, images: Any) -> Tensor:
+        return torch.full((2, len(images), 3), xi_of(domain)[0, 0].item())
+
+    def judge(start: Tensor, kept: Tensor, limits: GuardConfig) -> Verdict:
+        level = kept[0, 0, 0].item()
+        return Verdict(level <= 5, 0.1, 1.0, f"level {level:g}")
+
+    def run_them(levels: dict[str, float], certain: bool = True) -> Adaptation:
+        config = AdaptConfig(strategy=AUTO, prior_images=0, **QUICK)
+        ready = prepare(backbone, make_pixels(60), "target", config)
+        ready = replace(ready, logits=SURE if certain else torch.zeros_like(SURE))
         with torch.no_grad():
-            run.trained[0].zero_()
-        run.started = run.values()
-
-        def level() -> float:
-            return float(run.trained[0].detach()[0, 0])
-
-        def level_of(prediction: Tensor, expected: Tensor) -> Tensor:
-            return torch.tensor(level())
-
-        def judge(*_: Tensor) -> Verdict:
-            return Verdict(level() <= 5, 0.1, 1.0, f"level {level():g}")
-
-        monkeypatch.setattr(module, "information", level_of)
-        monkeypatch.setattr(module, "PRIOR_IMAGES", 0)
-        monkeypatch.setattr(module, "judge_learning", judge)
-        learn_trusted(run)
-        return run
+            ready.target.get_parameter("mixture.xi").zero_()
+        loop, ending = module("loop"), module("adapt")
+        methods = {name: scripted(level) for name, level in levels.items()}
+        monkeypatch.setattr(ending, "AUTO_TRIES", tuple(levels))
+        monkeypatch.setattr(ending, "STRATEGIES", methods)
+        monkeypatch.setattr(ending, "judge_learning", judge)
+        monkeypatch.setattr(ending, "predict_logits", level_of)
+        monkeypatch.setattr(loop, "predict_logits", level_of)
+        monkeypatch.setattr(loop, "probabilities", lambda logits: logits)
+        monkeypatch.setattr(loop, "information", lambda levels, expected: levels[0, 0, 0])
+        return first_trusted(ready)
 
     return run_them
 
@@ -87,22 +104,22 @@ def run_scripted(backbone: Backbone, make_pixels, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_the_first_that_is_trusted_is_kept(run_scripted, levels, chosen, kept, step, seen):
-    run = run_scripted(levels)
-    assert run.notes["chosen"] == chosen and run.notes["kept_step"] == step
-    assert torch.all(run.trained[0] == kept)
-    assert run.notes["guard"]["reason"] == f"level {0 if seen < 0 else seen:g}"
-    assert [entry["level"] for entry in run.history] == QUICK["steps"] * [seen]
-    assert [entry["step"] for entry in run.history] == [1, 2, 3, 4]
-    assert torch.all(run.last.mixture.get_parameter("xi") == seen)
+    found = run_scripted(levels)
+    assert found.notes["chosen"] == chosen and found.notes["kept_step"] == step
+    assert torch.all(xi_of(found.domain) == kept)
+    assert found.notes["guard"]["reason"] == f"level {0 if seen < 0 else seen:g}"
+    assert [entry["level"] for entry in found.history] == QUICK["steps"] * [seen]
+    assert [entry["step"] for entry in found.history] == [1, 2, 3, 4]
+    assert torch.all(xi_of(found.last) == seen)
 
 
 @pytest.mark.parametrize(
     ("first", "chosen", "kept"), [(1.0, "a", 1.0), (9.0, "start", 0.0), (-1.0, "start", 0.0)]
 )
 def test_an_unsure_start_is_worth_one_try(run_scripted, first, chosen, kept):
-    run = run_scripted({"a": first, "b": 2.0}, certain=False)
-    assert run.notes["chosen"] == chosen
-    assert torch.all(run.trained[0] == kept)
+    found = run_scripted({"a": first, "b": 2.0}, certain=False)
+    assert found.notes["chosen"] == chosen
+    assert torch.all(xi_of(found.domain) == kept)
 
 
 def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pixels, monkeypatch):
@@ -110,48 +127,67 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pix
 
     def watching(name: str) -> Any:
         class Watching(STRATEGIES[name]):  # type: ignore[misc]
-            def __init__(self, task: AdaptationTask) -> None:
-                super().__init__(task)
+            def prepare(self, task: AdaptationTask) -> None:
+                super().prepare(task)
                 (group,) = task.optimizer.param_groups
-                seen[name] = (group["lr"], task.trained[0].detach().clone())
+                drawn = task.generator.get_state()
+                seen[name] = (group["lr"], task.trained[0].detach().clone(), drawn)
 
         return Watching
 
-    refused = Verdict(False, 1.0, 1.0, "never")
-    monkeypatch.setattr(import_module("adapters.loop"), "judge_learning", lambda *_: refused)
-    monkeypatch.setattr("adapters.auto.STRATEGIES", {name: watching(name) for name in AUTO_TRIES})
-    run = prepare(backbone, make_pixels(60), "target", AdaptConfig(strategy=AUTO, **QUICK))
-    run.start = SURE
-    learn_trusted(run)
-    assert torch.equal(run.trained[0], run.started[0])
-    for name in AUTO_TRIES:
-        method = STRATEGIES[name]
-        assert method is not None
-        rate, xi = seen[name]
-        assert rate == LEARNING_RATES["mixture_weights"] * method.RATE
-        assert torch.equal(xi, run.started[0])
+    monkeypatch.setattr(module("adapt"), "judge_learning", judging(False))
+    monkeypatch.setattr(module("adapt"), "STRATEGIES", {name: watching(name) for name in AUTO_TRIES})
+    config = AdaptConfig(strategy=AUTO, **QUICK)
+    ready = replace(prepare(backbone, make_pixels(60), "target", config), logits=SURE)
+    start = xi_of(ready.target).clone()
+    found = first_trusted(ready)
+    assert torch.equal(xi_of(found.domain), start)
+    assert list(seen) == list(AUTO_TRIES)
+    for name, (rate, xi, drawn) in seen.items():
+        assert rate == LEARNING_RATES["mixture_weights"] * STRATEGIES[name].RATE
+        assert torch.equal(xi, start)
+        assert torch.equal(drawn, ready.drawn)
 
 
-@pytest.mark.parametrize("trains", TRAINS)
-def test_what_is_trusted_is_what_it_is_alone(backbone, make_pixels, trains, monkeypatch):
-    trusted = Verdict(True, 0.0, 1.0, "always")
-    monkeypatch.setattr(import_module("adapters.loop"), "judge_learning", lambda *_: trusted)
-    images = make_pixels(60)
-    auto = adapt(backbone, images, AUTO, trains=trains, **QUICK)
-    alone = adapt(backbone, images, AUTO_TRIES[0], trains=trains, **QUICK)
+def outcome(found: Adaptation) -> dict[str, Any]:
+    """All of an adaptation but the notes on how it was chosen."""
+    notes = {name: note for name, note in found.notes.items() if name not in ("strategy", "chosen")}
+    return {"notes": notes, "history": found.history, "scores": found.scores}
+
+
+@pytest.mark.parametrize("trains", ADAPTED)
+@pytest.mark.parametrize("tried", range(len(AUTO_TRIES)))
+def test_what_is_trusted_is_what_it_is_alone(backbone, make_pixels, monkeypatch, trains, tried):
+    """Whichever try it is: each starts from the same generator state."""
+    images, options = make_pixels(60), {"guard_config": ALWAYS_SURE, "trains": trains, **QUICK}
+    rising = iter(range(10_000))
+    monkeypatch.setattr(module("loop"), "information", lambda *_: torch.tensor(float(next(rising))))
+    monkeypatch.setattr(module("adapt"), "judge_learning", judging(*tried * [False], True))
+    auto = adapt(backbone, images, AUTO, **options)
+    rising = iter(range(tried * 3, 10_000))
+    alone = adapt(backbone, images, AUTO_TRIES[tried], **options)
     assert alone.notes["kept_step"] > 0
-    for name, value in alone.domain.state_dict().items():
-        assert torch.equal(auto.domain.state_dict()[name], value)
-    assert auto.history == alone.history and auto.scores == alone.scores
-    assert auto.notes == alone.notes | {"strategy": AUTO, "chosen": AUTO_TRIES[0]}
+    for which in ("domain", "last"):
+        one, two = (getattr(found, which).state_dict() for found in (auto, alone))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert outcome(auto) == outcome(alone)
+    assert auto.notes["strategy"] == AUTO and auto.notes["chosen"] == AUTO_TRIES[tried]
 
 
 def test_a_rate_that_is_asked_for_holds_for_all(backbone, make_pixels):
     config = AdaptConfig(strategy=AUTO, learning_rate=0.01, **QUICK)
-    run = prepare(backbone, make_pixels(60), "target", config)
+    ready = prepare(backbone, make_pixels(60), "target", config)
     for name in AUTO_TRIES:
-        run.restart(name)
-        assert run.rate == 0.01
+        assert Loop(ready, STRATEGIES[name]()).rate == 0.01
+
+
+def test_how_unsure_a_start_may_be_is_an_option(backbone, make_pixels):
+    images = make_pixels(60)
+    for least, unsure in ((0.0, False), (1.0, True)):
+        limits = GuardConfig(least_certainty=least)
+        config = AdaptConfig(strategy=AUTO, guard_config=limits, **QUICK)
+        assert prepare(backbone, images, "target", config).unsure is unsure
 
 
 def test_auto_needs_the_guard():

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapters import STRATEGIES, Adaptation, adapt
-from adapters.config import TRAINS
-from adapters.labelled import adapt_with_labels, supervised
+from adapters import STRATEGIES, Adaptation, MomentMatching, adapt
+from adapters.config import UNLEARNED
+from adapters.labelled import adapt_with_labels, fit_labelled, supervised
+from adapters.parts import ADAPTED, unlock
 from adapters.start import MEAN, make_start
 from adapters.strategies.contract import AdaptationTask
 from da_compose import Backbone, Domain
@@ -18,7 +18,6 @@ from da_compose.images import ImageSet, to_pixels
 from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 
-LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
 FREE: dict[str, Any] = {"steps": 4, "batch_size": 8, "guard": False}
 
 
@@ -39,10 +38,10 @@ def few(make_pixels) -> tuple[Any, Any]:
     return make_pixels(6, seed=4), np.arange(6) % 3
 
 
-@pytest.mark.parametrize("strategy", LEARNED)
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("trains", ADAPTED)
 def test_labels_reach_what_every_strategy_trains(
-    backbone: Backbone, make_pixels, few, monkeypatch, strategy: str, trains: str
+    backbone: Backbone, make_pixels, few, moving, monkeypatch, strategy: str, trains: str
 ):
     monkeypatch.setattr("adapters.strategies.adversarial.Adversarial.WARM_UP", 0)
     images, options = make_pixels(15), FREE | {"trains": trains, "steps": 2}
@@ -50,8 +49,8 @@ def test_labels_reach_what_every_strategy_trains(
     found = adapt_with_labels(backbone, images, few, strategy, **options).last
     assert found is not None and without is not None
     one, two = found.state_dict(), without.state_dict()
-    part = "mixture" if trains == "mixture_weights" else "input_adapter"
-    assert {name.split(".")[0] for name in one if not torch.equal(one[name], two[name])} == {part}
+    moved = {name.split(".")[0] for name in one if not torch.equal(one[name], two[name])}
+    assert moved == moving[trains]
 
 
 def test_enough_steps_learn_the_labels(backbone: Backbone, make_pixels, few):
@@ -74,7 +73,7 @@ def test_a_step_descends_the_sum_of_both_losses(backbone: Backbone, make_pixels,
     (gradient,) = torch.autograd.grad(expected, xi)
     optimizer = torch.optim.SGD([xi], lr=0.5)
     task = AdaptationTask(backbone, target, [xi], optimizer, 8, torch.Generator())
-    task = replace(task, extra=partial(supervised, task, ImageSet(*few)))
+    task = task.adding(partial(supervised, ImageSet(*few)))
     start = xi.detach().clone()
     task.descend(xi.square().sum())
     torch.testing.assert_close(xi.detach(), start - 0.5 * gradient)
@@ -128,7 +127,25 @@ def test_wrong_labels_are_refused(backbone: Backbone, make_pixels, few, labels, 
         adapt_with_labels(backbone, make_pixels(4), (few[0], labels), **FREE)
 
 
-@pytest.mark.parametrize("strategy", ["source_only", "batch_norm"])
+@pytest.mark.parametrize("strategy", UNLEARNED)
 def test_a_strategy_that_learns_nothing_is_refused(backbone, make_pixels, few, strategy: str):
     with pytest.raises(ValueError, match=f"{strategy} learns nothing"):
         adapt_with_labels(backbone, make_pixels(4), few, strategy)
+
+
+def test_a_strategy_with_options_takes_labels(backbone: Backbone, make_pixels, few):
+    images, strategy = make_pixels(15), MomentMatching(moments=1)
+    found = adapt_with_labels(backbone, images, few, strategy, **FREE)
+    assert found.notes["labels"] == 6
+    assert found.notes["strategy_options"] == {"moments": 1, "weight": 1.0}
+    assert not torch.equal(last_xi(found), last_xi(adapt(backbone, images, strategy, **FREE)))
+
+
+def test_a_bound_by_labels_descends_their_cross_entropy(backbone: Backbone, make_pixels, few):
+    target = make_start(backbone, MEAN, "target", make_pixels(15)).target
+    trained = unlock(backbone.network, target, "mixture_weights")
+    before, fingerprint = cross_entropy(backbone, target, few), backbone.fingerprint
+    options = {"steps": 30, "rate": 0.1, "generator": torch.Generator().manual_seed(0)}
+    fit_labelled(backbone.network, target, trained, ImageSet(*few), **options)
+    assert cross_entropy(backbone, target, few) < before
+    assert backbone.fingerprint == fingerprint

@@ -1,10 +1,12 @@
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
 
-from adapters import adapt, adapt_many
+from adapters import AdaptConfig, MomentMatching, adapt, adapt_many
 from adapters.many import TOGETHER
+from adapters.parts import unlock
 from da_compose import Backbone
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2, "seed": 3}
@@ -32,8 +34,12 @@ def test_each_of_many_targets_is_adapted_as_it_is_alone(
         torch.testing.assert_close(many.last.state_dict(), alone.last.state_dict())
         assert many.notes == alone.notes
         assert many.learned_parameters == alone.learned_parameters
-        assert [e["step"] for e in many.history] == [e["step"] for e in alone.history]
+        assert [list(entry) for entry in many.history] == [list(entry) for entry in alone.history]
+        assert TOGETHER[strategy].figure in many.history[0]
+        torch.testing.assert_close(many.history, alone.history, rtol=1e-4, atol=1e-5)
         assert many.scores.keys() == alone.scores.keys()
+        for which, scores in many.scores.items():
+            assert asdict(scores) == pytest.approx(asdict(alone.scores[which]), abs=1e-5)
 
 
 def test_targets_do_not_influence_one_another(backbone: Backbone, targets, make_pixels) -> None:
@@ -54,9 +60,60 @@ def test_other_strategies_go_one_after_another(backbone: Backbone, targets, stra
         adapt_many(backbone, targets, strategy, together=True, **SHORT)
 
 
-def test_input_adapters_cannot_be_adapted_together(backbone: Backbone, targets) -> None:
-    with pytest.raises(ValueError, match="input_adapter cannot adapt targets together"):
-        adapt_many(backbone, targets, together=True, trains="input_adapter", **SHORT)
+@pytest.mark.parametrize("trains", ["input_adapter", "batch_norm"])
+def test_other_parts_cannot_be_adapted_together(backbone: Backbone, targets, trains: str) -> None:
+    with pytest.raises(ValueError, match=f"{trains} cannot adapt targets together"):
+        adapt_many(backbone, targets, together=True, trains=trains, **SHORT)
+    found = adapt_many(backbone, targets, trains=trains, **SHORT)["site-1"]
+    alone = adapt(backbone, targets["site-1"], name="site-1", trains=trains, **SHORT)
+    torch.testing.assert_close(found.domain.state_dict(), alone.domain.state_dict())
+
+
+def test_a_strategy_with_options_goes_one_after_another(backbone: Backbone, targets) -> None:
+    strategy = MomentMatching(moments=1)
+    found = adapt_many(backbone, targets, strategy, **SHORT)
+    assert list(found) == list(targets)
+    alone = adapt(backbone, targets["site-2"], strategy, name="site-2", **SHORT)
+    assert found["site-2"].history == alone.history
+    torch.testing.assert_close(found["site-2"].domain.state_dict(), alone.domain.state_dict())
+    with pytest.raises(ValueError, match="moment_matching on mixture_weights cannot adapt targets"):
+        adapt_many(backbone, targets, strategy, together=True, **SHORT)
+
+
+@pytest.mark.parametrize("own", ["input_adapter", "batch_norm", "heads"])
+@pytest.mark.parametrize("strategy", sorted(TOGETHER))
+def test_targets_start_together_from_a_domain_with_own_parts(
+    make_backbone, targets, strategy: str, own: str
+) -> None:
+    backbone = make_backbone()
+    known = backbone.network.new_domain("known")
+    with torch.no_grad():
+        for parameter in unlock(backbone.network, known, own):
+            parameter.mul_(1.5)
+    backbone.network.domains.add(known.requires_grad_(False))
+    options = SHORT | {"start": "known", "guard": False}
+    found = adapt_many(backbone, targets, strategy, together=True, **options)
+    for name, images in targets.items():
+        alone = adapt(backbone, images, strategy, name=name, **options)
+        torch.testing.assert_close(found[name].domain.state_dict(), alone.domain.state_dict())
+        torch.testing.assert_close(found[name].history, alone.history, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_options_come_before_those_of_a_config(backbone: Backbone, targets, together: bool) -> None:
+    config = AdaptConfig(strategy="moment_matching", **SHORT)
+    found = adapt_many(backbone, targets, together=together, config=config, steps=2)["site-1"]
+    assert len(found.history) == 2 and found.notes["strategy"] == "moment_matching"
+    with pytest.raises(ValueError, match="no option 'stepps', did you mean 'steps'?"):
+        adapt_many(backbone, targets, together=together, stepps=2)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_wrong_name_is_refused_before_any_work(backbone, targets, monkeypatch, together) -> None:
+    for worked in ("adapt", "prepare"):
+        monkeypatch.setattr(f"adapters.many.{worked}", None)
+    with pytest.raises(ValueError, match="domain name 'two words'"):
+        adapt_many(backbone, targets | {"two words": targets["site-1"]}, together=together)
 
 
 def test_no_targets_give_no_adaptations(backbone: Backbone) -> None:

@@ -1,19 +1,21 @@
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from adapters.parts import unlock
 from adapters.selection import certainty, score, trust
 from adapters.start import (
-    LEAST_COMPARED,
     MEAN,
     NEAREST,
-    PRIOR_IMAGES,
-    SHARES,
+    USUAL,
     Start,
+    StartConfig,
     best_start,
     check_start,
     gain_much,
@@ -26,6 +28,9 @@ from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import estimate_statistics
 from da_compose.training.trainer import POOLED
+
+LEAST_COMPARED, SHARES = USUAL.least_compared, USUAL.shares
+UNSURE, SURE = StartConfig(least_certainty=1.1), StartConfig(least_certainty=-1.0)  # every start
 
 
 def xi_of(domain: Domain) -> Tensor:
@@ -96,7 +101,7 @@ def test_the_targets_own_statistics_are_shrunk_toward_the_sources(
     start = make_start(backbone, "left", "target", images)
     start.use_statistics(0.0)
     own = estimate_statistics(backbone.network, start.target, [to_pixels(images)])
-    share = count / (count + PRIOR_IMAGES)
+    share = count / (count + USUAL.prior_images)
     start.use_statistics(1.0)
     for found, source, target in zip(
         (start.target.mean, start.target.var), start.source_statistics, own, strict=True
@@ -122,28 +127,23 @@ def of_all_starts(
 
 
 def test_nearest_is_the_candidate_and_blend_with_the_most_information(
-    backbone: Backbone, make_pixels, monkeypatch
+    backbone: Backbone, make_pixels
 ):
-    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 0.0)
     images = make_pixels(LEAST_COMPARED)
     found = {one: score(logits).information for one, logits in of_all_starts(backbone, images)}
-    best = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)
+    best = best_start(backbone, NEAREST, "target", images, LEAST_COMPARED, SURE)
     assert (best.name, best.share) == max(found, key=lambda key: found[key])
     reached = score(predict_logits(backbone.network, best.target, images)).information
     assert reached == max(found.values())
 
 
-def test_of_an_unsure_backbone_only_the_blend_is_chosen(
-    backbone: Backbone, make_pixels, monkeypatch
-):
+def test_of_an_unsure_backbone_only_the_blend_is_chosen(backbone: Backbone, make_pixels):
     images = make_pixels(LEAST_COMPARED)
-    predictions = {one: probabilities(logits) for one, logits in of_all_starts(backbone, images)}
-    consensus = torch.stack(list(predictions.values())).mean(dim=0)
-    trusted = {one: trust(predictions[one], consensus) for one in predictions}
+    trusted = trust_of(backbone, images)
     sure = {}
     for least in (0.0, 1.0):
-        monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", least)
-        found = best_start(backbone, NEAREST, "target", images, searched=LEAST_COMPARED)
+        config = StartConfig(least_certainty=least)
+        found = best_start(backbone, NEAREST, "target", images, LEAST_COMPARED, config)
         sure[least] = (found.name, found.share)
     assert sure[0.0] == max(trusted, key=trusted.__getitem__)
     assert sure[1.0] == max(((MEAN, share) for share in SHARES), key=trusted.__getitem__)
@@ -188,11 +188,8 @@ def estranged(make_backbone) -> Backbone:
     return backbone
 
 
-def test_a_start_that_makes_classes_up_gives_way_to_source_only(
-    estranged: Backbone, make_pixels, monkeypatch
-):
-    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)  # every start is unsure
-    monkeypatch.setattr("adapters.start.PRIOR_IMAGES", 0)  # statistics that move far
+def test_a_start_that_makes_classes_up_gives_way_to_source_only(estranged: Backbone, make_pixels):
+    unsure, sure = (replace(c, prior_images=0) for c in (UNSURE, SURE))  # statistics move far
     images = make_pixels(60)
     plain = make_start(estranged, MEAN, "target", images)
     before = predict_logits(estranged.network, plain.target, images).mean(dim=0).argmax(dim=1)
@@ -202,24 +199,22 @@ def test_a_start_that_makes_classes_up_gives_way_to_source_only(
         return (before != after).float().mean().item()
 
     for named in (NEAREST, MEAN):
-        found = best_start(estranged, named, "target", images, searched=60)
+        found = best_start(estranged, named, "target", images, 60, unsure)
         assert (found.name, found.share, moved(found)) == (MEAN, 0.0, 0.0)
-    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", -1.0)  # every start is sure
-    sure = best_start(estranged, MEAN, "target", images, searched=60)
-    assert sure.share == 1.0 and moved(sure) > 0.5
+    found = best_start(estranged, MEAN, "target", images, 60, sure)
+    assert found.share == 1.0 and moved(found) > 0.5
 
 
 def test_classes_made_up_by_the_whole_statistics_are_not_trusted_by_half(
     estranged: Backbone, make_pixels, monkeypatch
 ):
-    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)
-    monkeypatch.setattr("adapters.start.PRIOR_IMAGES", 0)
+    unsure = replace(UNSURE, prior_images=0)
     half = itertools.cycle([0.0, 1.0, 0.0])  # as `SHARES`
     monkeypatch.setattr("adapters.start.trust", lambda *_: next(half))
-    found = best_start(estranged, MEAN, "target", make_pixels(60), searched=60)
+    found = best_start(estranged, MEAN, "target", make_pixels(60), 60, unsure)
     assert found.share == 0.0
-    monkeypatch.setattr("adapters.start.MOST_GAINED", 1.0)
-    found = best_start(estranged, MEAN, "target", make_pixels(60), searched=60)
+    unsure = replace(unsure, most_gained=1.0)
+    found = best_start(estranged, MEAN, "target", make_pixels(60), 60, unsure)
     assert found.share == 0.5
 
 
@@ -253,7 +248,6 @@ def test_own_statistics_gain_much_where_they_are_far_more_certain(
 def test_what_own_statistics_gain_is_real_or_made_up_where_no_start_is_sure(
     backbone: Backbone, make_pixels, monkeypatch, source_only, own_statistics, share
 ):
-    monkeypatch.setattr("adapters.start.LEAST_CERTAINTY", 1.1)
     half = itertools.cycle([0.0, 1.0, 0.0])  # as `SHARES`
     monkeypatch.setattr("adapters.start.trust", lambda *_: next(half))
     made = {
@@ -263,7 +257,7 @@ def test_what_own_statistics_gain_is_real_or_made_up_where_no_start_is_sure(
     }
     in_turn = itertools.cycle(made[share] for share in SHARES)
     monkeypatch.setattr("adapters.start.probabilities", lambda _: next(in_turn))
-    found = best_start(backbone, NEAREST, "target", make_pixels(60), searched=60)
+    found = best_start(backbone, NEAREST, "target", make_pixels(60), 60, UNSURE)
     assert (found.name, found.share) == (MEAN, share)
 
 
@@ -318,3 +312,114 @@ def test_sources_with_logits_or_batch_norm_of_their_own_are_no_start(make_backbo
         network.own_batch_norm(network.domains["left"])
     with pytest.raises(ValueError, match="left: logits or batch norm of their own"):
         check_start(backbone, MEAN)
+
+
+def differently(backbone: Backbone, name: str, *parts: str) -> Domain:
+    """One more domain of a backbone, whose own parts are unlike the network's."""
+    domain = backbone.network.new_domain(name)
+    generator = torch.Generator().manual_seed(len(name))
+    for parameter in unlock(backbone.network, domain, *parts):
+        with torch.no_grad():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    domain.requires_grad_(False)
+    backbone.network.domains.add(domain)
+    return domain
+
+
+@pytest.mark.parametrize("part", ["mixture_weights", "input_adapter", "batch_norm", "heads"])
+def test_a_start_of_one_domain_keeps_that_domains_own_parts(make_backbone, make_pixels, part: str):
+    backbone, images = make_backbone(), make_pixels(9)
+    known = differently(backbone, "site-1", part)
+    start = make_start(backbone, "site-1", "site-2", images)
+    start.use_statistics(0.0)
+    assert start.target.own_parts == known.own_parts
+    one, two = start.target.state_dict(), known.state_dict()
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert (start.target.name, known.name) == ("site-2", "site-1")
+    same = (predict_logits(backbone.network, domain, images) for domain in (start.target, known))
+    assert torch.equal(*same)
+    own = {value.data_ptr() for value in two.values()}
+    assert not any(value.data_ptr() in own for value in one.values())
+    assert not any(parameter.requires_grad for parameter in start.target.parameters())
+
+
+def test_the_own_statistics_of_a_start_are_under_its_own_parts(make_backbone, make_pixels):
+    backbone, images = make_backbone(), make_pixels(40)
+    known = differently(backbone, "site-1", "input_adapter")
+    start = make_start(backbone, "site-1", "target", images, StartConfig(prior_images=0))
+    own = estimate_statistics(backbone.network, known, [to_pixels(images)])
+    torch.testing.assert_close(start.target_statistics, own)
+
+
+@pytest.mark.parametrize("owners", [("left", "right"), ("left", "middle", "right")])
+def test_the_mean_has_gamma_and_beta_where_all_sources_have(make_backbone, make_pixels, owners):
+    backbone = make_backbone()
+    known = [backbone.network.domains[name] for name in backbone.knowledge]
+    for number, name in enumerate(owners):
+        domain = backbone.network.domains[name]
+        backbone.network.own_batch_norm(domain)
+        for value in (domain.gamma, domain.beta):
+            assert value is not None
+            value.detach().add_(number)
+    target = make_start(backbone, MEAN, "target", make_pixels(5)).target
+    assert (target.gamma is not None) is (target.beta is not None) is (len(owners) == 3)
+    if len(owners) == 3:
+        for part in ("gamma", "beta"):
+            expected = torch.stack([domain.get_parameter(part) for domain in known]).mean(dim=0)
+            torch.testing.assert_close(target.get_parameter(part), expected)
+
+
+@pytest.mark.parametrize("classes", [("no", "yes"), ("a", "b", "c")])
+def test_a_task_with_classes_of_its_own_is_no_candidate_for_nearest(
+    make_backbone, make_pixels, classes: tuple[str, ...]
+):
+    """Its predictions are of other classes, so they cannot be compared with the sources'."""
+    backbone, images = make_backbone(), make_pixels(60)
+    expected = best_start(backbone, NEAREST, "target", images, 60, SURE)
+    task = backbone.network.new_domain("task")
+    backbone.network.own_heads(task, classes)
+    backbone.network.domains.add(task.requires_grad_(False))
+    found = best_start(backbone, NEAREST, "target", images, 60, SURE)
+    assert (found.name, found.share) == (expected.name, expected.share)
+
+
+@pytest.mark.parametrize("shares", [(0.25,), (1.0, 0.75)])
+def test_shares_that_are_tried_are_an_option(backbone: Backbone, make_pixels, shares):
+    config = replace(SURE, shares=shares)
+    images = make_pixels(60)
+    assert best_start(backbone, "left", "target", images, 60, config).share in {0.0, *shares, 1.0}
+
+
+def test_how_many_images_compare_starts_is_an_option(backbone: Backbone, make_pixels):
+    images = make_pixels(10)
+    assert best_start(backbone, NEAREST, "target", images, 10, SURE).name == MEAN
+    few = best_start(backbone, NEAREST, "target", images, 10, replace(SURE, least_compared=10))
+    found = trust_of(backbone, images)
+    assert (few.name, few.share) == max(found, key=lambda one: found[one])
+
+
+def trust_of(backbone: Backbone, images: np.ndarray) -> dict[tuple[str, float], float]:
+    """How far every start with every blend is trusted."""
+    predictions = {one: probabilities(logits) for one, logits in of_all_starts(backbone, images)}
+    consensus = torch.stack(list(predictions.values())).mean(dim=0)
+    return {one: trust(prediction, consensus) for one, prediction in predictions.items()}
+
+
+def test_what_counts_as_known_is_an_option(estranged: Backbone, make_pixels):
+    """Where source only tells images apart, what their own statistics gain is real."""
+    unsure = replace(UNSURE, prior_images=0, least_known=0.0)
+    assert best_start(estranged, MEAN, "target", make_pixels(60), 60, unsure).share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"shares": ()}, r"shares must be one or more from 0 to 1, got \(\)"),
+        ({"shares": (0.0, 1.5)}, "shares must be one or more from 0 to 1"),
+        ({"prior_images": -1}, "prior_images must be at least 0, got -1"),
+        ({"least_compared": -1}, "least_compared must be at least 0, got -1"),
+    ],
+)
+def test_wrong_limits_are_refused(options: dict[str, Any], complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        StartConfig(**options)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from adapters import Adaptation, adapt, load_adaptation
-from adapters.config import TRAINS
 from adapters.guard import Verdict
+from adapters.parts import ADAPTED
 from adapters.streaming import Stream, StreamConfig, StreamUpdate
 from da_compose import Backbone
 from da_compose.inference import batches
@@ -88,8 +88,10 @@ def test_statistics_are_a_running_average_by_the_size_of_a_chunk(
     assert torch.equal(stream.domain.mixture(), domain.mixture())
 
 
-@pytest.mark.parametrize("trains", TRAINS)
-def test_only_statistics_and_what_was_trained_move(backbone, make_pixels, always, trains: str):
+@pytest.mark.parametrize("trains", ADAPTED)
+def test_only_statistics_and_what_was_trained_move(
+    backbone, make_pixels, always, moving, trains: str
+):
     always(True)
     made = adapt(backbone, make_pixels(15), trains=trains, steps=3, batch_size=8)
     before, shared = content(made), backbone.fingerprint
@@ -97,8 +99,7 @@ def test_only_statistics_and_what_was_trained_move(backbone, make_pixels, always
     made.update(make_pixels(12, seed=3), **SMALL)
     after = content(made)
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    part = "mixture" if trains == "mixture_weights" else "input_adapter"
-    assert moved == {"mean", "var", part}
+    assert moved == {"mean", "var"} | moving[trains]
     assert backbone.fingerprint == shared
     assert same(before, adapted.state_dict())
     assert not any(parameter.requires_grad for parameter in made.domain.parameters())

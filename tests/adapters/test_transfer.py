@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from adapters.start import MEAN, NEAREST
 from adapters.transfer import (
-    MEAN,
-    NEAREST,
-    PARTS,
     RANDOM,
+    TRANSFERRED,
     compare_starts,
     leave_one_out_accuracy,
     start_domain,
@@ -57,7 +56,7 @@ def state(backbone: Backbone) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in backbone.network.state_dict().items()}
 
 
-@pytest.mark.parametrize("trains", [("logits",), ("batch_norm",), ("mixture_weights",), PARTS])
+@pytest.mark.parametrize("trains", [("heads",), ("batch_norm",), ("mixture_weights",), TRANSFERRED])
 def test_only_the_named_parts_move_and_the_backbone_stays(bank, new, trains) -> None:
     before = state(bank)
     found = transfer(bank, new, start="a", trains=trains, config=QUICK)
@@ -68,7 +67,7 @@ def test_only_the_named_parts_move_and_the_backbone_stays(bank, new, trains) -> 
     bank.network.own_heads(fresh, CLASSES, seed=0)
     start, reached = fresh.state_dict(), found.domain.state_dict()
     parts = {
-        "logits": [name for name in start if name.startswith("heads")],
+        "heads": [name for name in start if name.startswith("heads")],
         "batch_norm": ["gamma", "beta"],
         "mixture_weights": ["mixture.xi"],
     }
@@ -80,13 +79,17 @@ def test_only_the_named_parts_move_and_the_backbone_stays(bank, new, trains) -> 
 def test_learned_numbers_are_counted(bank, new) -> None:
     config = bank.network.config
     sizes = {
-        "logits": 2 * 3 * (config.embedding + 1),
+        "heads": 2 * 3 * (config.embedding + 1),
         "batch_norm": 2 * config.num_statistics,
         "mixture_weights": config.num_layers * config.num_templates,
     }
     for part, size in sizes.items():
         found = transfer(bank, new, start=MEAN, trains=[part], config=QUICK)
         assert found.learned_parameters == size
+        assert found.learned == {part: size}
+    found = transfer(bank, new, start=MEAN, config=QUICK)
+    assert dict(found.learned) == sizes and list(found.learned) == list(TRANSFERRED)
+    assert found.learned_parameters == sum(sizes.values())
 
 
 def test_a_separable_task_is_learned_with_all_parts(bank, new, make_images) -> None:
@@ -115,12 +118,12 @@ def test_an_adapter_file_holds_the_task(bank, new, tmp_path: Path) -> None:
     assert notes["learned_parameters"] == found.learned_parameters
 
 
-def test_mean_start_weighs_templates_as_tasks_do_on_average(bank) -> None:
-    domain = start_domain(bank.network, "new", MEAN, 0)
-    mixtures = torch.stack([known.mixture() for known in bank.network.domains])
-    torch.testing.assert_close(domain.mixture(), mixtures.mean(dim=0))
-    gammas = torch.stack([known.state_dict()["gamma"] for known in bank.network.domains])
-    torch.testing.assert_close(domain.state_dict()["gamma"], gammas.mean(dim=0))
+def test_mean_start_averages_the_logits_of_templates_gamma_and_beta(bank) -> None:
+    domain = start_domain(bank.network, "new", MEAN, 0).state_dict()
+    known = [domain.state_dict() for domain in bank.network.domains]
+    for name in ("mixture.xi", "gamma", "beta"):
+        average = torch.stack([state[name] for state in known]).mean(dim=0)
+        torch.testing.assert_close(domain[name], average)
 
 
 def test_starts_are_compared_without_the_order_of_images_or_random(bank, new) -> None:
@@ -158,8 +161,8 @@ def test_leave_one_out_of_single_images_is_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trains": ()}, "trains must name some of logits, batch_norm, mixture_weights"),
-        ({"trains": ("xi",)}, "got \\('xi',\\)"),
+        ({"trains": ()}, "trains must name some of heads, batch_norm, mixture_weights"),
+        ({"trains": ("xi",)}, "cannot train xi; choose from heads, batch_norm, mixture_weights"),
         ({"start": "c"}, "no domain 'c'; there are: a, b"),
     ],
 )

@@ -58,7 +58,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from data_prep import pictures
-from data_prep.trees import read_tree, split
+from da_compose.trees import read_tree, split
 
 def deadly(paths, size, read_all=pictures.read_all, count=[0]):
     for found in read_all(paths, size):

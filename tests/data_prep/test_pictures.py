@@ -8,7 +8,7 @@ import pytest
 
 from da_compose.pictures import read_picture
 from data_prep.pictures import prepare_pictures
-from data_prep.trees import LabelledPictures, read_tree
+from da_compose.trees import LabelledPictures, read_tree
 from tests.data_prep.toy_pictures import (
     SIZE,
     listed,

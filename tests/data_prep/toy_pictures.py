@@ -9,7 +9,7 @@ import pytest
 from da_compose.pictures import read_all
 from data_prep import PreparedDomain, pictures
 from data_prep.pictures import prepare_pictures
-from data_prep.trees import LabelledPictures, read_tree, split
+from da_compose.trees import LabelledPictures, read_tree, split
 
 SIZE = 8
 

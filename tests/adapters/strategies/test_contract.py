@@ -1,28 +1,37 @@
 """The contract of strategies, kept by every one of the table that learns."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from adapters.config import STRATEGIES, TRAINS
-from adapters.loop import trainable_parameters
+from adapters.parts import ADAPTED, unlock
 from adapters.start import MEAN, make_start
-from adapters.strategies.contract import AdaptationTask
+from adapters.strategies import (
+    STRATEGIES,
+    Adversarial,
+    ClassifierDiscrepancy,
+    InformationMaximization,
+    MomentMatching,
+)
+from adapters.strategies.contract import AdaptationTask, begun, rate_of, warm_up_of
 from adapters.strategies.losses import discrepancy, information, moment_distance, moments
 from da_compose import PRESETS, Backbone, Domain, NetworkConfig, probabilities
 from da_compose.images import to_pixels
 
-LEARNED = [name for name, strategy in STRATEGIES.items() if strategy is not None]
 NETWORKS = [
     ("compositional", "mixture_weights"),
     ("compositional", "input_adapter"),
+    ("compositional", "batch_norm"),
     ("unshared", "input_adapter"),
+    ("unshared", "batch_norm"),
 ]
 MOST_STEPS = 200  # a strategy may warm up before it moves the target
 
-every_strategy = pytest.mark.parametrize("strategy", LEARNED)
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 every_network = pytest.mark.parametrize(("kind", "trains"), NETWORKS)
 
 
@@ -50,7 +59,7 @@ def private(target: Domain) -> dict[str, Tensor]:
 
 
 def test_the_cases_cover_everything_that_may_be_trained():
-    assert {trains for _, trains in NETWORKS} == set(TRAINS)
+    assert {trains for _, trains in NETWORKS} == set(ADAPTED)
 
 
 @every_strategy
@@ -71,7 +80,7 @@ def test_only_the_trained_parameters_of_the_target_move(
     backbone = of_kind[kind]
     images = make_pixels(20, seed=9)
     start = make_start(backbone, MEAN, "target", images).target
-    trained = {id(parameter) for parameter in trainable_parameters(backbone, start, trains)}
+    trained = {id(parameter) for parameter in unlock(backbone.network, start, trains)}
     moving = {name for name, value in start.named_parameters() if id(value) in trained}
     before, kept = snapshot(backbone), private(start)
 
@@ -102,7 +111,7 @@ def test_no_gradient_is_left_on_the_backbone(
 
 
 @every_strategy
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("trains", ADAPTED)
 def test_the_same_seed_gives_the_same_result_bit_for_bit(
     backbone: Backbone, take_steps, strategy: str, trains: str
 ):
@@ -114,7 +123,7 @@ def test_the_same_seed_gives_the_same_result_bit_for_bit(
 
 
 @every_strategy
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("trains", ADAPTED)
 def test_another_seed_gives_another_result(
     backbone: Backbone, take_steps, strategy: str, trains: str
 ):
@@ -167,8 +176,7 @@ def test_a_source_without_some_class_works(make_backbone, take_steps, strategy: 
 
 @every_strategy
 def test_a_strategy_states_its_learning_rate(strategy: str):
-    method = STRATEGIES[strategy]
-    assert method is not None and method.RATE > 0
+    assert STRATEGIES[strategy].RATE > 0
 
 
 @pytest.mark.parametrize(
@@ -182,14 +190,14 @@ def test_the_digits_network_learns_as_many_numbers_as_the_paper(
     config = config if kind == "compositional" else config.unshared()
     backbone = make_backbone(config, sources=["only"])
     target = make_start(backbone, MEAN, "target", make_pixels(2)).target
-    trained = trainable_parameters(backbone, target, trains)
+    trained = unlock(backbone.network, target, trains)
     assert sum(parameter.numel() for parameter in trained) == count
     assert PRESETS["small"].channels == config.channels
 
 
 def test_the_input_adapter_that_is_trained_is_a_copy(backbone: Backbone, make_pixels):
     target = make_start(backbone, MEAN, "target", make_pixels(2)).target
-    trained = trainable_parameters(backbone, target, "input_adapter")
+    trained = unlock(backbone.network, target, "input_adapter")
     shared = {parameter.data_ptr() for parameter in backbone.network.parameters()}
     assert trained and not any(parameter.data_ptr() in shared for parameter in trained)
     own = [parameter.shape for parameter in backbone.network.input_adapter.parameters()]
@@ -199,12 +207,12 @@ def test_the_input_adapter_that_is_trained_is_a_copy(backbone: Backbone, make_pi
 def test_mixture_weights_of_an_unshared_network_are_refused(unshared: Backbone, make_pixels):
     target = make_start(unshared, MEAN, "target", make_pixels(2)).target
     with pytest.raises(ValueError, match=r'unshared.*use trains="input_adapter"'):
-        trainable_parameters(unshared, target, "mixture_weights")
+        unlock(unshared.network, target, "mixture_weights")
 
 
 def make_task(backbone: Backbone, images, batch_size: int = 9) -> AdaptationTask:
     target = make_start(backbone, MEAN, "target", images).target
-    trained = trainable_parameters(backbone, target, "mixture_weights")
+    trained = unlock(backbone.network, target, "mixture_weights")
     optimizer = torch.optim.SGD(trained, lr=0.5)
     generator = torch.Generator().manual_seed(0)
     return AdaptationTask(backbone, target, trained, optimizer, batch_size, generator)
@@ -287,3 +295,99 @@ def test_step_c_lowers_the_disagreement_of_fixed_heads(backbone: Backbone, make_
         found.append(disagreement.item())
         task.descend(disagreement)
     assert found[-1] < found[0]
+
+
+@every_strategy
+def test_a_given_strategy_is_left_as_it_is(backbone: Backbone, make_pixels, strategy: str):
+    """Its copies step, each on a task of its own."""
+    given = STRATEGIES[strategy]()
+    before = dict(vars(given))
+    images = make_pixels(9)
+    tasks = [make_task(backbone, images) for _ in range(2)]
+    one, two = (begun(given, task) for task in tasks)
+    start = private(tasks[0].target)
+    for _ in range(warm_up_of(one) + 1):
+        one.step(to_pixels(images))
+    assert vars(given) == before
+    assert one is not given and two is not given and type(one) is type(given)
+    assert not same(private(tasks[0].target), start)
+    assert same(private(tasks[1].target), start)
+
+
+def test_a_strategy_may_lack_a_rate_and_a_warm_up():
+    class Plain:
+        def prepare(self, task: AdaptationTask) -> None: ...
+
+        def step(self, images: Tensor) -> dict[str, Tensor]:
+            return {}
+
+    class Stated(Plain):
+        RATE, WARM_UP = 0.5, 3
+
+    plain: Any = Plain()
+    stated: Any = Stated()
+    assert (rate_of(plain), warm_up_of(plain)) == (1.0, 0)
+    assert (rate_of(stated), warm_up_of(stated)) == (0.5, 3)
+
+
+def begun_on(backbone: Backbone, images, strategy: Any) -> tuple[AdaptationTask, Any]:
+    task = make_task(backbone, images)
+    return task, begun(strategy, task)
+
+
+def test_moment_matching_of_one_moment_descends_the_first_alone(backbone: Backbone, make_pixels):
+    images = make_pixels(9)
+    task, made = begun_on(backbone, images, MomentMatching(moments=1, weight=3.0))
+    (xi,) = task.trained
+    start = xi.detach().clone()
+    _, embedding = backbone.network.features(to_pixels(images), task.target)
+    own, sources = embedding.mean(dim=0), [known.first for known in backbone.knowledge.values()]
+    expected = sum((own - source).norm() for source in sources) / len(sources)
+    (gradient,) = torch.autograd.grad(expected, xi)
+    figures = made.step(to_pixels(images))
+    torch.testing.assert_close(figures["moment_distance"], expected.detach())
+    torch.testing.assert_close(xi.detach(), start - 0.5 * 3.0 * gradient)
+
+
+@pytest.mark.parametrize("equal_classes", [True, False])
+def test_information_maximization_expects_what_it_is_told(
+    backbone: Backbone, make_pixels, equal_classes: bool
+):
+    images, expected = make_pixels(9), torch.tensor([0.7, 0.2, 0.1])
+    task = replace(make_task(backbone, images), expected=expected)
+    made = begun(InformationMaximization(equal_classes=equal_classes), task)
+    predictions = probabilities(backbone.network(to_pixels(images), task.target)).detach()
+    found = made.step(to_pixels(images))["information"]
+    wanted = information(predictions, None if equal_classes else expected)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_classifier_discrepancy_takes_the_steps_it_is_told(backbone, make_pixels, monkeypatch):
+    """Step A, and so many of step C."""
+    descents = []
+    descend = AdaptationTask.descend
+    monkeypatch.setattr(
+        AdaptationTask, "descend", lambda task, loss: descents.append(1) or descend(task, loss)
+    )
+    images = make_pixels(9)
+    _, made = begun_on(backbone, images, ClassifierDiscrepancy(feature_steps=3))
+    made.step(to_pixels(images))
+    assert len(descents) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "complaint"),
+    [
+        (MomentMatching, {"moments": 3}, "moments must be 1 or 2"),
+        (MomentMatching, {"weight": 0.0}, r"weight must be above 0, got 0\.0"),
+        (ClassifierDiscrepancy, {"moment_weight": -1.0}, "moment_weight must be at least 0"),
+        (ClassifierDiscrepancy, {"critic_rate": 0.0}, "critic_rate must be above 0"),
+        (ClassifierDiscrepancy, {"feature_steps": 0}, "feature_steps must be above 0"),
+        (Adversarial, {"discriminator_rate": -1.0}, "discriminator_rate must be above 0"),
+        (Adversarial, {"smoothing": 0.5}, "smoothing must be at least 0 and below 0.5"),
+        (Adversarial, {"smoothing": float("nan")}, "smoothing must be at least 0"),
+    ],
+)
+def test_wrong_options_of_a_strategy_are_refused(strategy: Any, options, complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        strategy(**options)

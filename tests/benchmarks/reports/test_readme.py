@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tests.benchmarks.rows import ROW as BASE
 
 ROW = replace(BASE, profile="full", accuracy=81.25, source_only=60.0, batch_norm=70.0)
 BLOCK = "<!-- table:digits -->\nstale\n<!-- /table:digits -->\n"
-MARKED = f"# Title ±\n{BLOCK}{BLOCK.replace('digits', 'digits-differences')}end\n"
+NAMED = [BLOCK.replace("digits", name) for name in ("digits", "digits-best", "digits-differences")]
+MARKED = f"# Title ±\n{''.join(NAMED)}end\n"
 
 
 def write_rows(folder: Path, *rows: ResultRow) -> None:
@@ -39,7 +41,7 @@ def test_readme_keeps_everything_but_what_stands_between_its_markers(tmp_path):
 )
 def test_a_readme_without_both_markers_is_left_as_it_is(tmp_path, text):
     readme = tmp_path / "README.md"
-    text += BLOCK.replace("digits", "digits-differences")
+    text += "".join(NAMED[1:])
     readme.write_text(text)
     write_rows(tmp_path / "digits", ROW)
     with pytest.raises(ValueError, match="<!-- table:digits -->"):
@@ -132,6 +134,32 @@ def test_the_committed_pages_are_made_from_the_committed_rows(tmp_path):
     for page in pages:
         copy = tmp_path / page.relative_to(root)
         assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+
+
+def test_a_caption_links_to_the_page_that_says_how_it_is_read(tmp_path):
+    readme, page = tmp_path / "README.md", tmp_path / "docs" / "digits.md"
+    page.parent.mkdir()
+    readme.write_text(NAMED[1])
+    page.write_text(NAMED[0] + NAMED[2])
+    write_rows(tmp_path / "digits", ROW)
+    update_pages(readme, tmp_path)
+    assert "[How to read](docs/reading-tables.md)" in readme.read_text(encoding="utf-8")
+    assert "[How to read](reading-tables.md)" in page.read_text(encoding="utf-8")
+
+
+def captions(text: str) -> list[list[str]]:
+    """Paragraphs before tables: their lines."""
+    blocks = pairwise(text.split("\n\n"))
+    found = [block for block, after in blocks if after.startswith("|")]
+    return [block.splitlines() for block in found if not block.startswith("|")]
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.md")), ids=lambda path: path.parent.name)
+def test_captions_of_committed_tables_take_at_most_three_lines(path):
+    found = captions(path.read_text(encoding="utf-8"))
+    assert found
+    for lines in found:
+        assert len(lines) <= 3 and max(map(len, lines)) <= 135
 
 
 def test_every_table_has_markers_in_a_committed_page():

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +52,7 @@ def test_a_ratio_below_its_goal_is_in_italics_and_versions_are_named() -> None:
     text = markdown([row(), row("step/fast", ours=1.0)])
     assert "| *2.5* | 3 |" in text
     assert "| 5 | 3 |" in text
-    assert json.dumps(row().versions) in text
+    assert all(f"{name} {number}" in text for name, number in row().versions.items())
     assert "1 thread(s)" in text or "thread(s)" in text
 
 

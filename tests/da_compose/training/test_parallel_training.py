@@ -154,7 +154,7 @@ def run(case: Case, folder: Path, until: int | None = None) -> tuple[Arrays, lis
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_run, "Pretrainer", Trainer)
         try:
-            training_run.pretrain(
+            training_run.run_training(
                 network, case.sources, case.config, folder,
                 save_every=2, show_progress=False, say=said.append,
             )  # fmt: skip

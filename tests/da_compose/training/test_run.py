@@ -10,7 +10,7 @@ import torch
 from da_compose import CompositionalNetwork
 from da_compose.images import ImageSet
 from da_compose.training.augmentation import AugmentationConfig
-from da_compose.training.run import LOG, STATE, discard_state, pretrain
+from da_compose.training.run import LOG, STATE, discard_state, run_training
 from da_compose.training.trainer import PretrainConfig, Pretrainer
 
 AUGMENTATION = AugmentationConfig(noise=0.1, blur=0.5, thickness=0.5, contrast=0.2)
@@ -35,7 +35,9 @@ class Bench:
 
     def run(self, folder: Path, config: PretrainConfig = CONFIG) -> Pretrainer:
         network = self.make_network(domains=())
-        pretrain(network, self.sources, config, folder, save_every=SAVE_EVERY, show_progress=False)
+        run_training(
+            network, self.sources, config, folder, save_every=SAVE_EVERY, show_progress=False
+        )
         return self.trainers[-1]
 
     def interrupted(self, folder: Path, step: int) -> None:
@@ -239,5 +241,5 @@ def test_damaged_state_is_refused(bench: Bench, tmp_path: Path) -> None:
 
 def test_progress_is_shown(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config = replace(CONFIG, steps=2)
-    pretrain(bench.make_network(domains=()), bench.sources, config, tmp_path)
+    run_training(bench.make_network(domains=()), bench.sources, config, tmp_path)
     assert "images/s" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
+from da_compose.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
 
 
 def make_tree(root: Path, *files: str) -> Path:

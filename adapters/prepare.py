@@ -1,0 +1,113 @@
+"""Everything of an adaptation that comes before its first step."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapters.config import BASELINES, AdaptConfig
+from adapters.selection import Scores, certainty, score
+from adapters.start import Start, best_start, check_start, make_start, plain_start_name
+from adapters.strategies.losses import class_frequencies
+from da_compose import Backbone, Domain, probabilities
+from da_compose.inference import predict_logits
+from da_compose.reading import read_images
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An adaptation at its start. Learning works on copies, so that each try begins alike.
+
+    target: the domain at its start. logits: of both heads on the checked images, (2, M, N).
+    pixels: all images, uint8; `checked` those of them that iterates are compared on, unlabelled.
+    drawn: state of the random generator after the images were ordered.
+    """
+
+    config: AdaptConfig
+    backbone: Backbone
+    target: Domain
+    logits: Tensor
+    pixels: NDArray[np.uint8]
+    checked: NDArray[np.uint8]
+    scores: Mapping[str, Scores]
+    notes: Mapping[str, Any]
+    drawn: Tensor
+
+    @cached_property
+    def expected(self) -> Tensor:
+        """Class frequencies (N,), by the start's predictions."""
+        return class_frequencies(probabilities(self.logits))
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the start's predictions carry too little information to learn much from."""
+        least = self.config.guard_config.least_certainty
+        return certainty(probabilities(self.logits)) < least
+
+
+def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> Ready:
+    """Read the images, score the baselines, and choose the start.
+
+    images: of any kind that `da_compose.reading.read_images` takes. name: of the new domain.
+    """
+    check_start(backbone, config.start)
+    pixels = read_images(images, backbone.network.config.image_size)
+    generator = torch.Generator().manual_seed(config.seed)
+    order = torch.randperm(len(pixels), generator=generator).numpy()
+    checked = pixels[order[: config.check_images]]
+    plain = make_start(backbone, plain_start_name(backbone), name, checked, config.start_config)
+    scores = baseline_scores(backbone, plain, checked)
+    start = _start(backbone, plain, name, checked, config)
+    logits = predict_logits(backbone.network, start.target, checked)
+    if not logits.isfinite().all():
+        raise ValueError(
+            "the backbone's predictions are not finite, so it is damaged or its pretraining "
+            "diverged; pretrain it again"
+        )
+    return Ready(
+        config=config,
+        backbone=backbone,
+        target=start.target,
+        logits=logits,
+        pixels=pixels,
+        checked=checked,
+        scores=scores | {"start": score(logits)},
+        notes=strategy_notes(config) | {"start": start.name, "target_share": start.share},
+        drawn=generator.get_state(),
+    )
+
+
+def baseline_scores(
+    backbone: Backbone, plain: Start, images: NDArray[np.uint8]
+) -> dict[str, Scores]:
+    """Scores of what learns nothing: the plain start under the sources' statistics, and its own."""
+    scores = {}
+    for baseline, share in BASELINES.items():
+        plain.use_statistics(share)
+        scores[baseline] = score(predict_logits(backbone.network, plain.target, images))
+    return scores
+
+
+def _start(
+    backbone: Backbone, plain: Start, name: str, images: NDArray[np.uint8], config: AdaptConfig
+) -> Start:
+    """What a baseline is, or else the start that is chosen for learning."""
+    if isinstance(config.strategy, str) and config.strategy in BASELINES:
+        plain.use_statistics(BASELINES[config.strategy])
+        return plain
+    return best_start(
+        backbone, config.start, name, images, config.start_images, config.start_config
+    )
+
+
+def strategy_notes(config: AdaptConfig) -> dict[str, Any]:
+    """What notes say of a strategy: its name, and its options where an instance was given."""
+    notes: dict[str, Any] = {"strategy": config.strategy_name}
+    if is_dataclass(config.strategy) and not isinstance(config.strategy, type):
+        notes["strategy_options"] = asdict(config.strategy)
+    return notes

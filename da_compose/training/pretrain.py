@@ -1,0 +1,114 @@
+"""`pretrain`: from labelled sources of any kind to a backbone, in one call that resumes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from da_compose.images import ImageSet
+from da_compose.knowledge import collect_knowledge
+from da_compose.model.network import CompositionalNetwork
+from da_compose.parallel import rank
+from da_compose.sources import read_sources
+from da_compose.storage.backbone import Backbone, load_backbone
+from da_compose.training.recipes import RECIPES, Recipe
+from da_compose.training.run import discard_state, run_training
+from da_compose.training.trainer import PretrainConfig
+
+BACKBONE = "backbone.safetensors"
+
+
+def pretrain(
+    sources: Mapping[str, Any],
+    *,
+    out: str | Path,
+    recipe: str | Recipe = "strong",
+    seed: int = 0,
+    steps: int | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    device: str | None = None,
+    show_progress: bool = True,
+) -> Backbone:
+    """Pretrain a compositional network on labelled source domains.
+
+    sources: by name, as of `da_compose.sources.read_sources`: a folder <class>/<picture>, an
+    `.npz`, or a pair (images, labels). All images are trained on; hold some back to test with.
+    out: folder for `backbone.safetensors`, a log, and a state that an interrupted call goes on
+    from, bit for bit on CPU. Where the same backbone is finished there, it is only read.
+    recipe: one of `da_compose.training.recipes.RECIPES` ("strong": pictures; "digits-strong": no
+    mirroring), or a `Recipe`. steps, image_size: in place of the recipe's; pixels a side.
+    class_names: what numbers as labels stand for, and the order of the classes.
+    device: "cpu", "cuda", ...; None: a GPU where there is one.
+    Raises ValueError for sources that do not fit together, and where `out` holds another backbone.
+    """
+    made = _recipe(recipe)
+    if image_size is not None:
+        made = made.at_size(image_size)
+    data, names = read_sources(sources, made.network.image_size, class_names)
+    config = replace(
+        made.pretraining, steps=steps or made.longer * made.pretraining.steps, seed=seed
+    )
+    notes = {
+        "recipe": recipe if isinstance(recipe, str) else "own",
+        "steps": config.steps,
+        "seed": seed,
+        "data": {name: images.fingerprint for name, images in data.items()},
+    }
+    shape = replace(made.network, num_classes=len(names))
+    path, where = Path(out) / BACKBONE, device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if path.exists():
+        return _finished(path, notes, where)
+    network = CompositionalNetwork(shape, seed=seed).to(where)
+    return train_backbone(
+        network, data, config, names, path, notes=notes, show_progress=show_progress
+    )
+
+
+def train_backbone(
+    network: CompositionalNetwork,
+    sources: Mapping[str, ImageSet],
+    config: PretrainConfig,
+    class_names: tuple[str, ...],
+    path: Path,
+    *,
+    notes: dict[str, Any],
+    knowledge_images: int = 10_000,
+    show_progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Backbone:
+    """Train in the folder of `path`, remember the sources, and write the backbone there.
+
+    Several processes of one group call it together; process 0 alone writes.
+    """
+    started = time.perf_counter()
+    run_training(network, sources, config, path.parent, show_progress=show_progress, say=say)
+    notes = notes | {"seconds": round(time.perf_counter() - started, 1)}  # of the last call
+    knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=config.seed)
+    backbone = Backbone(network, class_names, knowledge, notes)
+    if rank() == 0:
+        backbone.save(path)
+        discard_state(path.parent)
+    return backbone
+
+
+def _recipe(recipe: str | Recipe) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"no recipe {recipe!r}; choose from {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+
+def _finished(path: Path, notes: Mapping[str, Any], device: str) -> Backbone:
+    """The backbone that is there, if it is what was asked for."""
+    backbone = load_backbone(path, device)
+    if differ := [key for key, value in notes.items() if backbone.notes.get(key) != value]:
+        raise ValueError(
+            f"{path} is finished and was made with another {', '.join(differ)}; "
+            "delete it, or name another folder as out"
+        )
+    return backbone

@@ -26,6 +26,7 @@ from da_compose.training.augmentation import AugmentationConfig
 from da_compose.training.recipes import DIGIT_RECIPES, Recipe
 from da_compose.training.trainer import PretrainConfig
 from data_prep import locations
+from data_prep.caches import CACHE_VARIABLE
 
 TINY = NetworkConfig(
     num_layers=2, num_templates=2, channels=4, patch_size=16, hidden=6, embedding=5
@@ -60,7 +61,7 @@ def forget_machine(patch: pytest.MonkeyPatch, project: Path) -> None:
     patch.delenv(locations.DATA_VARIABLE, raising=False)
     patch.setenv(locations.OFFLINE_VARIABLE, "1")
     patch.setattr(locations, "project_data", lambda: project)
-    patch.setattr("data_prep.digits.project_data", lambda: project)
+    patch.setenv(CACHE_VARIABLE, str(project))
 
 
 @pytest.fixture(autouse=True)

@@ -77,7 +77,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
 ):
     (user_files.folder / "file").write_text("kept")
     (user_files.folder / "folder").mkdir()
-    for work in ("benchmarks.cli.main.adapt", "benchmarks.cli.pretraining.train_backbone"):
+    for work in ("benchmarks.cli.adapt.adapt", "benchmarks.cli.pretraining.train_backbone"):
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("worked for nothing"))
     before = user_files.names
     out = user_files.folder / place

@@ -25,7 +25,6 @@ SIZE = 16
 @pytest.fixture(autouse=True)
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty project, and networks and recipes small enough for a test."""
-    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
     short = replace(SHORT, pooled=True, balanced=True)
     monkeypatch.setitem(PICTURE_RECIPES, "strong", Recipe(pretraining=short, network=TINY))
 

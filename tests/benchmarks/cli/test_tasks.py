@@ -31,7 +31,6 @@ def root(data_root: Path) -> Path:
 @pytest.fixture
 def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of five pictures of each of three classes, its name two words."""
-    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
     folder = tmp_path / "my rooms"
     for place, name in enumerate(ROOMS):
         (folder / name).mkdir(parents=True)
@@ -256,7 +255,7 @@ def test_adapting_a_backbone_of_tasks_is_refused(bank, user_files):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
 def test_mistakes_are_refused_before_any_training(user_files, monkeypatch, arguments, expected):
-    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: user_files.data_root)
+    monkeypatch.setenv("DA_COMPOSE_CACHE", str(user_files.data_root))
     for folder in ("one/bed", "mean/bed", "mean/sofa"):
         (user_files.folder / folder).mkdir(parents=True)
         for number in range(2):

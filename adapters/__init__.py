@@ -1,4 +1,4 @@
-"""How a new domain's few numbers are found: strategies, losses, starts, label-free selection."""
+"""How da-compose finds a new domain's few numbers: strategies, starts, label-free selection."""
 
 from adapters.adapt import adapt
 from adapters.adaptation import Adaptation, load_adaptation

@@ -79,7 +79,7 @@ def test_links_to_files_lead_somewhere(page):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.slow
+@pytest.mark.shown
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: page.name)
 def test_a_page_runs_as_it_stands(page, tmp_path):
     for language, block in marked_blocks(page.read_text(encoding="utf-8")).items():

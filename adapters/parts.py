@@ -5,7 +5,7 @@ from copy import deepcopy
 
 from torch import nn
 
-from da_compose import CompositionalNetwork, Domain
+from da_compose import Domain, Network
 from da_compose.model.mixture import MixtureWeights
 
 PARTS = ("mixture_weights", "input_adapter", "batch_norm", "heads", "all")
@@ -21,7 +21,7 @@ def check_parts(parts: Iterable[str], allowed: Iterable[str] = PARTS) -> None:
         raise ValueError(f"cannot train {', '.join(wrong)}; choose from {', '.join(allowed)}")
 
 
-def unlock(network: CompositionalNetwork, domain: Domain, *parts: str) -> list[nn.Parameter]:
+def unlock(network: Network, domain: Domain, *parts: str) -> list[nn.Parameter]:
     """Let these parts of a domain move, and nothing else of it; returns their parameters.
 
     A part that the domain shares with the network becomes a copy of its own: input adapter, heads,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapters.selection import LEAST_CERTAINTY, certainty, trust
-from da_compose import Backbone, CompositionalNetwork, Domain, probabilities
+from da_compose import Backbone, Domain, Network, probabilities
 from da_compose.inference import batches, predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.statistics import (
@@ -90,7 +90,7 @@ def check_start(backbone: Backbone, start: str) -> None:
         )
 
 
-def domain_like(network: CompositionalNetwork, name: str, known: Sequence[Domain]) -> Domain:
+def domain_like(network: Network, name: str, known: Sequence[Domain]) -> Domain:
     """A new domain as one known domain is, with all parts of its own, or as several are on average.
 
     On average: of the logits xi, of the statistics (with the spread of their means), and of gamma

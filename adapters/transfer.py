@@ -10,9 +10,9 @@ from torch import Tensor
 from adapters.parts import check_parts, unlock
 from adapters.start import MEAN, NEAREST, domain_like
 from da_compose.images import to_pixels
+from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.model.mixture import MixtureWeights, initial_xi
-from da_compose.model.network import CompositionalNetwork
 from da_compose.statistics import estimate_statistics
 from da_compose.storage.adapter import save_adapter
 from da_compose.storage.backbone import Backbone
@@ -104,7 +104,7 @@ def transfer(
     )
 
 
-def start_domain(network: CompositionalNetwork, name: str, start: str, seed: int) -> Domain:
+def start_domain(network: Network, name: str, start: str, seed: int) -> Domain:
     """A domain with xi, statistics, gamma and beta as at the start; the network's own heads."""
     known = [*network.domains]
     if not known:

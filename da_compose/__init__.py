@@ -7,10 +7,13 @@ all share: images and their reading, statistics, what a backbone knows of its so
 from da_compose.inference import DomainModel
 from da_compose.model.batched import predict_rows
 from da_compose.model.config import PRESETS, NetworkConfig
+from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import Domain
-from da_compose.model.network import CompositionalNetwork, probabilities
+from da_compose.model.network import CompositionalNetwork
+from da_compose.model.pretrained import PretrainedConfig, PretrainedNetwork
 from da_compose.storage.adapter import load_adapter, save_adapter
 from da_compose.storage.backbone import Backbone, load_backbone
+from da_compose.storage.pretrained_weights import pretrained_network
 from da_compose.training.pretrain import pretrain
 from da_compose.training.recipes import RECIPES, Recipe
 from da_compose.training.tasks import Task, train_tasks
@@ -22,13 +25,17 @@ __all__ = [
     "CompositionalNetwork",
     "Domain",
     "DomainModel",
+    "Network",
     "NetworkConfig",
+    "PretrainedConfig",
+    "PretrainedNetwork",
     "Recipe",
     "Task",
     "load_adapter",
     "load_backbone",
     "predict_rows",
     "pretrain",
+    "pretrained_network",
     "probabilities",
     "save_adapter",
     "train_tasks",

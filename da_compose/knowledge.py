@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from da_compose.images import ImageSet, to_pixels
+from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
-from da_compose.model.network import CompositionalNetwork
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SourceKnowledge:
 
 @torch.no_grad()
 def collect_knowledge(
-    network: CompositionalNetwork,
+    network: Network,
     sources: Mapping[str, ImageSet],
     *,
     per_class: int = 40,
@@ -82,7 +82,7 @@ def collect_knowledge(
 
 
 @torch.no_grad()
-def embed(network: CompositionalNetwork, block_features: Tensor, domain: Domain) -> Tensor:
+def embed(network: Network, block_features: Tensor, domain: Domain) -> Tensor:
     """Embeddings (M, F) of stored block features (M, C, S, S)."""
     features = block_features.to(network.device).float()
     features = features.contiguous(memory_format=torch.channels_last)

@@ -5,16 +5,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
-from da_compose.model.network import CompositionalNetwork
 
 Statistics = tuple[Tensor, Tensor]  # mean (F,), var (F,) of every batch norm in network order
 
 
 @torch.no_grad()
-def estimate_statistics(
-    network: CompositionalNetwork, domain: Domain, batches: Iterable[Tensor]
-) -> Statistics:
+def estimate_statistics(network: Network, domain: Domain, batches: Iterable[Tensor]) -> Statistics:
     """Statistics of `domain` over all batches (B, 3, H, W); the domain itself is left as it was.
 
     Every batch weighs by its size. Means are those over all images under the given normalization;

@@ -13,7 +13,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from da_compose.images import ImageSet
-from da_compose.model.network import CompositionalNetwork
+from da_compose.model.contract import Network
 from da_compose.parallel import as_process_0_says, rank
 from da_compose.storage.backbone import network_state
 from da_compose.storage.files import load_tensors, replacing, save_tensors
@@ -25,7 +25,7 @@ SAVE_EVERY = 50  # steps
 
 
 def run_training(
-    network: CompositionalNetwork,
+    network: Network,
     sources: Mapping[str, ImageSet],
     config: PretrainConfig,
     folder: Path,

@@ -1,12 +1,12 @@
 # On a fresh machine: `make digits`, `make domainnet` and `make tasks` run the benchmarks, `make test` the checks.
-# Each sets up .venv.
+# Each sets up .venv; what they write lies in runs/ and data/. `make wheel` tries the package as users get it.
 PYTHON ?= python3
 PROFILE ?= quick
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: digits digits-full domainnet domainnet-full tasks tasks-full report test lint setup clean
+.PHONY: digits digits-full domainnet domainnet-full tasks tasks-full report test lint wheel setup clean
 
 digits: setup
 	$(BIN)/da-compose bench digits --profile $(PROFILE)
@@ -28,6 +28,7 @@ tasks: setup
 tasks-full: PROFILE = full
 tasks-full: tasks
 
+# Of the committed results, which `da-compose publish runs/digits` adds to
 report: setup
 	$(BIN)/da-compose report --readme README.md
 
@@ -39,6 +40,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+wheel: setup
+	.ci/wheel
+
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -48,4 +52,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs data/prepared
+	rm -rf $(VENV) build runs data/prepared

@@ -71,6 +71,12 @@ class AdaptConfig:
         return STEPS[self.trains] if self.steps is None else self.steps
 
     @property
+    def baseline(self) -> str | None:
+        """The strategy, where it is one of `BASELINES`."""
+        name = self.strategy if isinstance(self.strategy, str) else None
+        return name if name in BASELINES else None
+
+    @property
     def strategy_name(self) -> str:
         """The strategy as notes and tables name it: of a user's own, its class."""
         if isinstance(self.strategy, str):

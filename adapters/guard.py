@@ -61,7 +61,7 @@ def judge_learning(start: Tensor, adapted: Tensor, limits: GuardConfig = USUAL) 
 def judge(start: Tensor, adapted: Tensor, limits: GuardConfig = USUAL) -> Verdict:
     """Compare predictions before and after adaptation: logits of both heads (2, M, N), twice."""
     before, after = (probabilities(logits).argmax(dim=1) for logits in (start, adapted))
-    changed = (before != after).float().mean().item()
+    changed = (before != after).double().mean().item()
     diversity = score(adapted).diversity / max(score(start).diversity, 1e-6)
     said = f"the class of {100 * changed:.0f} % of the images changed"
     if changed > limits.most_changed:

@@ -74,7 +74,8 @@ def adapt_many(
     config = with_options(config or AdaptConfig(), options)
     for name in targets:
         backbone.network.new_domain(name)  # a wrong name is refused before any work
-    able = config.strategy in TOGETHER and config.trains == "mixture_weights"
+    named = isinstance(config.strategy, str) and config.strategy in TOGETHER
+    able = named and config.trains == "mixture_weights"
     if together and not able:
         raise ValueError(
             f"{config.strategy_name} on {config.trains} cannot adapt targets together; "

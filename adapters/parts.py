@@ -47,7 +47,9 @@ def unlock(network: Network, domain: Domain, *parts: str) -> list[nn.Parameter]:
         found.append(domain.mixture.xi)
     if "input_adapter" in parts:
         domain.input_adapter = domain.input_adapter or deepcopy(network.input_adapter)
-        found += domain.input_adapter.parameters()
+        unused = () if domain.gamma is None else ("gamma", "beta")  # the domain's take their place
+        named = domain.input_adapter.named_parameters()
+        found += [parameter for name, parameter in named if name not in unused]
     if "all" in parts:
         found = [*network.shared_parameters(), *domain.parameters()]
     for parameter in found:

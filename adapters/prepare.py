@@ -12,10 +12,9 @@ from torch import Tensor
 
 from adapters.config import BASELINES, AdaptConfig
 from adapters.selection import Scores, certainty, score
-from adapters.start import Start, best_start, check_start, make_start, plain_start_name
+from adapters.start import check_start, choose_start
 from adapters.strategies.losses import class_frequencies
 from da_compose import Backbone, Domain, probabilities
-from da_compose.inference import predict_logits
 from da_compose.reading import read_images
 
 
@@ -60,10 +59,17 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     generator = torch.Generator().manual_seed(config.seed)
     order = torch.randperm(len(pixels), generator=generator).numpy()
     checked = pixels[order[: config.check_images]]
-    plain = make_start(backbone, plain_start_name(backbone), name, checked, config.start_config)
-    scores = baseline_scores(backbone, plain, checked)
-    start = _start(backbone, plain, name, checked, config)
-    logits = predict_logits(backbone.network, start.target, checked)
+    chosen = choose_start(
+        backbone,
+        config.start,
+        name,
+        checked,
+        config.start_images,
+        BASELINES,
+        config.baseline,
+        config.start_config,
+    )
+    logits, start = chosen.logits, chosen.start
     if not logits.isfinite().all():
         raise ValueError(
             "the backbone's predictions are not finite, so it is damaged or its pretraining "
@@ -76,32 +82,10 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         logits=logits,
         pixels=pixels,
         checked=checked,
-        scores=scores | {"start": score(logits)},
+        scores={name: score(found) for name, found in chosen.baselines.items()}
+        | {"start": score(logits)},
         notes=strategy_notes(config) | {"start": start.name, "target_share": start.share},
         drawn=generator.get_state(),
-    )
-
-
-def baseline_scores(
-    backbone: Backbone, plain: Start, images: NDArray[np.uint8]
-) -> dict[str, Scores]:
-    """Scores of what learns nothing: the plain start under the sources' statistics, and its own."""
-    scores = {}
-    for baseline, share in BASELINES.items():
-        plain.use_statistics(share)
-        scores[baseline] = score(predict_logits(backbone.network, plain.target, images))
-    return scores
-
-
-def _start(
-    backbone: Backbone, plain: Start, name: str, images: NDArray[np.uint8], config: AdaptConfig
-) -> Start:
-    """What a baseline is, or else the start that is chosen for learning."""
-    if isinstance(config.strategy, str) and config.strategy in BASELINES:
-        plain.use_statistics(BASELINES[config.strategy])
-        return plain
-    return best_start(
-        backbone, config.start, name, images, config.start_images, config.start_config
     )
 
 

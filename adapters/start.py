@@ -1,6 +1,6 @@
 """Where an adaptation starts: whose mixture weights, and whose batch-norm statistics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -130,6 +130,41 @@ def make_start(
     return Start(start, target, source, own)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The start that was chosen, and logits of both heads (2, M, N) there and of the baselines."""
+
+    start: Start
+    logits: Tensor
+    baselines: Mapping[str, Tensor]
+
+
+def choose_start(
+    backbone: Backbone,
+    start: str,
+    name: str,
+    images: NDArray[np.uint8],
+    searched: int,
+    baselines: Mapping[str, float],
+    baseline: str | None = None,
+    config: StartConfig = USUAL,
+) -> Chosen:
+    """What learns nothing on these images, by name and share of their own statistics, and a start.
+
+    The start is one of the `baselines` where it is named, else `best_start`.
+    """
+    plain = make_start(backbone, plain_start_name(backbone), name, images, config)
+    logits = {}
+    for named, share in baselines.items():
+        plain.use_statistics(share)
+        logits[named] = predict_logits(backbone.network, plain.target, images)
+    if baseline is not None:
+        plain.use_statistics(baselines[baseline])
+        return Chosen(plain, logits[baseline], logits)
+    best = best_start(backbone, start, name, images, searched, config)
+    return Chosen(best, predict_logits(backbone.network, best.target, images), logits)
+
+
 def best_start(
     backbone: Backbone,
     start: str,
@@ -151,7 +186,9 @@ def best_start(
     plain = plain_start_name(backbone) if start == NEAREST else start
     few = images[:searched]
     compared = len(few) >= config.least_compared
-    names = [MEAN, *backbone.network.domains.names] if compared and start == NEAREST else [plain]
+    names = [plain]
+    if compared and start == NEAREST:  # a task with classes of its own is no start
+        names = [MEAN, *(d.name for d in backbone.network.domains if d.class_names is None)]
     predictions = predictions_of(backbone, names, few, name, config)
     consensus = torch.stack(list(predictions.values())).mean(dim=0)
     trusted = {one: trust(prediction, consensus) for one, prediction in predictions.items()}

@@ -176,9 +176,11 @@ class Stream:
 
 
 def _trained(domain: Domain) -> tuple[list[nn.Parameter], float]:
-    """What a stream may train, and at which rate: an own input adapter, or else xi, or nothing."""
+    """What a stream may train, and at which rate: parts of its own, or else xi, or nothing."""
     if domain.input_adapter is not None:
         return list(domain.input_adapter.parameters()), LEARNING_RATES["input_adapter"]
+    if domain.gamma is not None and domain.beta is not None:
+        return [domain.gamma, domain.beta], LEARNING_RATES["batch_norm"]
     xi = [domain.mixture.xi] if isinstance(domain.mixture, MixtureWeights) else []
     return xi, LEARNING_RATES["mixture_weights"]
 

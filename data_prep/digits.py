@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 import numpy as np
 
 from data_prep.bundled import SPLIT_SEED, bundled_mnist, bundled_optdigits
+from data_prep.caches import cache_folder
 from data_prep.corruptions import CORRUPTIONS
 from data_prep.locations import (
     DomainUnavailable,
     Location,
     digit_folders,
     locate,
-    project_data,
 )
 from data_prep.prepare import Origin, PreparedDomain, prepare
 from data_prep.readers import RawDomain, RawSplit
@@ -77,7 +77,7 @@ def load_digit_domain(
     seed: int = 0,
     allow_download: bool = True,
 ) -> PreparedDomain:
-    """One digit domain at size x size, prepared on first use (`data/prepared/` by default).
+    """One digit domain at size x size, prepared on first use in `prepared/` of `cache_folder`.
 
     `severity` 1..5 and `seed` shape the three corruptions only. Raises `ValueError` for an unknown
     name, `DomainUnavailable` where the data cannot be had.
@@ -101,7 +101,15 @@ def find_digits(
         )
     corruption = DIGIT_DOMAINS[name].corruption
     base = "mnist" if corruption else name
-    found = locate(base, digit_folders(data_root), allow_download, _bundled(base))
+    try:
+        found = locate(base, digit_folders(data_root), allow_download, _bundled(base))
+    except DomainUnavailable as error:
+        if base not in BUNDLED:
+            raise
+        package = BUNDLED[base].package
+        raise DomainUnavailable(
+            f"{error}; or pip install 'da-compose[bench]', whose {package} brings some of it"
+        ) from error
     if corruption:
         severity = CORRUPTIONS[corruption].severity if severity is None else severity
         return Location(
@@ -117,13 +125,13 @@ def find_digits(
 def prepare_found(
     name: str, found: Location, num_classes: int, *, cache: Path | None, size: int
 ) -> PreparedDomain:
-    """What was found, at size x size, from the cache or into it (`data/prepared/` by default)."""
+    """What was found, at size x size, from the cache or into it (by default `cache_folder`'s)."""
     return prepare(
         name,
         found.read,
         origin=found.origin,
         identity=found.identity,
-        cache=project_data() / "prepared" if cache is None else cache,
+        cache=cache_folder() / "prepared" if cache is None else cache,
         size=size,
         num_classes=num_classes,
     )
@@ -231,11 +239,14 @@ def _photographs(
 
 
 def _bundled(name: str) -> Location | None:
-    """The set that a package brings along, known by that package's version."""
+    """The set that a package brings along, known by that package's version; None without it."""
     if name not in BUNDLED:
         return None
     package, read = BUNDLED[name]
-    identity = {"package": package, "version": version(package), "split_seed": SPLIT_SEED}
+    try:
+        identity = {"package": package, "version": version(package), "split_seed": SPLIT_SEED}
+    except PackageNotFoundError:
+        return None
     return Location("bundled", identity, read)
 
 

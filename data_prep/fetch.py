@@ -6,7 +6,6 @@ Bytes come into `<file>.part`, with what the server says of the file's version b
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import json
@@ -20,6 +19,8 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from data_prep.locks import lock
 
 Report = Callable[[int, int | None], None]  # bytes here, and in all where the server says
 
@@ -58,7 +59,7 @@ class Part:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed on close
+                lock(file, wait=False)
             except BlockingIOError as error:
                 raise FetchError(f"another process fetches {path}; wait until it ends") from error
             yield cls(path, file)

@@ -1,12 +1,11 @@
-"""Where the files of a data set are: the user's root, the project's `data/`, a download.
+"""Where the files of a data set are: the user's root, the project's `data/`, the cache's folder.
 
 A root holds `digits/` and `tasks/`, with `<name>.npz` or the publisher's own files in `<name>/`,
 and `pictures/`, with a folder a data set. Downloads of digits and letters go through torchvision,
-which knows the checksums, into the project's `data/downloads/`.
+which knows the checksums, into `downloads/` of the cache's folder.
 """
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.caches import cache_folder, project_data
+from data_prep.locks import lock
 from data_prep.prepare import Origin, file_identity
 from data_prep.readers import RawDomain, RawSplit, read_idx_pair, read_npz, read_svhn, read_usps
 
@@ -44,12 +45,6 @@ class Publisher(NamedTuple):
     download: Callable[[Path], None]
 
 
-def project_data() -> Path:
-    """`data/` of the checkout this package lies in; of the working directory when installed."""
-    checkout = Path(__file__).resolve().parent.parent
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
-
-
 def chosen_root(data_root: Path | None) -> Path | None:
     """The root the user names, as an argument or in the environment; it must exist."""
     named = data_root or os.environ.get(DATA_VARIABLE)
@@ -67,8 +62,8 @@ def chosen_root(data_root: Path | None) -> Path | None:
 def data_folders(kind: str, data_root: Path | None) -> list[Path]:
     """Folders searched for files of a kind, such as `pictures/pacs`, first to last."""
     root = chosen_root(data_root)
-    roots = [project_data()] if root is None else [root, project_data()]
-    return [root / kind for root in roots]
+    roots = [*([] if root is None else [root]), project_data(), cache_folder()]
+    return [root / kind for root in dict.fromkeys(roots)]
 
 
 def digit_folders(data_root: Path | None) -> list[Path]:
@@ -86,7 +81,7 @@ def locate(
     for folder in folders:
         if location := _look(name, folder, "files"):
             return location
-    downloads = project_data() / "downloads"
+    downloads = cache_folder() / "downloads"
     if location := _look(name, downloads, "download"):
         return location
     if allow_download and name in PUBLISHERS and download(name, downloads / name):
@@ -141,7 +136,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # freed on close
+        lock(descriptor)
         folder.mkdir(exist_ok=True)  # the process before may have removed it
         yield
     finally:

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from da_compose.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
+from data_prep.caches import cache_folder
 from data_prep.domainnet import CLASSES_126, DOMAINS
 from data_prep.emoji import STYLES, draw_all, emoji_classes, package_versions
-from data_prep.locations import DATA_VARIABLE, DomainUnavailable, data_folders, project_data
+from data_prep.locations import DATA_VARIABLE, DomainUnavailable, data_folders
 from data_prep.pictures import prepare_pictures
 from data_prep.prepare import Origin, PreparedDomain, prepare
 from data_prep.readers import RawDomain, RawSplit
-from da_compose.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
 
 SPLITS = ("train", "test")
 KNOWN = ("domainnet", "pacs", "emoji")
@@ -97,7 +98,7 @@ def choose_picture_benchmark(
 def load_picture_domain(
     benchmark: PictureBenchmark, domain: str, *, cache: Path | None = None, size: int = 64
 ) -> PreparedDomain:
-    """One domain of a benchmark at size x size, prepared on first use (`data/prepared/`).
+    """One domain of a benchmark at size x size, prepared on first use in the cache's folder.
 
     Raises `ValueError` for an unknown domain, and where none of its pictures can be read.
     """
@@ -108,7 +109,7 @@ def load_picture_domain(
         )
     train, test = _chosen(benchmark, domain, _list(benchmark.folder, domain, benchmark.seed))
     name = f"{benchmark.name}-{domain}"
-    cache = project_data() / "prepared" if cache is None else cache
+    cache = cache_folder() / "prepared" if cache is None else cache
     num_classes = len(benchmark.class_names)
     if benchmark.folder is None:
 

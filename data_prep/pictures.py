@@ -24,9 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from da_compose.images import ImageSet
 from da_compose.pictures import PICTURES, BrokenPicture, read_all
 from da_compose.storage.files import replacing
+from da_compose.trees import LabelledPictures
 from data_prep.locations import alone_in
 from data_prep.prepare import PROBLEMS, Origin, PreparedDomain, key_of, open_prepared, publish
-from da_compose.trees import LabelledPictures
 
 VERSION = 1  # of the preparation; raise it when the same pictures would give other bytes
 KEPT_EVERY = 1_000  # pictures, of which an interruption costs at most so many

@@ -65,7 +65,7 @@ def load_task(
     size: int = 32,
     allow_download: bool = True,
 ) -> PreparedDomain:
-    """One task at size x size, prepared on first use (`data/prepared/` by default).
+    """One task at size x size, prepared on first use in `prepared/` of `cache_folder`.
 
     Raises `ValueError` for an unknown name, `DomainUnavailable` where the data cannot be had.
     """

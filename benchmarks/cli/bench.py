@@ -1,4 +1,4 @@
-"""The commands `da-compose bench ...` and `da-compose report`."""
+"""The commands `da-compose bench ...`."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -12,16 +12,15 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from adapters.config import CHOICES
-from benchmarks.cli import actions
-from benchmarks.cli.options import PATH, SEED, STEPS, data_option, device_of, device_option
+from benchmarks.cli.files import check_folder
 from benchmarks.harness.benchmark import BenchmarkData, load_digits, load_real_digits, run_benchmark
 from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.folders import results_of, runs_of
 from benchmarks.harness.grid import BACKENDS
-from benchmarks.harness.measure import ROOT
 from benchmarks.harness.pictures import ALL, PICTURES, at_size, load_pictures
 from benchmarks.harness.plan import NETWORKS, Benchmark
-from benchmarks.reports.readme import update_pages
-from benchmarks.reports.report import RESULTS, write_report
+from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
+from benchmarks.reports.report import draw_backbone, write_report
 from benchmarks.reports.tables import groups, terminal
 from benchmarks.speed.benchmark import SUITES, bench_speed
 from benchmarks.speed.setting import Setting
@@ -79,9 +78,17 @@ def adding(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
     return add
 
 
+def folder_options(name: str, runs: str, results: str) -> tuple[Callable[..., Any], ...]:
+    """The options of where a benchmark writes, with what is there."""
+    return (
+        click.option("--runs", type=PATH, default=runs_of(name), help=runs),
+        click.option("--results", type=PATH, help=f"{results} [default: results/ in --runs]"),
+    )
+
+
 def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
     """The options of every benchmark of cells."""
-    folder, recipes = benchmark.name, benchmark.recipes
+    recipes = benchmark.recipes
     options = (
         click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
         several("--recipe", "recipes", choices=recipes, usual=usual_recipes(recipes)),
@@ -98,12 +105,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
             help="Of mixture weights; input adapters take more, as usual. [default: the profile's]",
         ),
         *process_options,
-        click.option(
-            "--runs", type=PATH, default=ROOT / "runs" / folder, help="Backbones and adapters."
-        ),
-        click.option(
-            "--results", type=PATH, default=RESULTS / folder, help="Rows, tables and plots."
-        ),
+        *folder_options(benchmark.name, "Backbones and adapters.", "Rows, tables and plots."),
         data_option,
         device_option,
     )
@@ -121,7 +123,7 @@ def run(
     adapt_steps: int | None,
     device: str,
     runs: Path,
-    results: Path,
+    results: Path | None,
     **options: Any,
 ) -> None:
     """Run the benchmark on the rotations that `load` prepares, and print its tables."""
@@ -133,13 +135,18 @@ def run(
         adapt_steps=adapt_steps or chosen.adapt_steps,
     )
     device = device_of(device)
+    results = results_of(runs, results)
     for folder in (runs, results):
-        actions.check_folder(folder)
+        check_folder(folder)
     rotations = load()
-    rows = run_benchmark(
+    jobs, domains = run_benchmark(
         benchmark, rotations, chosen, runs=runs, results=results, device=device, say=click.echo,
         **options,
     )  # fmt: skip
+    rows = write_report(results)
+    for job in jobs:
+        if job.seed == chosen.seeds[0]:
+            draw_backbone(job, domains, runs, results)
     own = {(chosen.name, data.fingerprint) for data in rotations}
     for group in groups(row for row in rows if (row.profile, row.data_fingerprint) in own):
         Console().print(terminal(group))
@@ -165,11 +172,10 @@ def bench_digits_command(target: str | None, data_root: Path | None, **options: 
 
 
 def use_folder(name: str, options: dict[str, Any]) -> None:
-    """Change the default folders of runs and results to those of this name."""
-    for folder in ("runs", "results"):
-        source = click.get_current_context().get_parameter_source(folder)
-        if source is ParameterSource.DEFAULT:
-            options[folder] = options[folder].with_name(name)
+    """Change the default folder of runs, and so that of results, to the one of this name."""
+    source = click.get_current_context().get_parameter_source("runs")
+    if source is ParameterSource.DEFAULT:
+        options["runs"] = runs_of(name)
 
 
 def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -251,8 +257,8 @@ def bench_domainnet_command(**options: Any) -> None:
     default="quick",
     help="Whose backbones of the digits benchmark; pretrained now where they are missing.",
 )
-@click.option("--runs", type=PATH, default=ROOT / "runs" / "digits", help="Backbones.")
-@click.option("--results", type=PATH, default=RESULTS / "speed", help="Rows and table.")
+@click.option("--runs", type=PATH, default=runs_of("digits"), help="Backbones.")
+@click.option("--results", type=PATH, default=results_of(runs_of("speed")), help="Rows and table.")
 @data_option
 def bench_speed_command(
     suites: tuple[str, ...], profile: str, runs: Path, results: Path, data_root: Path | None
@@ -262,7 +268,7 @@ def bench_speed_command(
     Example: da-compose bench speed --suite step
     """
     for folder in (runs, results):
-        actions.check_folder(folder)
+        check_folder(folder)
     chosen = replace(PROFILES[profile], seeds=(0,))
     setting = Setting(load_digits(data_root), chosen, runs)
     bench_speed(setting, suites, results, click.echo)
@@ -273,14 +279,13 @@ def bench_speed_command(
 @click.option("--profile", type=click.Choice(list(TASK_PROFILES)), default="quick")
 @click.option("--seed", "seeds", multiple=True, type=SEED, help="[default: the profile's]")
 @adding(process_options)
-@click.option("--runs", type=PATH, default=ROOT / "runs" / "tasks", help="Trained networks.")
-@click.option("--results", type=PATH, default=RESULTS / "tasks", help="Rows, tables and figure.")
+@adding(folder_options("tasks", "Trained networks.", "Rows, tables and figure."))
 @data_option
 def bench_tasks_command(
     profile: str,
     seeds: tuple[int, ...],
     runs: Path,
-    results: Path,
+    results: Path | None,
     data_root: Path | None,
     **options: Any,
 ) -> None:
@@ -288,28 +293,11 @@ def bench_tasks_command(
 
     Example: da-compose bench tasks --part signatures
     """
+    results = results_of(runs, results)
     for folder in (runs, results):
-        actions.check_folder(folder)
+        check_folder(folder)
     chosen = TASK_PROFILES[profile]
     chosen = replace(chosen, seeds=seeds or chosen.seeds)
     data = load_task_data(data_root)
     bench_tasks(chosen, data, runs=runs, results=results, say=click.echo, **options)
     click.echo(f"tables and figure are in {results}")
-
-
-@click.command("report")
-@click.option("--results", type=PATH, default=RESULTS / "digits", help="Folder with results.jsonl.")
-@click.option(
-    "--readme",
-    type=PATH,
-    help="README whose tables are to be made anew, all of them, with those of docs/ beside it.",
-)
-def report_command(results: Path, readme: Path | None) -> None:
-    """Make tables and plots anew from result rows, and README's tables with --readme.
-
-    Example: da-compose report --readme README.md
-    """
-    write_report(results)
-    if readme:
-        update_pages(readme, results.parent)
-    click.echo(f"tables and plots are in {results}")

@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
-from benchmarks.cli import actions
-from benchmarks.cli.options import PATH, data_option
+from benchmarks.cli.files import check_folder
+from benchmarks.options import PATH, data_option
+from data_prep.caches import cache_folder
 from data_prep.domainnet import DOMAINS, PUBLISHER, describe, fetch_domainnet
-from data_prep.locations import data_folders
+from data_prep.locations import chosen_root
 
 
 @click.group()
@@ -21,7 +22,9 @@ def fetch() -> None:
 
 @fetch.command("domainnet")
 @click.option("--domain", "domains", multiple=True, type=click.Choice(DOMAINS), default=DOMAINS)
-@click.option("--to", "folder", type=PATH, help="[default: pictures/domainnet below --data]")
+@click.option(
+    "--to", "folder", type=PATH, help="[default: pictures/domainnet in --data, else --cache]"
+)
 @click.option("--mirror", default=PUBLISHER, help="Address that has the publisher's files.")
 @click.option("--checksums", type=PATH, help="MD5 of files published anew, as md5sum writes them.")
 @click.option("--keep-zips", is_flag=True, help="Keep what is unpacked.")
@@ -34,11 +37,12 @@ def fetch_domainnet_command(
 
     Example: da-compose fetch domainnet --domain sketch --domain real --to ~/domainnet
     """
-    folder = folder or data_folders("pictures/domainnet", data_root)[0]
+    if folder is None:
+        folder = (chosen_root(data_root) or cache_folder()) / "pictures" / "domainnet"
     domains, mirror = options.pop("domains"), options.pop("mirror")
     if dry_run:
         click.echo(describe(folder, domains, base_url=mirror))
         return
-    actions.check_folder(folder)
+    check_folder(folder)
     fetch_domainnet(folder, domains, base_url=mirror, **options)
     click.echo(f"{', '.join(domains)}: in {folder}")

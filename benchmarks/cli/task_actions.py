@@ -10,7 +10,7 @@ from adapters.transfer import RANDOM, USUAL, transfer
 from benchmarks.cli.mixture_options import MixtureOptions
 from benchmarks.cli.pretraining import domain_name, domain_notes
 from benchmarks.harness.cells import accuracy
-from benchmarks.studies.few_labels import draw_labelled
+from benchmarks.harness.few_labels import draw_labelled
 from da_compose import load_backbone
 from da_compose.images import ImageSet
 from da_compose.parallel import process_0_first, rank

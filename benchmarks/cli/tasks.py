@@ -7,9 +7,10 @@ import click
 
 from adapters.start import NEAREST
 from adapters.transfer import TRANSFERRED, USUAL
-from benchmarks.cli import actions
+from benchmarks.cli.files import check_output
 from benchmarks.cli.mixture_options import mixture_options
-from benchmarks.cli.options import (
+from benchmarks.cli.task_actions import train_named_tasks, transfer_task
+from benchmarks.options import (
     IMAGE_SIZE,
     NAME_OR_PATH,
     PATH,
@@ -20,7 +21,6 @@ from benchmarks.cli.options import (
     device_option,
     seed_option,
 )
-from benchmarks.cli.task_actions import train_named_tasks, transfer_task
 from da_compose.parallel import process_group
 
 TASK = "such as kmnist, mnist_edges, emnist_letters_blur, or a folder <class>/<picture>"
@@ -54,7 +54,7 @@ def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **option
 
     Example: da-compose train-tasks runs/tasks/backbone.safetensors --task mnist --task kmnist
     """
-    actions.check_output(out)
+    check_output(out)
     with process_group(device_of(device)) as own_device:
         for line in train_named_tasks(out, names, device=own_device, **options):
             click.echo(line)
@@ -89,7 +89,7 @@ def transfer_command(out: Path, name: str, backbone: Path, device: str, **option
     Example: da-compose transfer --backbone runs/tasks/backbone.safetensors --task usps
     --out usps.safetensors
     """
-    actions.check_output(out, backbone)
+    check_output(out, backbone)
     options |= {"backbone": backbone, "device": device_of(device)}
     for line in transfer_task(out, name, **options):
         click.echo(line)

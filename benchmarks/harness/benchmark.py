@@ -1,4 +1,4 @@
-"""A benchmark from data to rows, tables and plots: what `da-compose bench` runs."""
+"""A benchmark from data to rows: what `da-compose bench` runs."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -7,8 +7,6 @@ from pathlib import Path
 
 from benchmarks.harness.cells import Splits, run_jobs
 from benchmarks.harness.plan import BackboneJob, Benchmark, Profile, plan
-from benchmarks.harness.rows import ResultRow
-from benchmarks.reports.report import draw_backbone, write_report
 from data_prep import (
     DigitBenchmark,
     PreparedDomain,
@@ -99,8 +97,8 @@ def run_benchmark(
     backend: str,
     scheduler: str | None,
     say: Callable[[str], None],
-) -> list[ResultRow]:
-    """Run every unfinished cell of a profile, then make tables and plots; returns all rows.
+) -> tuple[list[BackboneJob], dict[str, Splits]]:
+    """Run every unfinished cell of a profile; returns all jobs, and the domains they are of.
 
     rotations: one for each target; of equal domains, in the same order.
     """
@@ -124,8 +122,4 @@ def run_benchmark(
         backend=backend,
         scheduler=scheduler,
     )
-    rows = write_report(results)
-    for job in jobs:
-        if job.seed == profile.seeds[0]:
-            draw_backbone(job, domains, runs, results)
-    return rows
+    return jobs, domains

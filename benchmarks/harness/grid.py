@@ -7,8 +7,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
 
-from joblib import Parallel, delayed
-
 BACKENDS = ("loky", "dask", "ray")
 ATTEMPTS = 3  # at calls whose process is killed, while no other call returns
 PACKAGES = {"dask": "dask distributed", "ray": "ray"}
@@ -61,6 +59,8 @@ def _run(
     **options: Any,
 ) -> None:
     """The calls on a back end that raises one of `killed`, instead of repeating the call."""
+    from joblib import Parallel, delayed  # of [bench]: commands that run no grid need none
+
     left = dict(enumerate(jobs))
     failures = 0
     while left:

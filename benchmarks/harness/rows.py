@@ -1,6 +1,5 @@
 """Result rows: one JSON line for each finished cell of a benchmark."""
 
-import fcntl
 import json
 import math
 import os
@@ -9,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
+
+from data_prep.locks import lock
 
 ALLOWED = {
     "profile": ("quick", "full"),
@@ -142,7 +143,7 @@ def append_line(path: Path, values: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # freed on close
+        lock(descriptor)
         line = _mended(path, descriptor) + line
         written = os.write(descriptor, line)
     finally:
@@ -177,9 +178,9 @@ def read_rows(path: Path) -> list[ResultRow]:
     return list(_read(path, lambda values: ResultRow(**named_anew(values))))
 
 
-def named_anew(values: dict[str, Any]) -> dict[str, Any]:
+def named_anew(values: Any) -> Any:
     """A line whose parts have the names of today: rows of before version 0.2 had others."""
-    trains = values.get("trains")
+    trains = values.get("trains") if isinstance(values, dict) else None
     if isinstance(trains, str):
         return values | {"trains": FORMER_PARTS.get(trains, trains)}
     if isinstance(trains, list):

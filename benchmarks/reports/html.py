@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapters import Adaptation
-from benchmarks.cli.actions import chosen_domain
 from benchmarks.harness import measure
+from benchmarks.harness.chosen_domain import chosen_domain
 from benchmarks.reports.html_page import curve, image, page, table
 from benchmarks.reports.plots import plot_mixtures
 from benchmarks.reports.tables import display_name

@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from adapters import adapt
 from adapters.labelled import adapt_with_labels
 from benchmarks.harness import measure
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
+from benchmarks.harness.few_labels import draw_labelled
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.reports.tables import GUIDE, NONE, SIDES
 from benchmarks.studies.study import backbone_options, run_on_targets, study_options
-from da_compose.images import ImageSet
 
 TARGETS = ("usps", "optdigits", "mnist_m")
 LABELS = (0, 1, 5)  # a class
@@ -63,16 +61,6 @@ def run_backbone(
             line |= {"adaptation": found.notes, "commit": measure.commit()}
             append_line(results, line)
             print(line, flush=True)
-
-
-def draw_labelled(
-    labelled: ImageSet, count: int, seed: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """`count` random images of every class, or all where there are fewer, and their labels."""
-    order = np.random.default_rng(seed).permutation(len(labelled))
-    classes = labelled.labels[order]
-    chosen = np.concatenate([order[classes == c][:count] for c in np.unique(classes)])
-    return labelled.images[chosen], labelled.labels[chosen]
 
 
 def identity(line: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 
 from benchmarks.harness import measure
+from benchmarks.harness.folders import ROWS, results_of, runs_of
 from benchmarks.harness.rows import append_line, read_lines
-from benchmarks.reports.report import RESULTS
 from benchmarks.reports.tables import GUIDE
 from da_compose import PRESETS, Backbone, CompositionalNetwork
 from da_compose.images import ImageSet
@@ -138,19 +138,23 @@ def caption(row: Mapping[str, Any]) -> str:
     )
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A caption and a line for each command and number of pictures."""
+    return f"{caption(rows[-1])}\n\n{markdown(rows)}"
+
+
 @click.command()
 @click.option("--pictures", "counts", type=click.IntRange(min=1), multiple=True,
               default=(100, FULL, 5_000, 10_000))  # fmt: skip
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS / "memory")
+@click.option("--results", type=click.Path(path_type=Path), default=results_of(runs_of("memory")))
 def main(counts: tuple[int, ...], results: Path) -> None:
     """Measure, add rows to results.jsonl, and make table.md of all of them."""
-    file = results / "results.jsonl"
+    file = results / ROWS
     for row in measure_memory(counts):
         append_line(file, row)
         click.echo(f"{row['command']}, {row['pictures']:,}: {row['peak_bytes'] / 1e6:,.0f} MB")
-    rows = read_lines(file)
     with replacing(results / "table.md") as temporary:
-        temporary.write_text(f"{caption(rows[-1])}\n\n{markdown(rows)}", encoding="utf-8")
+        temporary.write_text(table(read_lines(file)), encoding="utf-8")
     click.echo(f"wrote {results / 'table.md'}")
 
 

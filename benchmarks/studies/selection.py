@@ -25,6 +25,7 @@ from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.folders import runs_of
 from benchmarks.harness.pictures import PICTURES, TARGETS, load_pictures
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
@@ -227,7 +228,7 @@ def main(
             rotations = load_pictures(benchmark, data)
             jobs = [job for r in rotations for job in r.jobs(pictures, profile, recipes, networks)]
             domains = {name: splits for r in rotations for name, splits in r.domains.items()}
-        shared = (domains, targets, runs or measure.ROOT / "runs" / benchmark)
+        shared = (domains, targets, runs or runs_of(benchmark))
         run_study(
             run_backbone, jobs, shared, results, processes, lambda lines: markdown(summary(lines))
         )

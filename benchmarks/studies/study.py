@@ -9,20 +9,19 @@ from typing import Any
 
 import click
 
-from benchmarks.cli.options import PATH
 from benchmarks.harness.benchmark import BenchmarkData, load_digits
 from benchmarks.harness.cells import Splits
 from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.folders import ROWS, results_of, runs_of
 from benchmarks.harness.grid import run_grid
-from benchmarks.harness.measure import ROOT
 from benchmarks.harness.plan import NETWORKS, BackboneJob
 from benchmarks.harness.rows import read_lines
-from benchmarks.reports.report import RESULTS
+from benchmarks.options import PATH, cache_option
 from da_compose.storage.files import replacing
 from da_compose.training.recipes import DIGIT_RECIPES, usual_recipes
 from data_prep import load_digit_domain
 
-DIGIT_RUNS = ROOT / "runs" / "digits"
+DIGIT_RUNS = runs_of("digits")
 Lines = Iterable[Mapping[str, Any]]
 
 
@@ -32,8 +31,9 @@ def study_options(
     """Where a study's backbones and results lie, and on which data and seeds it runs."""
     options = (
         click.option("--runs", type=PATH, default=runs, help="[default: the benchmark's]"),
-        click.option("--results", type=PATH, default=RESULTS / name),
+        click.option("--results", type=PATH, default=results_of(runs_of(name))),
         click.option("--data", type=PATH, envvar="DA_COMPOSE_DATA"),
+        cache_option,
         click.option("--seed", "seeds", type=int, multiple=True, default=tuple(seeds)),
         click.option("--processes", type=int, default=os.cpu_count() or 1),
     )
@@ -105,7 +105,7 @@ def run_study(
     render: Callable[[Lines], str],
 ) -> None:
     """`run_backbone(job, *shared, file)` appends lines; `table.md` is then made of all of them."""
-    file = results / "results.jsonl"
+    file = results / ROWS
     run_grid(run_backbone, jobs, (*shared, file), processes=processes)
     with replacing(results / "table.md") as temporary:
         temporary.write_text(render(read_lines(file)), encoding="utf-8")

@@ -39,7 +39,8 @@ def bench_tasks(
     for note in chosen.notes:
         say(f"note: {note}")
     jobs = plan_tasks(profile, data, parts)
-    run_grid(run_job, jobs, (data, runs, results), **grid)
+    # absolute: the processes may be elsewhere
+    run_grid(run_job, jobs, (data, runs.absolute(), results.absolute()), **grid)
     write_task_report(results)
 
 

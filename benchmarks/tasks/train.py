@@ -10,8 +10,8 @@ import torch
 from adapters.transfer import transfer
 from benchmarks.harness import measure
 from benchmarks.harness.cells import BACKBONE, accuracy, fingerprint_in
+from benchmarks.harness.few_labels import draw_labelled
 from benchmarks.harness.rows import append_line, named_anew, read_lines
-from benchmarks.studies.few_labels import draw_labelled
 from benchmarks.tasks.plan import Cell, TaskData, TaskJob
 from da_compose import Backbone, load_backbone
 from da_compose.images import ImageSet, to_pixels

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters import AUTO, STRATEGIES, AdaptConfig, Adaptation, GuardConfig, adapt
+from adapters import AUTO, STRATEGIES, Adaptation, AdaptConfig, GuardConfig, adapt
 from adapters.adapt import first_trusted
 from adapters.config import AUTO_TRIES
 from adapters.guard import Verdict
 from adapters.loop import Loop
 from adapters.parts import ADAPTED, LEARNING_RATES
 from adapters.prepare import prepare
-from adapters.strategies.contract import AdaptationTask
+from adapters.strategies.contract import AdaptationTask, rate_of
 from da_compose import Backbone, Domain
 
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 8, "check_every": 2}
@@ -126,7 +126,9 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pix
     seen = {}
 
     def watching(name: str) -> Any:
-        class Watching(STRATEGIES[name]):  # type: ignore[misc]
+        method: Any = STRATEGIES[name]
+
+        class Watching(method):
             def prepare(self, task: AdaptationTask) -> None:
                 super().prepare(task)
                 (group,) = task.optimizer.param_groups
@@ -136,7 +138,9 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pix
         return Watching
 
     monkeypatch.setattr(module("adapt"), "judge_learning", judging(False))
-    monkeypatch.setattr(module("adapt"), "STRATEGIES", {name: watching(name) for name in AUTO_TRIES})
+    monkeypatch.setattr(
+        module("adapt"), "STRATEGIES", {name: watching(name) for name in AUTO_TRIES}
+    )
     config = AdaptConfig(strategy=AUTO, **QUICK)
     ready = replace(prepare(backbone, make_pixels(60), "target", config), logits=SURE)
     start = xi_of(ready.target).clone()
@@ -144,7 +148,7 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pix
     assert torch.equal(xi_of(found.domain), start)
     assert list(seen) == list(AUTO_TRIES)
     for name, (rate, xi, drawn) in seen.items():
-        assert rate == LEARNING_RATES["mixture_weights"] * STRATEGIES[name].RATE
+        assert rate == LEARNING_RATES["mixture_weights"] * rate_of(STRATEGIES[name]())
         assert torch.equal(xi, start)
         assert torch.equal(drawn, ready.drawn)
 

@@ -94,7 +94,7 @@ def test_recorded_steps_are_the_steps(
 ):
     """A recording that takes the step again gives what the plain loop gives."""
     backbone, images, method = make_backbone(), make_pixels(60), STRATEGIES[strategy]
-    steps = method.WARM_UP + LEAST_EAGER + 4
+    steps = warm_up_of(method()) + LEAST_EAGER + 4
 
     def learned(cuda_graph: bool) -> Learned:
         config = AdaptConfig(steps=steps, batch_size=6, check_every=2, cuda_graph=cuda_graph)

@@ -13,17 +13,20 @@ from click.testing import CliRunner
 from PIL import Image
 
 from adapters import adapt
+from adapters.config import CHOICES
 from benchmarks.harness import digits
 from benchmarks.harness.benchmark import BenchmarkData, load_digits
 from benchmarks.harness.cells import Splits, run_jobs
-from benchmarks.harness.plan import STRATEGIES, BackboneJob, Profile, Recipe, plan
+from benchmarks.harness.plan import BackboneJob, Profile, plan
 from benchmarks.harness.rows import ResultRow, read_rows
 from da_compose import Backbone, CompositionalNetwork, NetworkConfig
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.training.augmentation import AugmentationConfig
+from da_compose.training.recipes import DIGIT_RECIPES, Recipe
 from da_compose.training.trainer import PretrainConfig
 from data_prep import locations
+from data_prep.caches import CACHE_VARIABLE
 
 TINY = NetworkConfig(
     num_layers=2, num_templates=2, channels=4, patch_size=16, hidden=6, embedding=5
@@ -58,7 +61,7 @@ def forget_machine(patch: pytest.MonkeyPatch, project: Path) -> None:
     patch.delenv(locations.DATA_VARIABLE, raising=False)
     patch.setenv(locations.OFFLINE_VARIABLE, "1")
     patch.setattr(locations, "project_data", lambda: project)
-    patch.setattr("data_prep.digits.project_data", lambda: project)
+    patch.setenv(CACHE_VARIABLE, str(project))
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +71,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a run sets, so that it is put back
     monkeypatch.setattr("benchmarks.harness.measure.commit", lambda: "abc1234")  # git is slow
     for name, recipe in RECIPES.items():
-        monkeypatch.setitem(digits.RECIPES, name, Recipe(pretraining=recipe, network=TINY))
+        monkeypatch.setitem(DIGIT_RECIPES, name, Recipe(pretraining=recipe, network=TINY))
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +140,7 @@ class Benchmark:
     def run(
         self,
         jobs: list[BackboneJob] | None = None,
-        strategies: tuple[str, ...] = STRATEGIES,
+        strategies: tuple[str, ...] = CHOICES,
         oracles: bool = True,
     ) -> list[ResultRow]:
         """Run in this process, and return all rows written so far."""

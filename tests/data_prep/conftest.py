@@ -11,6 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from data_prep import locations
+from data_prep.caches import CACHE_VARIABLE
 from data_prep.readers import RawDomain, RawSplit
 from tests.pictures import make_pictures
 
@@ -100,8 +101,8 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(locations.DATA_VARIABLE, raising=False)
     monkeypatch.setenv(locations.OFFLINE_VARIABLE, "1")
     monkeypatch.setattr(locations, "project_data", lambda: tmp_path / "project")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "project"))
     monkeypatch.setattr(locations, "_network_missing", False)
-    monkeypatch.setattr("data_prep.digits.project_data", lambda: tmp_path / "project")
 
 
 @pytest.fixture

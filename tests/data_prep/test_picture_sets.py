@@ -51,11 +51,6 @@ def write_list(
     (folder / f"{domain}_{split}.txt").write_text("".join(lines))
 
 
-@pytest.fixture(autouse=True)
-def bare_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_sets, "project_data", lambda: tmp_path / "project")
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write_tree(tmp_path / "root" / "pictures" / "pacs", PACS)

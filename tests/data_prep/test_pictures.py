@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from da_compose.pictures import read_picture
-from data_prep.pictures import prepare_pictures
 from da_compose.trees import LabelledPictures, read_tree
+from data_prep.pictures import prepare_pictures
 from tests.data_prep.toy_pictures import (
     SIZE,
     listed,

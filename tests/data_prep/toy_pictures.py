@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from da_compose.pictures import read_all
+from da_compose.trees import LabelledPictures, read_tree, split
 from data_prep import PreparedDomain, pictures
 from data_prep.pictures import prepare_pictures
-from da_compose.trees import LabelledPictures, read_tree, split
 
 SIZE = 8
 

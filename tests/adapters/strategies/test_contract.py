@@ -176,7 +176,8 @@ def test_a_source_without_some_class_works(make_backbone, take_steps, strategy: 
 
 @every_strategy
 def test_a_strategy_states_its_learning_rate(strategy: str):
-    assert STRATEGIES[strategy].RATE > 0
+    assert {"RATE", "WARM_UP"} <= vars(STRATEGIES[strategy]).keys()
+    assert rate_of(STRATEGIES[strategy]()) > 0
 
 
 @pytest.mark.parametrize(
@@ -341,8 +342,8 @@ def test_moment_matching_of_one_moment_descends_the_first_alone(backbone: Backbo
     (xi,) = task.trained
     start = xi.detach().clone()
     _, embedding = backbone.network.features(to_pixels(images), task.target)
-    own, sources = embedding.mean(dim=0), [known.first for known in backbone.knowledge.values()]
-    expected = sum((own - source).norm() for source in sources) / len(sources)
+    sources = torch.stack([known.first for known in backbone.knowledge.values()])
+    expected = (embedding.mean(dim=0) - sources).norm(dim=1).mean()
     (gradient,) = torch.autograd.grad(expected, xi)
     figures = made.step(to_pixels(images))
     torch.testing.assert_close(figures["moment_distance"], expected.detach())

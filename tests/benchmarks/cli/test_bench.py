@@ -32,4 +32,6 @@ def test_turns_have_folders_of_their_own_unless_others_are_named(monkeypatch, da
     succeed("bench", "digits", "--target", "all", "--runs", str(tmp_path))
     (options,) = given
     assert options["runs"] == tmp_path
-    assert Path(str(options["results"])).name == "digits-all"
+    assert options["results"] is None  # those in the runs that are named
+    succeed("bench", "digits", "--target", "all")
+    assert given[1]["runs"] == Path("runs/digits-all")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cli.actions import description
+from benchmarks.cli.inspect import description
 from da_compose import CompositionalNetwork, load_backbone, save_adapter
 from da_compose.model.signature import signature_xi
 from tests.benchmarks.calls import succeed

@@ -77,7 +77,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
 ):
     (user_files.folder / "file").write_text("kept")
     (user_files.folder / "folder").mkdir()
-    for work in ("benchmarks.cli.main.adapt", "benchmarks.cli.pretraining.pretrain"):
+    for work in ("benchmarks.cli.adapt.adapt", "benchmarks.cli.pretraining.train_backbone"):
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("worked for nothing"))
     before = user_files.names
     out = user_files.folder / place
@@ -251,7 +251,7 @@ def test_ctrl_c_ends_in_one_word_and_the_state_goes_on(user_files, monkeypatch):
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        interrupted.setattr("benchmarks.cli.pretraining.collect_knowledge", interrupt)
+        interrupted.setattr("da_compose.training.pretrain.collect_knowledge", interrupt)
         result = call(*arguments)
     assert result.exit_code == 1 and result.stderr.splitlines()[-1] == "Aborted!"
     assert "Traceback" not in result.output

@@ -1,10 +1,13 @@
 """Options that cannot be right, refused before any work."""
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.calls import commands_of, outputs, refuse
+from data_prep.caches import CACHE_VARIABLE
+from tests.benchmarks.calls import commands_of, outputs, refuse, succeed
 
 pytestmark = pytest.mark.filterwarnings("always")  # as the commands show them, not as errors
 
@@ -75,7 +78,7 @@ def test_an_unknown_domain_is_refused_with_the_known_ones(user_files, bench_digi
 def test_a_careless_export_is_refused_before_any_work(user_files, monkeypatch, options, expected):
     (user_files.folder / "folder.pt2").mkdir()
     monkeypatch.setattr(
-        "benchmarks.cli.actions.export", lambda *_: pytest.fail("worked for nothing")
+        "benchmarks.cli.export.export", lambda *_: pytest.fail("worked for nothing")
     )
     monkeypatch.chdir(user_files.folder)
     before = user_files.names
@@ -111,3 +114,15 @@ def test_an_unknown_start_or_name_of_a_domain_is_refused(user_files):
     assert "choose from mean, nearest, mnist, meter" in refuse(*right, "--start", "usps")
     assert "domain name" in refuse(*right, "--name", "two words")
     assert user_files.names == before
+
+
+def test_prepared_data_goes_to_the_cache_that_is_named(data_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = os.environ[CACHE_VARIABLE]
+    succeed("prepare", "usps", "--data", data_root, "--cache", "here")
+    (folder,) = (tmp_path / "here" / "prepared").iterdir()
+    assert folder.name.startswith("usps-")
+    assert os.environ[CACHE_VARIABLE] == before and not Path(before).exists()
+    (tmp_path / "file").touch()
+    refused = refuse("prepare", "usps", "--data", data_root, "--cache", "file")
+    assert f"{tmp_path / 'file'} is none" in refused

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from benchmarks.harness import pictures
-from benchmarks.harness.plan import Recipe
 from da_compose import load_backbone
+from da_compose.training.recipes import PICTURE_RECIPES, Recipe
 from da_compose.training.run import STATE
 from da_compose.training.trainer import Pretrainer
 from tests.benchmarks.calls import call, refuse, succeed
@@ -26,9 +25,8 @@ SIZE = 16
 @pytest.fixture(autouse=True)
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty project, and networks and recipes small enough for a test."""
-    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
     short = replace(SHORT, pooled=True, balanced=True)
-    monkeypatch.setitem(pictures.RECIPES, "strong", Recipe(pretraining=short, network=TINY))
+    monkeypatch.setitem(PICTURE_RECIPES, "strong", Recipe(pretraining=short, network=TINY))
 
 
 def write_domain(folder: Path, classes: Sequence[str], each: int = 5) -> Path:
@@ -122,7 +120,7 @@ def test_an_interrupted_pretraining_goes_on(tree, tmp_path, monkeypatch):
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        interrupted.setattr("benchmarks.cli.pretraining.collect_knowledge", interrupt)
+        interrupted.setattr("da_compose.training.pretrain.collect_knowledge", interrupt)
         assert call(*pretrain(out, tree)).stderr.splitlines()[-1] == "Aborted!"
     assert not out.exists() and (out.parent / STATE).exists()
     monkeypatch.setattr(Pretrainer, "step", lambda *_: pytest.fail("trained again"))

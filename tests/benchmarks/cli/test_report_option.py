@@ -45,7 +45,7 @@ def test_a_report_changes_nothing_in_the_adapter(user_files):
 
 def test_a_report_that_cannot_be_written_is_refused_before_any_work(user_files, monkeypatch):
     monkeypatch.setattr(
-        "benchmarks.cli.main.adapt", lambda *_, **__: pytest.fail("worked for nothing")
+        "benchmarks.cli.adapt.adapt", lambda *_, **__: pytest.fail("worked for nothing")
     )
     before = user_files.names
     for path, said in (

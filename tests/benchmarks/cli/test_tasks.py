@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adapters.transfer import transfer
-from benchmarks.harness.pictures import usual_patch_size
 from da_compose import load_adapter, load_backbone
+from da_compose.training.recipes import usual_patch_size
 from da_compose.training.trainer import Pretrainer
 from data_prep import task_classes
 from tests.benchmarks.calls import call, refuse, succeed
@@ -31,7 +31,6 @@ def root(data_root: Path) -> Path:
 @pytest.fixture
 def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of five pictures of each of three classes, its name two words."""
-    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
     folder = tmp_path / "my rooms"
     for place, name in enumerate(ROOMS):
         (folder / name).mkdir(parents=True)
@@ -170,14 +169,14 @@ def test_domains_of_a_pretrained_backbone_are_starts_too(user_files, root):
 
 def test_learned_numbers_are_counted_by_part(bank, root):
     network = load_backbone(bank).network
-    *_, said = transferred(bank, "usps", root, "--trains", "mixture_weights", "--trains", "logits")[
+    *_, said = transferred(bank, "usps", root, "--trains", "mixture_weights", "--trains", "heads")[
         1
     ]
-    logits, xi = 2 * 10 * (network.config.embedding + 1), 2 * 2
-    assert f"{logits + xi} learned numbers (logits {logits}, mixture_weights {xi}), " in said
+    heads, xi = 2 * 10 * (network.config.embedding + 1), 2 * 2
+    assert f"{heads + xi} learned numbers (heads {heads}, mixture_weights {xi}), " in said
     adapter, (*_, said) = transferred(bank, "usps", root, "--start", "kmnist")
     batch_norm = 2 * network.config.num_statistics
-    assert f"(logits {logits}, batch_norm {batch_norm}, mixture_weights {xi}), " in said
+    assert f"(heads {heads}, batch_norm {batch_norm}, mixture_weights {xi}), " in said
     assert f"{adapter.stat().st_size:,} bytes; start kmnist" in said
     assert load_adapter(adapter, load_backbone(bank))[1]["start"] == "kmnist"
 
@@ -256,7 +255,7 @@ def test_adapting_a_backbone_of_tasks_is_refused(bank, user_files):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
 def test_mistakes_are_refused_before_any_training(user_files, monkeypatch, arguments, expected):
-    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: user_files.data_root)
+    monkeypatch.setenv("DA_COMPOSE_CACHE", str(user_files.data_root))
     for folder in ("one/bed", "mean/bed", "mean/sofa"):
         (user_files.folder / folder).mkdir(parents=True)
         for number in range(2):
@@ -275,4 +274,9 @@ def test_a_fixed_signature_has_no_mixture_weights_to_transfer(root, tmp_path):
     succeed("train-tasks", bank, "--task", "kmnist", *options)
     new = ("--backbone", bank, "--task", "usps", "--out", tmp_path / "new", "--data", root)
     assert "no mixture weights to learn" in refuse("transfer", *new, "--trains", "mixture_weights")
-    assert "mixture_weights 0)" in transferred(bank, "usps", root)[1][-1]
+    said = transferred(bank, "usps", root)[1][-1]
+    config = load_backbone(bank).network.config
+    heads, batch_norm = 2 * 10 * (config.embedding + 1), 2 * config.num_statistics
+    assert (
+        f"{heads + batch_norm} learned numbers (heads {heads}, batch_norm {batch_norm}), " in said
+    )

@@ -9,11 +9,11 @@ import pytest
 
 import adapters
 from adapters import Adaptation
+from adapters.config import CHOICES, UNLEARNED
 from benchmarks.harness import cells as run
-from benchmarks.harness.plan import STRATEGIES, UNLEARNED
 from benchmarks.harness.rows import ResultRow, cell, read_rows
 from da_compose import load_backbone
-from da_compose.training.run import STATE, pretrain
+from da_compose.training.run import STATE, run_training
 from da_compose.training.trainer import Pretrainer
 
 FEW = ("source_only", "batch_norm", "information_maximization")
@@ -54,7 +54,7 @@ def test_a_run_writes_one_row_for_each_planned_cell(benchmark_run):
     rows = benchmark_run.run(jobs)
     planned = [cell(run.naming(job, planned)) for job in jobs for planned in job.cells()]
     assert [cell(vars(row)) for row in rows] == planned
-    assert len(rows) == 2 * len(STRATEGIES) + 3 + 4  # oracles: the unshared network has no xi
+    assert len(rows) == 2 * len(CHOICES) + 3 + 4  # oracles: the unshared network has no xi
 
 
 def test_rows_of_one_backbone_agree_on_its_baselines(benchmark_run):
@@ -77,14 +77,19 @@ def test_rows_of_one_backbone_agree_on_its_baselines(benchmark_run):
 def test_each_network_learns_what_it_is_compared_by(benchmark_run, network, trains, learned):
     rows = benchmark_run.run(benchmark_run.jobs((network,)))
     adapted = [r for r in rows if r.strategy not in (*UNLEARNED, "oracle")]
-    assert len(adapted) == len(STRATEGIES) - len(UNLEARNED)
+    assert len(adapted) == len(CHOICES) - len(UNLEARNED)
     assert {(row.trains, row.learned_parameters) for row in adapted} == {(trains, learned)}
 
 
 def test_oracle_rows_are_marked_and_no_other(benchmark_run):
     rows = benchmark_run.run(strategies=FEW)
     oracles = [row for row in rows if row.strategy == "oracle"]
-    assert [row.trains for row in oracles] == ["mixture_weights", "input_adapter", "affine", "all"]
+    assert [row.trains for row in oracles] == [
+        "mixture_weights",
+        "input_adapter",
+        "batch_norm",
+        "all",
+    ]
     assert [row for row in rows if row.oracle] == oracles
     assert {row.selection for row in oracles} == {"target labels"}
     whole = oracles[-1]
@@ -108,7 +113,7 @@ def test_a_row_says_how_large_its_adapter_file_is(benchmark_run):
 def test_a_second_run_trains_nothing_and_adds_no_row(benchmark_run, monkeypatch):
     benchmark_run.run(strategies=FEW)
     before = benchmark_run.results.read_bytes()
-    for name in ("pretrain", "adapt", "train_oracle", "load_backbone"):
+    for name in ("train_backbone", "adapt", "train_oracle", "load_backbone"):
         monkeypatch.setattr(run, name, fail)
     benchmark_run.run(strategies=FEW)
     assert benchmark_run.results.read_bytes() == before
@@ -137,7 +142,7 @@ def test_only_the_cell_of_a_removed_row_is_run_again(benchmark_run, monkeypatch,
     rows = benchmark_run.run(strategies=FEW)
     lines = benchmark_run.results.read_text().splitlines(keepends=True)
     benchmark_run.results.write_text("".join(lines[:removed] + lines[removed + 1 :]))
-    monkeypatch.setattr(run, "pretrain", fail)
+    monkeypatch.setattr(run, "train_backbone", fail)
     again = benchmark_run.run(strategies=FEW)
     assert again[:-1] == rows[:removed] + rows[removed + 1 :]
     assert accuracies(again[-1:]) == accuracies(rows[removed : removed + 1])
@@ -146,13 +151,13 @@ def test_only_the_cell_of_a_removed_row_is_run_again(benchmark_run, monkeypatch,
 def test_more_strategies_use_the_backbone_of_the_first_run(benchmark_run, monkeypatch):
     together = benchmark_run.elsewhere("together").run(strategies=FEW)
     benchmark_run.run(strategies=FEW[:1], oracles=False)
-    monkeypatch.setattr(run, "pretrain", fail)
+    monkeypatch.setattr(run, "train_backbone", fail)
     assert accuracies(benchmark_run.run(strategies=FEW)) == accuracies(together)
 
 
 def test_other_adaptation_steps_run_cells_again_on_the_same_backbone(benchmark_run, monkeypatch):
     first = benchmark_run.run(strategies=FEW)
-    monkeypatch.setattr(run, "pretrain", fail)
+    monkeypatch.setattr(run, "train_backbone", fail)
     job = benchmark_run.jobs()[0]
     longer = replace(job, profile=replace(job.profile, adapt_steps=3))
     rows = benchmark_run.run([longer], strategies=FEW)
@@ -197,7 +202,8 @@ def test_a_run_interrupted_in_pretraining_ends_like_an_uninterrupted_one(
 ):
     jobs = benchmark_run.jobs(recipes=(recipe,))
     expected = accuracies(benchmark_run.elsewhere("at once").run(jobs, FEW))
-    monkeypatch.setattr(run, "pretrain", partial(pretrain, save_every=2))
+    often = partial(run_training, save_every=2)
+    monkeypatch.setattr("da_compose.training.pretrain.run_training", often)
     with monkeypatch.context() as interrupted:
         interrupted.setattr(Pretrainer, "step", interrupt_at(step, Pretrainer.step))
         with pytest.raises(KeyboardInterrupt):
@@ -233,7 +239,7 @@ def test_a_run_interrupted_in_adaptation_ends_like_an_uninterrupted_one(
         with pytest.raises(KeyboardInterrupt):
             benchmark_run.run(strategies=FEW)
     assert len(read_rows(benchmark_run.results)) == (2 if call > 2 else 0)
-    monkeypatch.setattr(run, "pretrain", fail)
+    monkeypatch.setattr(run, "train_backbone", fail)
     assert accuracies(benchmark_run.run(strategies=FEW)) == expected
 
 
@@ -242,7 +248,7 @@ def test_test_labels_of_the_target_reach_no_training(benchmark_run):
     for made in (benchmark_run, shuffled):
         made.run(made.jobs(("compositional", "unshared")))
     expected = adapter_files(benchmark_run.runs)
-    assert len(expected) == 2 * len(STRATEGIES) + 2 + 3  # the oracle of all weights has no file
+    assert len(expected) == 2 * len(CHOICES) + 2 + 3  # the oracle of all weights has no file
     assert adapter_files(shuffled.runs) == expected
 
 
@@ -253,7 +259,7 @@ def test_training_labels_of_the_target_reach_oracles_only(benchmark_run):
     expected, found = adapter_files(benchmark_run.runs), adapter_files(shuffled.runs)
     assert found.keys() == expected.keys()
     different = {Path(name).name for name in expected if expected[name] != found[name]}
-    learned = ("mixture_weights", "input_adapter", "affine")
+    learned = ("mixture_weights", "input_adapter", "batch_norm")
     assert different == {f"oracle-{trains}.safetensors" for trains in learned}
 
 

@@ -10,7 +10,7 @@ import pytest
 from distributed import Client, LocalCluster
 from joblib.parallel import BACKENDS, LokyBackend
 
-from benchmarks.harness import grid, grid_dask
+from benchmarks.harness import grid_dask
 from benchmarks.harness.grid import ATTEMPTS, run_grid
 from da_compose.training.trainer import Pretrainer
 from tests.benchmarks.calls import refuse
@@ -66,7 +66,7 @@ def test_a_run_ends_after_so_many_kills_in_a_row(monkeypatch):
             raise BrokenExecutor
 
     started: list[Killed] = []
-    monkeypatch.setattr(grid, "Parallel", Killed)
+    monkeypatch.setattr("joblib.Parallel", Killed)
     with pytest.raises(BrokenExecutor, match=f"killed {ATTEMPTS} times in a row"):
         run_grid(fail, JOBS, (Path("never"),), processes=2)
     assert len(started) == ATTEMPTS
@@ -85,7 +85,7 @@ def test_a_run_goes_on_while_calls_return(monkeypatch):
             yield function(*arguments)
             raise BrokenExecutor
 
-    monkeypatch.setattr(grid, "Parallel", Killed)
+    monkeypatch.setattr("joblib.Parallel", Killed)
     called = []
     run_grid(called.append, range(ATTEMPTS + 2), (), processes=2)
     assert called == list(range(ATTEMPTS + 2))

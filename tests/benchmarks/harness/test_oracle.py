@@ -7,7 +7,7 @@ from benchmarks.harness.oracle import train_oracle
 from da_compose import Backbone, Domain
 from da_compose.images import ImageSet, to_pixels
 
-TRAINS = ["mixture_weights", "input_adapter", "affine", "all"]
+TRAINS = ["mixture_weights", "input_adapter", "batch_norm", "all"]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_learned_counts_are_those_of_the_formulas(backbone, target):
     kernel = config.channels * config.image_channels * config.patch_size**2
     assert learned["mixture_weights"] == config.num_layers * config.num_templates
     assert learned["input_adapter"] == kernel + 3 * config.channels  # bias, gamma, beta
-    assert learned["affine"] == 2 * config.num_statistics
+    assert learned["batch_norm"] == 2 * config.num_statistics
     shared = sum(p.numel() for p in backbone.network.shared_parameters())
     assert learned["all"] == shared + learned["mixture_weights"]
 

@@ -7,11 +7,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.cli import bench as bench_cli
-from benchmarks.harness import pictures
 from benchmarks.harness.pictures import ALL, PICTURES, TARGETS, at_size, load_pictures
-from benchmarks.harness.plan import Recipe
 from benchmarks.harness.rows import read_rows
 from da_compose.training.picture_augmentation import PictureAugmentation
+from da_compose.training.recipes import PICTURE_RECIPES, Recipe
 from da_compose.training.trainer import PretrainConfig
 from data_prep import DomainUnavailable
 from tests.benchmarks.calls import refuse, succeed
@@ -27,9 +26,7 @@ def tiny(monkeypatch, tmp_path):
         batch_size=4, statistics_batches=2, pooled=True, balanced=True,
         augmentation=PictureAugmentation(),
     )  # fmt: skip
-    monkeypatch.setitem(pictures.RECIPES, "strong", Recipe(pretraining=short, network=TINY))
-    monkeypatch.setattr(pictures, "NETWORK", TINY)
-    monkeypatch.setattr("data_prep.picture_sets.project_data", lambda: tmp_path / "project")
+    monkeypatch.setitem(PICTURE_RECIPES, "strong", Recipe(pretraining=short, network=TINY))
 
 
 @pytest.fixture
@@ -115,7 +112,7 @@ def test_the_second_setting_has_twice_as_many_and_is_run_where_it_is_asked_for()
     assert [name for name, recipe in REAL.items() if recipe.usual] == ["strong"]
 
 
-REAL = dict(pictures.RECIPES)  # before a fixture makes them tiny
+REAL = dict(PICTURE_RECIPES)  # before a fixture makes them tiny
 
 
 def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path):
@@ -125,7 +122,7 @@ def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path):
     assert {(row.benchmark, row.target) for row in rows} == {("pacs", name) for name in DOMAINS}
     networks = [row.config["job"]["network"] for row in rows]
     assert {(n["num_classes"], n["image_size"], n["patch_size"]) for n in networks} == {(2, 16, 2)}
-    assert ", 16 pixels;" in (tmp_path / "results" / "rotation.md").read_text()
+    assert ", 16 pixels\n" in (tmp_path / "results" / "rotation.md").read_text()
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"rotation.md", "table.md"} <= made
     assert {name.split("-")[-1] for name in made if name.endswith(".png")} == {
@@ -149,7 +146,9 @@ def test_without_domainnet_the_emoji_benchmark_runs_and_says_so(monkeypatch, tmp
     (_, (name, options)) = called
     assert name == "emoji" and options["target"] is None
     assert options["runs"] == tmp_path / "own"
-    assert Path(str(options["results"])).name == "emoji"
+    assert options["results"] is None
+    succeed("bench", "domainnet")
+    assert called[-1][0] == "emoji" and called[-1][1]["runs"] == Path("runs/emoji")
 
 
 def test_missing_pacs_ends_in_one_line(tmp_path):

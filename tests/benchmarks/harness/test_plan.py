@@ -1,9 +1,10 @@
 from dataclasses import replace
 
 from benchmarks.harness.digits import DIGITS, PROFILES
-from benchmarks.harness.plan import BackboneJob, plan, usual_recipes, without_what_is_off
+from benchmarks.harness.plan import BackboneJob, plan, without_what_is_off
 from benchmarks.harness.rows import read_rows
 from benchmarks.reports.report import RESULTS
+from da_compose.training.recipes import usual_recipes
 
 # before a fixture makes recipes tiny
 REAL = replace(DIGITS, recipes=dict(DIGITS.recipes))

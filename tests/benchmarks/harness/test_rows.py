@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.harness.rows import append_row, cell, latest, read_rows
+from benchmarks.harness.rows import append_row, cell, latest, named_anew, read_rows
 from tests.benchmarks.rows import ROW as BASE
 
 ROW = replace(BASE, versions={"torch": "2"}, config={"steps": 100})
@@ -149,3 +149,36 @@ def test_a_cell_is_what_was_run_and_not_how_it_went() -> None:
         {"oracle": True},
     ]
     assert all(cell(named | change) != cell(named) for change in changes)
+
+
+@pytest.mark.parametrize(
+    ("former", "today"),
+    [
+        ("affine", "batch_norm"),
+        ("mixture_weights", "mixture_weights"),
+        ("nothing", "nothing"),
+        (["logits", "batch_norm", "mixture_weights"], ["heads", "batch_norm", "mixture_weights"]),
+        (["logits"], ["heads"]),
+        ([], []),
+    ],
+)
+def test_parts_of_old_rows_have_the_names_of_today(former: Any, today: Any) -> None:
+    line = {"trains": former, "seed": 0, "strategy": "affine"}
+    assert named_anew(line) == {"trains": today, "seed": 0, "strategy": "affine"}
+    assert line["trains"] == former
+    assert named_anew(named_anew(line)) == named_anew(line)
+
+
+def test_a_line_without_parts_is_as_it_was() -> None:
+    line = {"seed": 0, "variant": "as it is"}
+    assert named_anew(line) == line
+
+
+def test_rows_of_before_a_renaming_are_read_and_count_for_the_same_cell(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    new = replace(ROW, strategy="oracle", oracle=True, trains="batch_norm", selection="labels")
+    path.write_text(json.dumps(asdict(new) | {"trains": "affine"}) + "\n")
+    assert read_rows(path) == [new]
+    append_row(path, replace(new, accuracy=1.0))
+    assert latest(read_rows(path)) == [replace(new, accuracy=1.0)]
+    assert '"trains": "affine"' in path.read_text().splitlines()[0]  # the file is as it was

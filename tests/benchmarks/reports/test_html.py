@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters import STRATEGIES, Adaptation, adapt, load_adaptation
+from adapters import STRATEGIES, Adaptation, GuardConfig, adapt, load_adaptation
 from benchmarks.reports import html
 from benchmarks.reports.html import write_adaptation_report
 from da_compose import Backbone, load_backbone
@@ -19,7 +19,7 @@ from tests.benchmarks.pages import Page, read, skip_plots
 
 ODD = '<b>&"'
 NAMES = (ODD, "it's", *"23456789")
-LEARNING = [name for name, strategy in STRATEGIES.items() if strategy is not None]
+LEARNING = [*STRATEGIES]
 
 
 def random_images(count: int, shape: tuple[int, ...] = (32, 32, 3)) -> np.ndarray:
@@ -90,11 +90,14 @@ def test_every_part_is_there_in_order(make, report):
     assert "da-compose adapt --x" in made and "torch " in made and "abc1234" in made
 
 
-def test_a_refusal_of_the_guard_is_not_called_the_best_iterate(make, report, monkeypatch):
-    monkeypatch.setattr("adapters.guard.MOST_CHANGED_UNSURE", 1.0)
-    assert "the most information" in report(make()).text["Training"]
-    monkeypatch.setattr("adapters.guard.MOST_CHANGED", -1.0)
-    said = report(make()).text["Training"]
+def test_a_refusal_of_the_guard_is_not_called_the_best_iterate(make, report):
+    lenient = GuardConfig(most_changed=1.0, most_changed_unsure=1.0, least_diversity=0.0)
+    options = {"trains": "input_adapter", "learning_rate": 1.0, "prior_images": 0}  # changes much
+    kept = make(guard_config=lenient, **options)
+    assert "the most information" in report(kept).text["Training"]
+    refused = make(guard_config=GuardConfig(most_changed=0.0), **options)
+    assert refused.notes["guard"]["trusted"] is False
+    said = report(refused).text["Training"]
     assert "Kept: the start" in said and "the most information" not in said
 
 

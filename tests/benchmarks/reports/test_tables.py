@@ -189,7 +189,7 @@ def test_captions_state_the_steps_of_what_is_trained() -> None:
         taking(1),
         taking(1, seed=1),
         taking(1, strategy="source_only", **NOTHING),
-        taking(1, trains="affine"),
+        taking(1, trains="batch_norm"),
     ]
     for text in (markdown(rows), rotation_markdown(rows)):
         assert "; adaptation steps: 1 (MW; γ, β)" in text

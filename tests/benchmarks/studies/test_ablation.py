@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,9 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from adapters import adapt
-from adapters.config import TRAINS, AdaptConfig
-from adapters.loop import PRIOR_IMAGES, prepare
+from adapters.config import AdaptConfig
+from adapters.parts import ADAPTED, unlock
+from adapters.prepare import prepare
 from adapters.start import plain_start_name
 from benchmarks.harness.digits import PROFILES
 from benchmarks.harness.rows import read_lines
@@ -67,13 +69,19 @@ def test_means_are_over_targets_and_seeds_and_the_least_is_over_the_better_basel
     assert "| as it is | 50.0 (-20.0) |" in table
 
 
-@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("trains", ADAPTED)
 def test_variants_are_what_adapt_gives_with_and_without_a_part(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, trains: str
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 32, 32), dtype=np.uint8)
     test = ImageSet(images, np.zeros(60, dtype=np.int64))
     options: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2, "trains": trains}
+
+    def state(backbone: Backbone, domain: Domain, test: ImageSet) -> Tensor:
+        """All of a domain that adaptation may have changed, in place of its accuracy."""
+        whole = deepcopy(domain)
+        unlock(backbone.network, whole, trains)  # a start that shares it with the network
+        return torch.cat([value.detach().flatten() for value in whole.state_dict().values()])
 
     def adapted(**more: Any) -> Tensor:
         return state(backbone, adapt(backbone, images, **options, **more).domain, test)
@@ -91,22 +99,15 @@ def test_variants_are_what_adapt_gives_with_and_without_a_part(
     found = dict(measured(backbone, images, test, AdaptConfig(guard=False, **options)))
     last = adapt(backbone, images, guard=False, **options).last
     assert last is not None
-    way = len(images) / (len(images) + PRIOR_IMAGES)
+    way = len(images) / (len(images) + AdaptConfig.prior_images)
     start, end = found[START], state(backbone, last, test)
     torch.testing.assert_close(found[LAST], start.lerp(end, way))
-    monkeypatch.setattr("adapters.loop.PRIOR_IMAGES", 0)
-    assert found[WHOLE].equal(adapted(guard=False))
-    monkeypatch.setattr("adapters.loop.class_frequencies", lambda p: torch.full((10,), 0.1))
-    monkeypatch.setattr("adapters.loop.PRIOR_IMAGES", PRIOR_IMAGES)
+    assert found[WHOLE].equal(adapted(guard=False, prior_images=0))
+    monkeypatch.setattr("adapters.prepare.class_frequencies", lambda p: torch.full((10,), 0.1))
     assert found[EQUAL].equal(adapted(guard=False))
     last = adapt(backbone, images, guard=False, **options).last
     assert last is not None
     torch.testing.assert_close(found[FOUR], state(backbone, last, test))
-
-
-def state(backbone: Backbone, domain: Domain, test: ImageSet) -> Tensor:
-    """All of a domain that adaptation may have changed, in place of its accuracy."""
-    return torch.cat([value.detach().flatten() for value in domain.state_dict().values()])
 
 
 def trusting(*predictions: Tensor) -> SimpleNamespace:

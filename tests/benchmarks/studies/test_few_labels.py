@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.harness.digits import PROFILES
+from benchmarks.harness.few_labels import draw_labelled
 from benchmarks.harness.rows import read_lines
-from benchmarks.studies.few_labels import LABELS, TARGETS, draw_labelled, identity, main, markdown
+from benchmarks.studies.few_labels import LABELS, TARGETS, identity, main, markdown
 from da_compose.images import ImageSet
 from data_prep.digits import MNIST_SOURCES
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import Tensor
 
-from adapters import adapt
+from adapters import AdaptConfig, GuardConfig, adapt
+from adapters.guard import USUAL, Verdict, judge_learning
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.plan import BackboneJob
 from benchmarks.harness.rows import read_lines
@@ -126,11 +129,15 @@ def measured(benchmark: Any) -> tuple[list[dict[str, Any]], BackboneJob, Any]:
     return list(measure_condition(backbone, target, "all", LEARNED, job)), job, backbone
 
 
-@pytest.mark.parametrize("most_changed", [-1.0, 1.0])
+@pytest.mark.parametrize("trusted", [False, True])
 def test_a_line_says_what_adapt_returns_with_and_without_the_guard(
-    benchmark_run, short, monkeypatch, most_changed: float
+    benchmark_run, short, monkeypatch, trusted: bool
 ) -> None:
-    monkeypatch.setattr("adapters.guard.MOST_CHANGED", most_changed)
+    def judged(start: Tensor, adapted: Tensor, limits: GuardConfig = USUAL) -> Verdict:
+        return replace(judge_learning(start, adapted, limits), trusted=trusted)
+
+    for module in (guard_study, import_module("adapters.adapt")):
+        monkeypatch.setattr(module, "judge_learning", judged)
     lines, job, backbone = measured(benchmark_run)
     target: Splits = benchmark_run.domains["usps"]
     assert [line["strategy"] for line in lines] == list(LEARNED)
@@ -141,6 +148,8 @@ def test_a_line_says_what_adapt_returns_with_and_without_the_guard(
         assert line["kept"] == accuracy(backbone, kept.domain, target.test)
         assert line["guarded"] == accuracy(backbone, guarded.domain, target.test)
         assert line["verdict"] == guarded.notes["guard"]
+        assert line["verdict"]["trusted"] is trusted
+        assert trusted or line["guarded"] == line["start"]
         assert line["chosen"]["kept_step"] == kept.notes["kept_step"]
         for name in ("source_only", "batch_norm"):
             found = adapt(backbone, target.train.images, name, seed=job.seed)
@@ -149,8 +158,8 @@ def test_a_line_says_what_adapt_returns_with_and_without_the_guard(
 
 def test_labels_change_accuracies_and_nothing_else(benchmark_run, short, monkeypatch) -> None:
     # else this backbone goes on to predict one class, and every labelling has as many of it
-    monkeypatch.setattr("adapters.loop.class_frequencies", lambda _: torch.full((10,), 0.1))
-    monkeypatch.setattr("adapters.loop.PRIOR_IMAGES", 0)
+    monkeypatch.setattr("adapters.prepare.class_frequencies", lambda _: torch.full((10,), 0.1))
+    monkeypatch.setattr(guard_study, "AdaptConfig", partial(AdaptConfig, prior_images=0))
     lines, *_ = measured(benchmark_run)
     others, *_ = measured(benchmark_run.with_labels(train=True, test=True))
     accuracies = {"source_only", "batch_norm", "start", "kept", "guarded"}

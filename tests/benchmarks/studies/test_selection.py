@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
-from adapters.start import SHARES
+from adapters import StartConfig
 from benchmarks.harness.cells import Splits
 from benchmarks.harness.digits import PROFILES
 from benchmarks.harness.rows import read_lines
@@ -65,7 +65,7 @@ def pool(accuracies: list[float], right: list[float], **changes: Any) -> list[di
 def test_a_pool_holds_every_start_and_both_ends_of_every_adaptation(backbone: Backbone) -> None:
     lines = list(measure_pool(backbone, splits(), "mixture_weights", seed=0))
     kinds = [line["kind"] for line in lines]
-    assert kinds.count("start") == 3 * len(SHARES)  # the mean and both sources
+    assert kinds.count("start") == 3 * len(StartConfig().shares)  # the mean and both sources
     assert kinds.count("kept") == kinds.count("last") == MODELS
     assert len({(line["candidate"], line["kind"]) for line in lines}) == len(lines)
     assert all({*CRITERION_NAMES, "accuracy"} <= {*line} for line in lines)

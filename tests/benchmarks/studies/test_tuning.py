@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from adapters.config import LEARNING_RATES, STEPS, STRATEGIES, AdaptConfig
+from adapters.config import AdaptConfig
+from adapters.parts import LEARNING_RATES, STEPS
+from adapters.strategies import STRATEGIES
+from adapters.strategies.contract import rate_of
 from benchmarks.harness.plan import NETWORKS, TRAINED
 from benchmarks.harness.rows import read_lines
 from benchmarks.reports.report import RESULTS
@@ -46,11 +49,8 @@ def test_grid_holds_the_defaults_and_every_strategy_that_learns(network: str) ->
     default = AdaptConfig(trains=trains)
     found = {(s.strategy, s.learning_rate, s.steps) for s in grid if s.trains == trains}
     for name, method in STRATEGIES.items():
-        if method is not None:
-            rate = pytest.approx(LEARNING_RATES[trains] * method.RATE)
-            assert any(s == name and rate == r and n == default.num_steps for s, r, n in found), (
-                name
-            )
+        rate = pytest.approx(LEARNING_RATES[trains] * rate_of(method()))
+        assert any(s == name and rate == r and n == default.num_steps for s, r, n in found), name
     assert {s.trains for s in grid if s.strategy == "oracle"} == {"all"}
 
 
@@ -112,7 +112,7 @@ def test_the_committed_table_is_made_from_the_committed_rows() -> None:
     assert json.loads((folder / "results.jsonl").read_text().splitlines()[0])["commit"]
 
 
-@pytest.mark.parametrize("trains", LEARNING_RATES)
+@pytest.mark.parametrize("trains", sorted(TRAINED.values()))
 def test_defaults_are_the_choices_of_the_committed_rows(trains: str) -> None:
     means = summary(read_lines(RESULTS / "tuning" / "results.jsonl"))
     learned = means[(means.strategy == AdaptConfig.strategy) & (means.trains == trains)]

@@ -138,10 +138,27 @@ def test_learned_numbers_of_a_new_task_are_counted_by_part(
     measured: Callable[..., list[TaskRow]],
 ) -> None:
     counts = {tuple(row.trains): row.found["learned_parameters"] for row in measured("transfer")}
-    logits, xi = 2 * 10 * (TINY.embedding + 1), TINY.num_layers * TINY.num_templates
-    assert counts[("logits",)] == {"logits": logits}
-    assert counts[("logits", "mixture_weights")] == {"logits": logits, "mixture_weights": xi}
-    assert counts[("logits", "batch_norm")]["batch_norm"] == 2 * TINY.num_statistics
+    heads, xi = 2 * 10 * (TINY.embedding + 1), TINY.num_layers * TINY.num_templates
+    assert counts[("heads",)] == {"heads": heads}
+    assert counts[("heads", "mixture_weights")] == {"heads": heads, "mixture_weights": xi}
+    assert counts[("heads", "batch_norm")]["batch_norm"] == 2 * TINY.num_statistics
+
+
+def test_rows_of_before_a_renaming_are_the_same_cells_and_tables(
+    measured: Callable[..., list[TaskRow]], tmp_path: Path
+) -> None:
+    rows = measured("transfer")
+    for row in rows:
+        line = asdict(row)
+        assert "heads" in line["trains"]
+        line["trains"] = ["logits" if part == "heads" else part for part in line["trains"]]
+        learned = line["found"]["learned_parameters"]
+        learned = {"logits" if part == "heads" else part: learned[part] for part in learned}
+        line["found"] |= {"learned_parameters": learned}
+        append_line(tmp_path / "old" / "results.jsonl", line)
+    old = read_task_rows(tmp_path / "old")
+    assert [row.cell for row in old] == [row.cell for row in rows]
+    assert texts(old) == texts(rows)
 
 
 def test_tables_and_figures_are_made_of_rows_alone(

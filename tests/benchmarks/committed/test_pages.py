@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.committed.pages import TABLES, update_pages
 from benchmarks.harness.rows import ResultRow
-from benchmarks.reports.readme import TABLES, update_pages
 from benchmarks.reports.report import RESULTS
 from tests.benchmarks.rows import ROW as BASE
 

@@ -1,5 +1,6 @@
 """Options that several commands of `da-compose` have."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from click.core import ParameterSource
 
 from benchmarks.harness.pictures import TARGETS
+from data_prep.caches import CACHE_VARIABLE
 
 
 class FilledPath(click.Path):
@@ -25,18 +27,47 @@ NAME_OR_PATH = FilledPath()  # as text
 IMAGE_SIZE = click.IntRange(1, 4096)
 STEPS = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)  # what every generator in use takes
-data_option = click.option(
-    "--data",
-    "data_root",
-    type=PATH,
-    envvar="DA_COMPOSE_DATA",
-    help="Folder with digits/, pictures/, tasks/ inside. Else ./data, a download, bundled sets.",
-)
 seed_option = click.option("--seed", type=SEED, default=0, help="Seed of everything random.")
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 backbone_option = click.option("--backbone", required=True, type=PATH, help="Backbone file.")
 # Options that digits do not heed
 OF_PICTURES = ("image_size", "patch_size", "classes", "per_class", "trunk", "trunk_weights")
+
+
+def name_cache(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
+    """Keep prepared data there as long as the command runs, in its processes too."""
+    if folder is None:
+        return
+    before = os.environ.get(CACHE_VARIABLE)
+    os.environ[CACHE_VARIABLE] = str(folder.absolute())
+
+    @context.call_on_close
+    def restore() -> None:
+        os.environ.pop(CACHE_VARIABLE, None)
+        if before is not None:
+            os.environ[CACHE_VARIABLE] = before
+
+
+cache_option = click.option(
+    "--cache",
+    type=PATH,
+    expose_value=False,
+    callback=name_cache,
+    help=f"Folder for prepared data and downloads. [default: {CACHE_VARIABLE}; else data/ of a "
+    "checkout; else the platform's caches]",
+)
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where data is read from, and where what is made of it is kept."""
+    return click.option(
+        "--data",
+        "data_root",
+        type=PATH,
+        envvar="DA_COMPOSE_DATA",
+        help="Folder with digits/, pictures/, tasks/ inside. Else ./data, a download, bundled "
+        "sets.",
+    )(cache_option(command))
 
 
 def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:

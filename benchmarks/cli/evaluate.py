@@ -1,0 +1,116 @@
+"""The command `da-compose evaluate`."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from benchmarks.cli.task_actions import task_name
+from benchmarks.harness.chosen_domain import chosen_domain
+from benchmarks.options import NAME_OR_PATH, PATH, backbone_option, data_option
+from da_compose import Backbone, load_backbone, probabilities
+from da_compose.images import ImageSet
+from da_compose.inference import predict_logits
+from da_compose.reading import read_images, read_pictures
+from da_compose.storage.files import BROKEN_ARCHIVE
+from da_compose.trees import read_tree
+from data_prep import load_task, task_classes
+
+
+@click.command()
+@backbone_option
+@click.option(
+    "--adapter",
+    type=PATH,
+    help="Adapter file. [default: the plain source-only model; of trained tasks, the --domain's]",
+)
+@click.option(
+    "--domain",
+    required=True,
+    type=NAME_OR_PATH,
+    help="A digit domain or task, or a labelled .npz file or folder <class>/<picture>.",
+)
+@data_option
+def evaluate(backbone: Path, adapter: Path | None, domain: str, data_root: Path | None) -> None:
+    """Accuracy on the test split of a labelled domain, or on a whole folder, in all and by class.
+
+    Example: da-compose evaluate --backbone backbone.safetensors --adapter usps.safetensors
+    --domain usps
+    """
+    for line in evaluation(load_backbone(backbone), adapter, domain, data_root):
+        click.echo(line)
+
+
+def evaluation(
+    backbone: Backbone, adapter: Path | None, domain: str, data_root: Path | None
+) -> Iterator[str]:
+    """Lines with the accuracy on a test split: in all, then class by class."""
+    own = task_name(domain)
+    is_own = not backbone.knowledge and own in backbone.network.domains
+    chosen = chosen_domain(backbone, adapter, own if is_own and adapter is None else None)
+    names, size = backbone.class_names_of(chosen), backbone.network.config.image_size
+    test = labelled_test_split(domain, names, size, data_root)
+    if not 0 <= test.labels.min() <= test.labels.max() < len(names):
+        raise ValueError(
+            f"labels of {domain} must be in 0..{len(names) - 1}, the model's classes, "
+            f"got {test.labels.min()}..{test.labels.max()}"
+        )
+    logits = predict_logits(backbone.network, chosen, test.images)
+    right = probabilities(logits).argmax(dim=1).numpy() == test.labels
+    kind = "pictures of the folder" if Path(domain).is_dir() else "test images"
+    yield f"accuracy {100 * right.mean():.2f} % of {len(test):,} {kind}"
+    for label in np.unique(test.labels):
+        of_class = test.labels == label
+        yield (
+            f"  class {names[label]}: {100 * right[of_class].mean():.2f} % of {of_class.sum():,}"
+        )
+
+
+def labelled_test_split(
+    domain: str, class_names: tuple[str, ...], size: int, data_root: Path | None
+) -> ImageSet:
+    """Test split of a digit domain or task by name, or of an `.npz` with test_images, test_labels.
+
+    Or all readable pictures of a folder <class>/<picture>. Its classes are `class_names`, as are
+    those of a name.
+    """
+    path = Path(domain)
+    try:
+        known = task_classes(domain)
+    except ValueError as error:
+        if path.is_dir():
+            return _labelled_pictures(path, class_names, size)
+        if path.suffix == ".npz" and path.is_file():
+            return _labelled_archive(path, size)
+        raise ValueError(f"{error}, and no .npz file or folder <class>/<picture>") from error
+    if known != class_names:
+        raise ValueError(
+            f"{domain} has the classes {', '.join(known)}, the model has {', '.join(class_names)}; "
+            "evaluate it on images of these"
+        )
+    return load_task(domain, data_root=data_root, size=size).test
+
+
+def _labelled_pictures(folder: Path, class_names: tuple[str, ...], size: int) -> ImageSet:
+    pictures, _ = read_tree(folder, class_names)
+    images, kept = read_pictures(pictures.paths, size)
+    label = dict(zip(pictures.paths, pictures.labels, strict=True))
+    return ImageSet(images, np.array([label[file] for file in kept], dtype=np.int64))
+
+
+def _labelled_archive(path: Path, size: int) -> ImageSet:
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            parts = ("test_images", "test_labels")
+            held = [part for part in parts if f"{part}.npy" in archive.namelist()]
+            arrays = {part: np.load(archive.open(f"{part}.npy")) for part in held}
+    except BROKEN_ARCHIVE as error:
+        raise ValueError(f"{path} is not a whole .npz file of plain arrays ({error})") from error
+    if len(held) < len(parts):
+        raise ValueError(f"{path} lacks {', '.join(part for part in parts if part not in held)}")
+    images, labels = (arrays[part] for part in parts)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels in {path} must be whole numbers, got {labels.dtype}")
+    return ImageSet(read_images(images, size), labels.astype(np.int64))

@@ -1,0 +1,60 @@
+"""The command `da-compose predict`."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import click
+
+from benchmarks.harness.chosen_domain import chosen_domain
+from benchmarks.options import PATH, backbone_option
+from da_compose import Backbone, Domain, load_backbone
+from da_compose.inference import DomainModel
+from da_compose.pictures import list_pictures
+from da_compose.reading import picture_batches, read_images
+
+PICTURES_AT_ONCE = 512
+
+
+@click.command()
+@backbone_option
+@click.option("--adapter", type=PATH, help="Adapter file. [default: the plain source-only model]")
+@click.option("--domain", help="A domain or task of the backbone, in place of --adapter.")
+@click.argument("images", type=PATH)
+def predict(backbone: Path, adapter: Path | None, domain: str | None, images: Path) -> None:
+    """Predict IMAGES (a folder, a picture or .npz) and print CSV: path, class, confidence.
+
+    Example: da-compose predict --backbone backbone.safetensors --adapter site-7.safetensors
+    scans/site-7 > predictions.csv
+    """
+    loaded = load_backbone(backbone)
+    chosen = chosen_domain(loaded, adapter, domain)
+    rows = predictions(loaded, chosen, images)
+    first = next(rows)  # before anything is printed: nothing is, where no image can be read
+    for row in chain([("path", "class", "confidence"), first], rows):
+        sys.stdout.write(csv_line(*row))
+
+
+def predictions(backbone: Backbone, domain: Domain, images: Path) -> Iterator[tuple[str, str, str]]:
+    """(path, class, confidence) of every readable picture, a few hundred at a time."""
+    names, size = backbone.class_names_of(domain), backbone.network.config.image_size
+    model = DomainModel(backbone, domain)
+    if images.suffix.lower() == ".npz":
+        pixels = read_images(images, size)
+        batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
+    else:
+        batches = picture_batches(list_pictures(images), size, PICTURES_AT_ONCE)
+    for pixels, paths in batches:
+        confidences, labels = model.predict_proba(pixels).max(dim=1)
+        for path, label, confidence in zip(paths, labels, confidences, strict=True):
+            yield str(path), names[int(label)], f"{float(confidence):.4f}"
+
+
+def csv_line(*fields: str) -> str:
+    """One line of CSV; a field with a comma, a quote or any sort of line end is quoted."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(fields)  # it quotes what its line ends hold
+    return line.getvalue().removesuffix("\r\n") + "\n"

@@ -1,0 +1,48 @@
+"""Locks, and the one line that refuses a platform without them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep.locks import lock
+
+ON_WINDOWS = """
+import sys
+import torch  # as it would be there
+from click.testing import CliRunner
+from benchmarks.cli.main import main
+
+sys.modules["fcntl"] = None  # not to be imported
+sys.platform = "win32"
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", ON_WINDOWS + code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_file_is_held_by_one_until_it_is_closed(tmp_path):
+    path = tmp_path / "file"
+    with path.open("w") as first:
+        lock(first)
+        with path.open("a") as second, pytest.raises(BlockingIOError):
+            lock(second, wait=False)
+    with path.open("a") as second:
+        lock(second, wait=False)
+
+
+def test_windows_is_refused_in_one_line_that_names_wsl():
+    done = run("print(CliRunner().invoke(main, ['inspect', 'file']).output)")
+    (line,) = done.stdout.strip().splitlines()
+    assert line.startswith("Error: da-compose locks files") and "WSL" in line
+    assert "Adapt one backbone" in run("print(CliRunner().invoke(main, ['--help']).output)").stdout
+    last = run("import data_prep").stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: da-compose locks files") and "WSL" in last

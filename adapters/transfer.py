@@ -12,7 +12,7 @@ from adapters.start import MEAN, NEAREST, domain_like
 from da_compose.images import to_pixels
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
-from da_compose.model.mixture import MixtureWeights, initial_xi
+from da_compose.model.mixture import LearnedMixture, initial_xi
 from da_compose.statistics import estimate_statistics
 from da_compose.storage.adapter import save_adapter
 from da_compose.storage.backbone import Backbone
@@ -112,10 +112,10 @@ def start_domain(network: Network, name: str, start: str, seed: int) -> Domain:
     one = start not in (MEAN, RANDOM)
     domain = domain_like(network, name, [network.domains[start]] if one else known)
     domain.heads, domain.class_names = None, None
-    if start == RANDOM and isinstance(domain.mixture, MixtureWeights):
+    if start == RANDOM and isinstance(domain.mixture, LearnedMixture):
         config, generator = network.config, torch.Generator().manual_seed(seed)
         random = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
-        domain.mixture = MixtureWeights(random).to(network.device)
+        domain.mixture = network.new_domain(name, random).mixture
     return domain
 
 

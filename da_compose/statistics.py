@@ -21,6 +21,10 @@ def estimate_statistics(network: Network, domain: Domain, batches: Iterable[Tens
     caller leans on a prior (`shrunk_share`). Raises ValueError where there are no images.
     Where the domain is `synchronized`, every process calls with its share of the same batches.
     """
+    if not network.config.num_statistics:  # no batch norm: nothing to look at images for
+        if not any(len(images) for images in batches):
+            raise ValueError("no images to estimate batch-norm statistics from")
+        return domain.mean.clone(), domain.var.clone()
     kept = domain.mean.clone(), domain.var.clone()
     momentum, used = domain.momentum, domain.batch_statistics
     domain.use_batch_statistics()
@@ -46,6 +50,8 @@ def average_statistics(statistics: Sequence[Statistics]) -> Statistics:
     """Statistics of an equal mixture of domains: variances include the spread of the means."""
     means = torch.stack([mean for mean, _ in statistics])
     variances = torch.stack([var for _, var in statistics])
+    if not means.numel():  # no batch norm
+        return statistics[0]
     return means.mean(dim=0), variances.mean(dim=0) + means.var(dim=0, unbiased=False)
 
 

@@ -84,6 +84,10 @@ class Network(nn.Module, ABC):
         """Output adapter alone: (B, C, S, S) -> (B, F)."""
 
     @abstractmethod
+    def input_parameters(self, domain: Domain) -> list[nn.Parameter]:
+        """Of the domain's input adapter those that are used: no gamma, beta beside its own."""
+
+    @abstractmethod
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """All that domains share and train, heads among it; nothing of a domain."""
 

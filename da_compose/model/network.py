@@ -93,6 +93,11 @@ class CompositionalNetwork(Network):
         """The domain's own, or else the network's."""
         return cast(InputAdapter, domain.input_adapter or self.input_adapter)
 
+    def input_parameters(self, domain: Domain) -> list[nn.Parameter]:
+        unused = () if domain.gamma is None else ("gamma", "beta")
+        named = self.input_adapter_of(domain).named_parameters()
+        return [parameter for name, parameter in named if name not in unused]
+
     def block_features(self, images: Tensor, domain: Domain) -> Tensor:
         """Output of the last block: pixels (B, 3, H, W) in [0, 1] -> (B, C, S, S)."""
         return self._block_features(images, domain, NormCursor(domain))

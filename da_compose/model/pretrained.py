@@ -212,6 +212,12 @@ class PretrainedNetwork(Network):
         own = None if domain is None else domain.input_adapter
         return cast(GraphModule, self.input_adapter if own is None else own)
 
+    def input_parameters(self, domain: Domain) -> list[nn.Parameter]:
+        stem = self._stem(domain)
+        norms = () if domain.gamma is None else batch_norms(stem)
+        named = stem.named_parameters()
+        return [value for name, value in named if name.rpartition(".")[0] not in norms]
+
     def values_of(self, domain: Domain) -> dict[str, Tensor]:
         """The blocks' weights that directions move, by name in `body`, as of a domain."""
         return self.displaced(self.templates.mix(domain.mixture()))

@@ -14,6 +14,7 @@ from da_compose.model.pretrained import PretrainedConfig, PretrainedNetwork
 from da_compose.storage.adapter import load_adapter, save_adapter
 from da_compose.storage.backbone import Backbone, load_backbone
 from da_compose.storage.pretrained_weights import pretrained_network
+from da_compose.training.directions import DirectionsConfig, learn_templates
 from da_compose.training.pretrain import pretrain
 from da_compose.training.recipes import RECIPES, Recipe
 from da_compose.training.tasks import Task, train_tasks
@@ -23,6 +24,7 @@ __all__ = [
     "RECIPES",
     "Backbone",
     "CompositionalNetwork",
+    "DirectionsConfig",
     "Domain",
     "DomainModel",
     "Network",
@@ -31,6 +33,7 @@ __all__ = [
     "PretrainedNetwork",
     "Recipe",
     "Task",
+    "learn_templates",
     "load_adapter",
     "load_backbone",
     "predict_rows",

@@ -19,7 +19,8 @@ from da_compose.model.config import NetworkConfig
 from da_compose.model.contract import Network, Shape
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
-from da_compose.model.pretrained import PretrainedConfig, PretrainedNetwork, check_rebuilt
+from da_compose.model.pretrained import PretrainedNetwork
+from da_compose.model.pretrained_config import PretrainedConfig, check_rebuilt
 from da_compose.model.zoo import build_module
 from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
 

@@ -5,10 +5,11 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from adapters.guard import GuardConfig
-from adapters.parts import ADAPTED, STEPS, check_parts
+from adapters.parts import ADAPTED, MIXED, STEPS, check_parts, usual_of
 from adapters.start import NEAREST, StartConfig
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy
+from da_compose import Network
 
 # What learns nothing: a source's statistics; the target's, AdaBN (Li et al. 2017); what all others
 # start from (`adapters.start.best_start`)
@@ -32,7 +33,7 @@ class AdaptConfig:
     trains: str = "mixture_weights"
     start: str = NEAREST  # or "mean", or a domain of the backbone
     steps: int | None = None  # None: as many as what is trained takes
-    batch_size: int = 128
+    batch_size: int | None = None  # images a step; None: what is usual for the kind of network
     learning_rate: float | None = None  # None: the strategy's own for what it trains
     check_every: int = 20  # steps between label-free checks; the best iterate is kept
     check_images: int = 1000
@@ -65,10 +66,24 @@ class AdaptConfig:
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
+    def on(self, network: Network) -> "AdaptConfig":
+        """The same with steps and batch size said, where they are as usual for this network."""
+        usual = usual_of(network)
+        return replace(
+            self,
+            steps=usual.steps[self.trains] if self.steps is None else self.steps,
+            batch_size=usual.batch_size if self.batch_size is None else self.batch_size,
+        )
+
     @property
     def num_steps(self) -> int:
-        """Steps that are asked for, or else as many as what is trained takes."""
+        """Steps that are asked for, or else as many as what is trained takes when it is mixed."""
         return STEPS[self.trains] if self.steps is None else self.steps
+
+    @property
+    def num_images(self) -> int:
+        """Images a step, likewise."""
+        return MIXED.batch_size if self.batch_size is None else self.batch_size
 
     @property
     def baseline(self) -> str | None:

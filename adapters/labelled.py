@@ -19,7 +19,7 @@ from adapters.config import AUTO, UNLEARNED, AdaptConfig, with_options
 from adapters.loop import learn
 from adapters.prepare import prepare
 from adapters.strategies.contract import AdaptationTask, Strategy
-from da_compose import Backbone, CompositionalNetwork, Domain
+from da_compose import Backbone, Domain, Network
 from da_compose.images import ImageSet, to_pixels
 from da_compose.reading import read_images
 
@@ -69,7 +69,7 @@ def supervised(labelled: ImageSet, task: AdaptationTask) -> Tensor:
 
 
 def fit_labelled(
-    network: CompositionalNetwork,
+    network: Network,
     domain: Domain,
     trained: Sequence[nn.Parameter],
     labelled: ImageSet,
@@ -93,9 +93,7 @@ def fit_labelled(
         optimizer.step()
 
 
-def cross_entropy(
-    network: CompositionalNetwork, domain: Domain, labelled: ImageSet, chosen: Tensor
-) -> Tensor:
+def cross_entropy(network: Network, domain: Domain, labelled: ImageSet, chosen: Tensor) -> Tensor:
     """Mean over both heads and the chosen images (B,), indices on CPU."""
     images = to_pixels(labelled.images[chosen.numpy()])
     labels = torch.from_numpy(labelled.labels)[chosen].to(network.device)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from adapters.config import AdaptConfig
-from adapters.parts import LEARNING_RATES, unlock
+from adapters.parts import unlock, usual_of
 from adapters.prepare import Ready
 from adapters.replay import replayed
 from adapters.strategies.contract import (
@@ -25,7 +25,7 @@ from adapters.strategies.contract import (
     warm_up_of,
 )
 from adapters.strategies.losses import information
-from da_compose import Domain, probabilities
+from da_compose import Domain, Network, probabilities
 from da_compose.images import to_pixels
 from da_compose.inference import predict_logits
 
@@ -74,7 +74,7 @@ class Loop:
         self.target = deepcopy(ready.target)
         self.trained = unlock(self.backbone.network, self.target, self.config.trains)
         self.started = self.values()
-        self.rate = learning_rate(self.config, strategy)
+        self.rate = learning_rate(self.config, strategy, self.backbone.network)
         device = self.backbone.network.device
         self.draws = torch.Generator(device if device.type == "cuda" else "cpu")
         if device.type == "cuda":
@@ -99,7 +99,7 @@ class Loop:
             self.target,
             self.trained,
             self.optimizer,
-            self.config.batch_size,
+            self.config.num_images,
             self.draws,
             expected=self.expected.to(self.draws.device),
             recorded=self.config.cuda_graph,
@@ -108,7 +108,7 @@ class Loop:
 
     def batch(self) -> Tensor:
         """A random batch of the target's pixels (B, 1 or 3, S, S), on the backbone's device."""
-        chosen = draw(len(self.pixels), self.config.batch_size, self.draws)
+        chosen = draw(len(self.pixels), self.config.num_images, self.draws)
         if isinstance(self.pixels, Tensor):
             return to_pixels(self.pixels[chosen])
         return to_pixels(self.pixels[chosen.cpu().numpy()]).to(self.backbone.network.device)
@@ -182,9 +182,9 @@ def learn(
     return loop.end()
 
 
-def learning_rate(config: AdaptConfig, strategy: Strategy) -> float:
+def learning_rate(config: AdaptConfig, strategy: Strategy, network: Network) -> float:
     """Peak learning rate: the one asked for, or the strategy's own for what it trains."""
-    return config.learning_rate or LEARNING_RATES[config.trains] * rate_of(strategy)
+    return config.learning_rate or usual_of(network).rates[config.trains] * rate_of(strategy)
 
 
 def as_numbers(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:

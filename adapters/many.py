@@ -97,7 +97,10 @@ def adapt_many(
         device = backbone.network.device
         known = {name: source.to(device) for name, source in backbone.knowledge.items()}
         step_together(
-            replace(backbone, knowledge=known), loops, TOGETHER[config.strategy], config.num_steps
+            replace(backbone, knowledge=known),
+            loops,
+            TOGETHER[config.strategy],
+            loops[0].config.num_steps,
         )
     return {loop.target.name: conclude(loop.ready, loop.end()) for loop in loops}
 

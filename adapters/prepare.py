@@ -55,6 +55,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     images: of any kind that `da_compose.reading.read_images` takes. name: of the new domain.
     """
     check_start(backbone, config.start)
+    config = config.on(backbone.network)
     pixels = read_images(images, backbone.network.config.image_size)
     generator = torch.Generator().manual_seed(config.seed)
     order = torch.randperm(len(pixels), generator=generator).numpy()

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapters.selection import LEAST_CERTAINTY, certainty, trust
-from da_compose import Backbone, CompositionalNetwork, Domain, probabilities
+from da_compose import Backbone, Domain, Network, probabilities
 from da_compose.inference import batches, predict_logits
-from da_compose.model.mixture import MixtureWeights
+from da_compose.model.mixture import LearnedMixture
 from da_compose.statistics import (
     Statistics,
     average_statistics,
@@ -90,7 +90,7 @@ def check_start(backbone: Backbone, start: str) -> None:
         )
 
 
-def domain_like(network: CompositionalNetwork, name: str, known: Sequence[Domain]) -> Domain:
+def domain_like(network: Network, name: str, known: Sequence[Domain]) -> Domain:
     """A new domain as one known domain is, with all parts of its own, or as several are on average.
 
     On average: of the logits xi, of the statistics (with the spread of their means), and of gamma
@@ -100,7 +100,7 @@ def domain_like(network: CompositionalNetwork, name: str, known: Sequence[Domain
         domain = deepcopy(known[0])
         domain.name = network.new_domain(name).name  # checked
         return domain.requires_grad_(False)
-    mixtures = [d.mixture.xi.detach() for d in known if isinstance(d.mixture, MixtureWeights)]
+    mixtures = [d.mixture.xi.detach() for d in known if isinstance(d.mixture, LearnedMixture)]
     domain = network.new_domain(name, torch.stack(mixtures).mean(dim=0) if mixtures else None)
     domain.set_statistics(*average_statistics([(d.mean.clone(), d.var.clone()) for d in known]))
     for part in ("gamma", "beta"):
@@ -214,14 +214,15 @@ def predictions_of(
 ) -> dict[tuple[str, float], Tensor]:
     """Probabilities (M, N) of each start with each share of the images' own statistics.
 
-    Shares 0 and 1 are always among them.
+    Shares 0 and 1 are always among them; without batch norm all are alike.
     """
     found = {}
     for start in starts:
-        made = make_start(backbone, start, name, images, config)
+        made, logits = make_start(backbone, start, name, images, config), torch.empty(0)
         for share in sorted({0.0, *config.shares, 1.0}):
-            made.use_statistics(share)
-            logits = predict_logits(backbone.network, made.target, images)
+            if share == 0 or backbone.network.config.num_statistics:
+                made.use_statistics(share)
+                logits = predict_logits(backbone.network, made.target, images)
             found[start, share] = probabilities(logits)
     return found
 

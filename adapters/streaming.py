@@ -18,7 +18,7 @@ from adapters.strategies.information_maximization import InformationMaximization
 from adapters.strategies.losses import TINY, class_frequencies
 from da_compose import Backbone, Domain, probabilities
 from da_compose.inference import batches, predict_logits
-from da_compose.model.mixture import MixtureWeights
+from da_compose.model.mixture import LearnedMixture
 from da_compose.model.norms import EPSILON
 from da_compose.statistics import blend_statistics, estimate_statistics, shrunk_share
 
@@ -102,7 +102,7 @@ class Stream:
             refused=len(followed) - sum(followed),
             waiting=len(self.waiting),
             changed=self.changed,
-            statistics_drift=shift.square().mean().sqrt().item(),
+            statistics_drift=shift.square().mean().sqrt().item() if len(shift) else 0.0,
             drift=_length(_apart(self.trained, trained)) / max(_length(trained), TINY),
             reason=self.reason,
         )
@@ -181,8 +181,8 @@ def _trained(domain: Domain) -> tuple[list[nn.Parameter], float]:
         return list(domain.input_adapter.parameters()), LEARNING_RATES["input_adapter"]
     if domain.gamma is not None and domain.beta is not None:
         return [domain.gamma, domain.beta], LEARNING_RATES["batch_norm"]
-    xi = [domain.mixture.xi] if isinstance(domain.mixture, MixtureWeights) else []
-    return xi, LEARNING_RATES["mixture_weights"]
+    xi = [domain.mixture.xi] if isinstance(domain.mixture, LearnedMixture) else []
+    return [one for one in xi if one.numel()], LEARNING_RATES["mixture_weights"]
 
 
 def _apart(values: Sequence[Tensor], starts: Sequence[Tensor]) -> list[Tensor]:

@@ -10,9 +10,9 @@ from torch import Tensor
 from adapters.parts import check_parts, unlock
 from adapters.start import MEAN, NEAREST, domain_like
 from da_compose.images import to_pixels
+from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
-from da_compose.model.mixture import MixtureWeights, initial_xi
-from da_compose.model.network import CompositionalNetwork
+from da_compose.model.mixture import LearnedMixture, initial_xi
 from da_compose.statistics import estimate_statistics
 from da_compose.storage.adapter import save_adapter
 from da_compose.storage.backbone import Backbone
@@ -104,7 +104,7 @@ def transfer(
     )
 
 
-def start_domain(network: CompositionalNetwork, name: str, start: str, seed: int) -> Domain:
+def start_domain(network: Network, name: str, start: str, seed: int) -> Domain:
     """A domain with xi, statistics, gamma and beta as at the start; the network's own heads."""
     known = [*network.domains]
     if not known:
@@ -112,10 +112,10 @@ def start_domain(network: CompositionalNetwork, name: str, start: str, seed: int
     one = start not in (MEAN, RANDOM)
     domain = domain_like(network, name, [network.domains[start]] if one else known)
     domain.heads, domain.class_names = None, None
-    if start == RANDOM and isinstance(domain.mixture, MixtureWeights):
+    if start == RANDOM and isinstance(domain.mixture, LearnedMixture):
         config, generator = network.config, torch.Generator().manual_seed(seed)
         random = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
-        domain.mixture = MixtureWeights(random).to(network.device)
+        domain.mixture = network.new_domain(name, random).mixture
     return domain
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-PIXEL_MEAN = 0.5  # the one place where normalization is written down, on pixels in [0, 1]
+# On pixels in [0, 1]; pretrained networks alone have their own
+PIXEL_MEAN = 0.5
 PIXEL_STD = 0.5
 RESIZED_AT_ONCE = 2_000
 
@@ -62,12 +63,18 @@ def to_pixels(images: NDArray[np.uint8] | Tensor) -> Tensor:
     return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
 
-def normalize(pixels: Tensor, channels: int = 3) -> Tensor:
+def normalize(
+    pixels: Tensor,
+    channels: int = 3,
+    mean: float | Tensor = PIXEL_MEAN,
+    std: float | Tensor = PIXEL_STD,
+) -> Tensor:
     """Pixels in [0, 1] (B, 1 or `channels`, S, S) -> normalized (B, channels, S, S).
 
-    The first thing that a network does; nothing outside of one calls it.
+    mean, std: numbers, or tensors (channels, 1, 1). The first thing that a network does; nothing
+    outside of one calls it.
     """
-    normalized = with_channels((pixels - PIXEL_MEAN) / PIXEL_STD, channels)
+    normalized = with_channels((pixels - mean) / std, channels)
     return normalized.contiguous(memory_format=torch.channels_last)
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from da_compose.images import to_pixels
+from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import Domain
-from da_compose.model.network import CompositionalNetwork, probabilities
 from da_compose.model.plain import Classifier, materialize
 from da_compose.reading import read_images
 from da_compose.storage.adapter import save_adapter
@@ -22,18 +22,14 @@ from da_compose.storage.export import export
 BATCH = 256  # images in a forward pass
 
 
-def batches(
-    network: CompositionalNetwork, images: NDArray[np.uint8], size: int = BATCH
-) -> Iterator[Tensor]:
+def batches(network: Network, images: NDArray[np.uint8], size: int = BATCH) -> Iterator[Tensor]:
     """Pixels in batches (B, 1 or 3, S, S) of uint8 images (M, S, S) or (M, S, S, 3)."""
     for start in range(0, len(images), size):
         yield to_pixels(images[start : start + size]).to(network.device)
 
 
 @torch.no_grad()
-def predict_logits(
-    network: CompositionalNetwork, domain: Domain, images: NDArray[np.uint8]
-) -> Tensor:
+def predict_logits(network: Network, domain: Domain, images: NDArray[np.uint8]) -> Tensor:
     """Logits of both heads under stored statistics: uint8 images (M, S, S[, 3]) -> (2, M, N)."""
     if domain.batch_statistics:
         raise ValueError(

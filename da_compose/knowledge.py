@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from da_compose.images import ImageSet, to_pixels
+from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
-from da_compose.model.network import CompositionalNetwork
+
+MOST_BYTES = 32 * 2**20  # of features that are kept of a source
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,19 @@ class SourceKnowledge:
 
 @torch.no_grad()
 def collect_knowledge(
-    network: CompositionalNetwork,
+    network: Network,
     sources: Mapping[str, ImageSet],
     *,
     per_class: int = 40,
     max_images: int = 10_000,
+    most_bytes: int = MOST_BYTES,
     batch_size: int = 256,
     seed: int = 0,
 ) -> dict[str, SourceKnowledge]:
-    """Knowledge of every source, from at most `max_images` images and `per_class` kept features."""
+    """Knowledge of every source, from at most `max_images` images and `per_class` kept features.
+
+    Fewer are kept where those of all classes would take more than `most_bytes` a source, yet one.
+    """
     knowledge: dict[str, SourceKnowledge] = {}
     for name, data in sources.items():
         domain = network.domains[name]
@@ -65,7 +71,9 @@ def collect_knowledge(
             first += embedding.double().sum(0).cpu()
             second += embedding.double().square().sum(0).cpu()
             for position, label in enumerate(data.labels[batch].tolist()):
-                if kept_of_class[label] < per_class:
+                size = 2 * block[position].numel()  # float16
+                most = max(1, most_bytes // (size * len(kept_of_class)))
+                if kept_of_class[label] < min(per_class, most):
                     kept_of_class[label] += 1
                     kept_features.append(block[position].half().cpu())
                     kept_labels.append(label)
@@ -82,7 +90,7 @@ def collect_knowledge(
 
 
 @torch.no_grad()
-def embed(network: CompositionalNetwork, block_features: Tensor, domain: Domain) -> Tensor:
+def embed(network: Network, block_features: Tensor, domain: Domain) -> Tensor:
     """Embeddings (M, F) of stored block features (M, C, S, S)."""
     features = block_features.to(network.device).float()
     features = features.contiguous(memory_format=torch.channels_last)

@@ -5,16 +5,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
-from da_compose.model.network import CompositionalNetwork
 
 Statistics = tuple[Tensor, Tensor]  # mean (F,), var (F,) of every batch norm in network order
 
 
 @torch.no_grad()
-def estimate_statistics(
-    network: CompositionalNetwork, domain: Domain, batches: Iterable[Tensor]
-) -> Statistics:
+def estimate_statistics(network: Network, domain: Domain, batches: Iterable[Tensor]) -> Statistics:
     """Statistics of `domain` over all batches (B, 3, H, W); the domain itself is left as it was.
 
     Every batch weighs by its size. Means are those over all images under the given normalization;
@@ -23,6 +21,10 @@ def estimate_statistics(
     caller leans on a prior (`shrunk_share`). Raises ValueError where there are no images.
     Where the domain is `synchronized`, every process calls with its share of the same batches.
     """
+    if not network.config.num_statistics:  # no batch norm: nothing to look at images for
+        if not any(len(images) for images in batches):
+            raise ValueError("no images to estimate batch-norm statistics from")
+        return domain.mean.clone(), domain.var.clone()
     kept = domain.mean.clone(), domain.var.clone()
     momentum, used = domain.momentum, domain.batch_statistics
     domain.use_batch_statistics()
@@ -48,6 +50,8 @@ def average_statistics(statistics: Sequence[Statistics]) -> Statistics:
     """Statistics of an equal mixture of domains: variances include the spread of the means."""
     means = torch.stack([mean for mean, _ in statistics])
     variances = torch.stack([var for _, var in statistics])
+    if not means.numel():  # no batch norm
+        return statistics[0]
     return means.mean(dim=0), variances.mean(dim=0) + means.var(dim=0, unbiased=False)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.speed.compare import Comparison, SpeedRow, alternate
 from benchmarks.speed.setting import BATCH, Setting
-from da_compose import Backbone, CompositionalNetwork, Domain, probabilities
+from da_compose import Backbone, CompositionalNetwork, Domain, Network, probabilities
 from da_compose.model.batched import predict_rows
 from da_compose.model.mixture import MixtureWeights
 from da_compose.model.norms import NormCursor
@@ -46,15 +46,16 @@ def compare_prediction(setting: Setting) -> Iterator[SpeedRow]:
     yield rows_of_many_domains(network, images)
 
 
-def switch_time(network: CompositionalNetwork, domain: Domain) -> float:
+def switch_time(network: Network, domain: Domain) -> float:
     """Milliseconds to have a domain's folded weights; nothing of the backbone is copied."""
+    assert isinstance(network, CompositionalNetwork)
     found, _ = alternate(
         lambda: network.folded_blocks(domain, NormCursor(domain)), lambda: None, repeats=51
     )
     return 1000 * found
 
 
-def rows_of_many_domains(network: CompositionalNetwork, images: Tensor) -> SpeedRow:
+def rows_of_many_domains(network: Network, images: Tensor) -> SpeedRow:
     """256 rows of 64 domains in one call against 64 calls of 4 rows."""
     names = add_domains(network, DOMAINS)
     rows = images.repeat(ROWS // len(images) + 1, 1, 1, 1)[:ROWS]
@@ -70,7 +71,7 @@ def rows_of_many_domains(network: CompositionalNetwork, images: Tensor) -> Speed
     ).of_calls(lambda: predict_rows(network, rows, named), separately, work=ROWS, work_unit="rows")
 
 
-def add_domains(network: CompositionalNetwork, count: int) -> list[str]:
+def add_domains(network: Network, count: int) -> list[str]:
     """So many new domains, each near the first one; returns their names."""
     generator = torch.Generator().manual_seed(0)
     source = next(iter(network.domains))

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from benchmarks.speed.compare import Comparison, SpeedRow, alternate
 from benchmarks.speed.prediction import add_domains, switch_time
 from benchmarks.speed.setting import Setting
-from da_compose import CompositionalNetwork, save_adapter
+from da_compose import Network, save_adapter
 from da_compose.model.mixture import MixtureWeights
 
 COUNTS = (1, 10, 100, 1_000, 10_000)
@@ -57,7 +57,7 @@ def compare_scale(setting: Setting) -> Iterator[SpeedRow]:
             ).of_values(now, then, unit="ms")
 
 
-def look_up_time(network: CompositionalNetwork) -> float:
+def look_up_time(network: Network) -> float:
     """Milliseconds to find one domain by name: the one that was added last."""
     table, name = network.domains, network.domains.names[-1]
 

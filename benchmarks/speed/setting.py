@@ -18,7 +18,7 @@ from benchmarks.harness.cells import Splits, prepare_backbone
 from benchmarks.harness.digit_benchmark import DIGITS
 from benchmarks.harness.plan import TRAINED, BackboneJob, Profile
 from benchmarks.speed.plain import Batch, PlainLoop
-from da_compose import Backbone, Domain
+from da_compose import Backbone, CompositionalNetwork, Domain
 from da_compose.images import to_pixels, with_channels
 
 BATCH = 128  # images of a domain, as `adapt` uses
@@ -82,6 +82,7 @@ class Setting:
         """The same by hand; `whole` trains every weight, else what ours trains at its rate."""
         backbone = self.backbone(kind)
         network = backbone.network
+        assert isinstance(network, CompositionalNetwork)
         target = fresh_target(backbone, self.target)
         sources = [network.domains[name] for name in self.data.sources]
         if whole:

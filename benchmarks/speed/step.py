@@ -11,6 +11,7 @@ from adapters.strategies.contract import warm_up_of
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.peers import MISSING, pytorch_adapt_steps, skada_steps
 from benchmarks.speed.setting import Setting
+from da_compose import CompositionalNetwork
 
 TARGETS = {"adversarial": 3.0, "moment_matching": 4.0, "classifier_discrepancy": 4.0}
 PEERS = {"pytorch-adapt": pytorch_adapt_steps, "skada": skada_steps}
@@ -59,6 +60,7 @@ def compare_peers(setting: Setting) -> Iterator[SpeedRow]:
     name = setting.data.sources[0]
     images, labels = setting.batch(name)
     domain = backbone.network.domains[name]
+    assert isinstance(backbone.network, CompositionalNetwork)
     for peer, make in PEERS.items():
         try:
             found = version(peer)

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import Domain
 from da_compose.model.folded import FoldedWeights, fold
-from da_compose.model.network import CompositionalNetwork, probabilities
+from da_compose.model.network import CompositionalNetwork
 from da_compose.model.norms import EPSILON
 
 SLACK = 0.1  # beyond [0, 1]: bicubic resizing overshoots
 FEW_ROWS = 16  # up to so many rows a domain, one pass beats a pass a domain on CPU (measured)
 
 
-def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[str]) -> Tensor:
+def predict_rows(network: Network, images: Tensor, names: Sequence[str]) -> Tensor:
     """Class probabilities (M, N) of pixels in [0, 1] (M, 3, S, S), row m as of domain `names[m]`.
 
     Each prediction is what its domain alone gives, within float tolerance. Raises ValueError for
@@ -43,7 +44,8 @@ def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[
         )
     most = max(map(len, rows_of.values()))
     with torch.no_grad():
-        if images.is_cuda or most <= FEW_ROWS:
+        batched = isinstance(network, CompositionalNetwork)
+        if batched and (images.is_cuda or most <= FEW_ROWS):
             padded = [rows + rows[:1] * (most - len(rows)) for rows in rows_of.values()]
             chosen = torch.tensor(padded, device=images.device)  # (D, B)
             together = probabilities(forward_many(network, domains, images[chosen]))  # (D, B, N)
@@ -54,9 +56,7 @@ def predict_rows(network: CompositionalNetwork, images: Tensor, names: Sequence[
     return found
 
 
-def forward_many(
-    network: CompositionalNetwork, domains: Sequence[Domain], images: Tensor
-) -> Tensor:
+def forward_many(network: Network, domains: Sequence[Domain], images: Tensor) -> Tensor:
     """Logits of both heads (2, D, B, N) of pixels (D, B, 3, S, S) under stored statistics.
 
     Of domains whose batch norm has the network's gamma and beta, as all that adaptation makes.
@@ -71,9 +71,16 @@ def forward_many(
 
 
 def features_many(
-    network: CompositionalNetwork, domains: Sequence[Domain], images: Tensor
+    network: Network, domains: Sequence[Domain], images: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Last block's output (D, B, C, S, S) and embedding (D, B, F) of pixels (D, B, 3, S, S)."""
+    """Last block's output (D, B, C, S, S) and embedding (D, B, F) of pixels (D, B, 3, S, S).
+
+    A compositional network computes all domains at once, any other one after another.
+    """
+    if not isinstance(network, CompositionalNetwork):
+        pairs = zip(images, domains, strict=True)
+        found = [network.features(pixels, domain) for pixels, domain in pairs]
+        return torch.stack([block for block, _ in found]), torch.stack([e for _, e in found])
     if own := [domain.name for domain in domains if domain.gamma is not None]:
         raise ValueError(
             f"{', '.join(own)}: batch norm with gamma and beta of its own; use each by itself"
@@ -85,7 +92,7 @@ def features_many(
     sizes = [config.channels, blocks, config.hidden, config.embedding]
     means, variances = mean.split(sizes, dim=1), var.split(sizes, dim=1)
 
-    adapters = [domain.input_adapter or network.input_adapter for domain in domains]
+    adapters = [network.input_adapter_of(domain) for domain in domains]
     convolutions = [adapter.conv for adapter in adapters]
     kernel, shift = _folded(
         _stacked(convolutions, "weight").flatten(2),

@@ -9,8 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from da_compose.model.ends import InputAdapter
-from da_compose.model.mixture import FixedSignature, MixtureWeights
+from da_compose.model.mixture import Mixture
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SHOWN_NAMES = 20  # at most, in an error
@@ -31,9 +30,7 @@ class Domain(nn.Module):
     mean: Tensor
     var: Tensor
 
-    def __init__(
-        self, name: str, mixture: MixtureWeights | FixedSignature, num_statistics: int
-    ) -> None:
+    def __init__(self, name: str, mixture: Mixture, num_statistics: int) -> None:
         super().__init__()
         if not NAME.fullmatch(name):
             raise ValueError(
@@ -43,7 +40,7 @@ class Domain(nn.Module):
         self.mixture = mixture
         self.register_buffer("mean", torch.zeros(num_statistics))
         self.register_buffer("var", torch.ones(num_statistics))
-        self.input_adapter: InputAdapter | None = None
+        self.input_adapter: nn.Module | None = None
         self.heads: nn.ModuleList | None = None
         self.class_names: tuple[str, ...] | None = None
         self.gamma: nn.Parameter | None = None

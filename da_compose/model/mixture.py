@@ -26,6 +26,22 @@ class MixtureWeights(nn.Module):
         return self.xi.softmax(dim=-1)  # (L, K)
 
 
+class Coefficients(nn.Module):
+    """Learned coefficients of one domain: how far each layer goes along each of its K directions.
+
+    `xi` (L, K) is what calling the module gives; 0 leaves the network as it is.
+    """
+
+    def __init__(self, xi: Tensor) -> None:
+        super().__init__()
+        if xi.ndim != 2:
+            raise ValueError(f"xi must have shape (layers, directions), got {tuple(xi.shape)}")
+        self.xi = nn.Parameter(xi.detach().clone())
+
+    def forward(self) -> Tensor:
+        return self.xi  # (L, K)
+
+
 class FixedSignature(nn.Module):
     """One template a layer, not learned: the ordinary isometric network when K = L.
 
@@ -44,6 +60,10 @@ class FixedSignature(nn.Module):
 
     def forward(self) -> Tensor:
         return self.weights  # (L, K)
+
+
+LearnedMixture = MixtureWeights | Coefficients  # those that have an xi
+Mixture = LearnedMixture | FixedSignature
 
 
 def initial_xi(

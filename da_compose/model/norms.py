@@ -46,13 +46,15 @@ class NormCursor:
             gamma, beta = domain.gamma[here], domain.beta[here]
         return domain.mean[here], domain.var[here], gamma, beta
 
-    def norm(self, features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    def norm(
+        self, features: Tensor, gamma: Tensor, beta: Tensor, epsilon: float = EPSILON
+    ) -> Tensor:
         """Batch-normalize features (B, C, ...) with what `take` gives."""
         mean, var, gamma, beta = self.take(gamma, beta)
         gamma, beta = gamma.to(mean.dtype), beta.to(mean.dtype)  # autocast mixes in bfloat16
         if self.domain.batch_statistics and self.domain.synchronized:
             return synchronized_batch_norm(
-                features, mean, var, gamma, beta, momentum=self.domain.momentum, eps=EPSILON
+                features, mean, var, gamma, beta, momentum=self.domain.momentum, eps=epsilon
             )
         return functional.batch_norm(
             features,
@@ -62,5 +64,5 @@ class NormCursor:
             beta,
             training=self.domain.batch_statistics,
             momentum=self.domain.momentum,
-            eps=EPSILON,
+            eps=epsilon,
         )

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init  # the global random state stays as it is
 
 from da_compose.images import normalize
+from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import Domain
-from da_compose.model.network import CompositionalNetwork, probabilities
+from da_compose.model.network import CompositionalNetwork
 from da_compose.model.norms import EPSILON, NormCursor
+from da_compose.model.plain_pretrained import materialize_pretrained
+from da_compose.model.pretrained import PretrainedNetwork
 
 
 class PlainBlock(nn.Module):
@@ -72,7 +75,7 @@ class PlainNetwork(nn.Module):
 class Classifier(nn.Module):
     """A plain network's prediction: pixels in [0, 1] (B, 3, S, S) -> probabilities (B, N)."""
 
-    def __init__(self, plain: PlainNetwork) -> None:
+    def __init__(self, plain: nn.Module) -> None:
         super().__init__()
         self.plain = plain
 
@@ -80,9 +83,17 @@ class Classifier(nn.Module):
         return probabilities(self.plain(pixels))
 
 
-@torch.no_grad()
-def materialize(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
+def materialize(network: Network, domain: Domain) -> nn.Module:
     """The plain network that computes what `network` computes for `domain` in evaluation."""
+    if isinstance(network, PretrainedNetwork):
+        return materialize_pretrained(network, domain)
+    assert isinstance(network, CompositionalNetwork)
+    return materialize_mixed(network, domain)
+
+
+@torch.no_grad()
+def materialize_mixed(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
+    """As `materialize`, of templates that are mixed: batch norm is folded in."""
     config, norms = network.config, NormCursor(domain)
 
     def folded(
@@ -94,7 +105,7 @@ def materialize(network: CompositionalNetwork, domain: Domain) -> PlainNetwork:
         shift = beta - mean * scale + (0 if bias is None else bias * scale)
         return _layer(kernel * scale.view(-1, *[1] * (kernel.ndim - 1)), shift, stride)
 
-    adapter, output = domain.input_adapter or network.input_adapter, network.output_adapter
+    adapter, output = network.input_adapter_of(domain), network.output_adapter
     first = folded(
         adapter.conv.weight, adapter.gamma, adapter.beta, adapter.conv.bias, config.patch_size
     )

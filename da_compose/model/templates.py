@@ -1,6 +1,12 @@
-"""The template bank: K template blocks whose weights are mixed into those of L real blocks."""
+"""How a layer's weights come from templates, in both kinds of network.
 
-from math import sqrt
+TemplateBank: templates are whole blocks, shared by all layers, θ_l = Σ_k w_lk θ_k, where w are the
+weights of `MixtureWeights`. DirectionBank: templates are directions from a pretrained block's
+weights, K for each layer, θ_l(ξ) = θ_l + Σ_k ξ_lk Δ_lk, where ξ are `Coefficients`.
+"""
+
+from collections.abc import Mapping
+from math import prod, sqrt
 from typing import NamedTuple
 
 import torch
@@ -89,3 +95,42 @@ class TemplateBank(nn.Module):
             gamma=self.gamma if own_norms else mixed(self.gamma),
             beta=self.beta if own_norms else mixed(self.beta),
         )
+
+
+class DirectionBank(nn.Module):
+    """K directions Δ_lk for the named weights of each layer; they are learned beforehand, frozen.
+
+    shapes: of the weights, by layer, then by name. They are laid out one after another, n numbers
+    in all; `directions` is (K, n). K = 0: nothing is displaced.
+    """
+
+    directions: Tensor
+
+    def __init__(self, num_templates: int, shapes: Mapping[int, Mapping[str, torch.Size]]) -> None:
+        super().__init__()
+        self.num_templates = num_templates
+        self.names = tuple(name for layer in shapes.values() for name in layer)
+        self.shapes = tuple(shape for layer in shapes.values() for shape in layer.values())
+        self.sizes = tuple(map(prod, self.shapes))
+        of_layer = {layer: sum(map(prod, named.values())) for layer, named in shapes.items()}
+        layers = [torch.full((size,), layer) for layer, size in of_layer.items()]
+        self.layers: Tensor
+        self.register_buffer(
+            "layers", torch.cat([torch.empty(0, dtype=torch.long), *layers]), persistent=False
+        )
+        self.register_buffer("directions", torch.zeros(num_templates, len(self.layers)))
+
+    def mix(self, coefficients: Tensor) -> Tensor:
+        """Displacements of all weights: coefficients (L, K) -> (n,)."""
+        if coefficients.shape[-1] != self.num_templates:
+            raise ValueError(
+                f"xi goes along {coefficients.shape[-1]} directions a layer, this bank holds "
+                f"{self.num_templates}; was it saved with another backbone?"
+            )
+        return (coefficients[self.layers].T * self.directions).sum(dim=0)
+
+    def by_name(self, displacement: Tensor) -> dict[str, Tensor]:
+        """(n,) as one tensor a weight."""
+        parts = displacement.split(self.sizes)
+        named = zip(self.names, parts, self.shapes, strict=True)
+        return {name: part.view(shape) for name, part, shape in named}

@@ -16,8 +16,12 @@ from torch import Tensor
 
 from da_compose.knowledge import SourceKnowledge, embed
 from da_compose.model.config import NetworkConfig
+from da_compose.model.contract import Network, Shape
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
+from da_compose.model.pretrained import PretrainedNetwork
+from da_compose.model.pretrained_config import PretrainedConfig, check_rebuilt
+from da_compose.model.zoo import build_module
 from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
 
 FORMAT = 2  # of the files; 1 was that of version 0.1.0, and had no number
@@ -26,6 +30,7 @@ FIRST_FIELDS = (
     "num_layers", "num_templates", "channels", "expansion", "squeeze", "patch_size", "image_size",
     "image_channels", "hidden", "embedding", "num_classes", "mixed_batch_norm", "signature",
 )  # fmt: skip
+PRETRAINED = "pretrained"  # of a file's `network`
 KNOWN = ("first", "second", "block_features", "labels")  # of a source, in the file
 
 
@@ -33,7 +38,7 @@ KNOWN = ("first", "second", "block_features", "labels")  # of a source, in the f
 class Backbone:
     """A frozen pretrained network, its source domains and what it knows of them."""
 
-    network: CompositionalNetwork
+    network: Network
     class_names: tuple[str, ...]
     knowledge: dict[str, SourceKnowledge]
     notes: dict[str, Any] = field(default_factory=dict)  # recipe, data, seed: provenance only
@@ -62,7 +67,11 @@ class Backbone:
         return self.class_names if domain.class_names is None else domain.class_names
 
     def save(self, path: str | Path) -> None:
-        """Write the backbone to `path` (.safetensors), whole or not at all."""
+        """Write the backbone to `path` (.safetensors), whole or not at all.
+
+        Raises ValueError for a network on a module that no name rebuilds.
+        """
+        check_rebuilt(self.network.config)
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         for source, known in self.knowledge.items():
             for part in KNOWN:
@@ -71,6 +80,7 @@ class Backbone:
         metadata = {
             "kind": "backbone",
             "format": FORMAT,
+            **_kind(self.network),
             "config": asdict(self.network.config),
             "domains": self.network.domains.names,
             "own_parts": {domain.name: domain.own_parts for domain in self.network.domains},
@@ -83,11 +93,20 @@ class Backbone:
         save_tensors(Path(path), tensors, metadata)
 
 
-def _identity(config: NetworkConfig) -> str:
+def _identity(config: Shape) -> str:
     """A configuration as text: a field that is added later changes nothing at its default.
 
-    The first fields are written as in the files of version 0.1.0, whose fingerprints still hold.
+    Of NetworkConfig the first fields are written as in the files of version 0.1.0, whose
+    fingerprints still hold. Where a pretrained network's weights came from is no part of it.
     """
+    if isinstance(config, PretrainedConfig):
+        given = {
+            one.name: getattr(config, one.name)
+            for one in fields(config)
+            if one.name != "weights" and getattr(config, one.name) != one.default
+        }
+        return f"PretrainedConfig{json.dumps(given, sort_keys=True)}"
+    assert isinstance(config, NetworkConfig)
     first = ", ".join(f"{name}={getattr(config, name)!r}" for name in FIRST_FIELDS)
     later = {
         one.name: getattr(config, one.name)
@@ -131,9 +150,7 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     return backbone
 
 
-def network_state(
-    tensors: Mapping[str, Tensor], network: CompositionalNetwork
-) -> dict[str, Tensor]:
+def network_state(tensors: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
     """The state dict of a network among the tensors of a file, for `network` to load.
 
     Files of before format 2 do not name the domains in it; `network` has them already.
@@ -143,13 +160,21 @@ def network_state(
     return {"domains._extra_state": network.domains.get_extra_state()} | state
 
 
-def _saved_network(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
-) -> CompositionalNetwork:
-    values = dict(metadata["config"])
-    if values["signature"] is not None:
-        values["signature"] = tuple(values["signature"])
-    network = CompositionalNetwork(NetworkConfig(**values))
+def _kind(network: Network) -> dict[str, str]:
+    """What a file says of the kind of network: nothing of that of version 0.1.0."""
+    return {"network": PRETRAINED} if isinstance(network, PretrainedNetwork) else {}
+
+
+def _saved_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in metadata["config"].items()
+    }
+    if metadata.get("network") == PRETRAINED:
+        config = PretrainedConfig(**values)
+        network = PretrainedNetwork(build_module(config.name, config.image_size), config)
+    else:
+        network = CompositionalNetwork(NetworkConfig(**values))
     for name in metadata["domains"]:
         network.domains.add(network.blank_domain(name, metadata.get("own_parts", {}).get(name, {})))
     network.load_state_dict(network_state(tensors, network))

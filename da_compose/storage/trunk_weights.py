@@ -31,7 +31,11 @@ def load_trunk_weights(
     if isinstance(weights, Mapping):
         given = weights
     else:
-        given = _download(trunk.model_name) if weights == DOWNLOAD else _read(Path(weights))
+        given = (
+            download_weights(trunk.model_name)
+            if weights == DOWNLOAD
+            else read_weights(Path(weights))
+        )
     own = trunk.model.state_dict()
     later = _parts(trunk.whole_names) - _parts(own)
     wrong = {
@@ -46,7 +50,9 @@ def load_trunk_weights(
     trunk.model.load_state_dict({n: given[n] for n in own if n in given}, strict=False)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file."""
+    """The tensors of a .safetensors file of weights."""
     if path.suffix != ".safetensors":
         raise ValueError(
             f"{path} must be a .safetensors file; write a .pth file as one, once: "
@@ -60,7 +66,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
 
 
-def _download(model_name: str) -> dict[str, Tensor]:
+def download_weights(model_name: str) -> dict[str, Tensor]:
+    """The default weights that torchvision publishes for a model."""
+    """The default weights that torchvision publishes for a model."""
     published = models.get_model_weights(model_name)["DEFAULT"]
     try:
         weights = published.get_state_dict(check_hash=True, weights_only=True)

@@ -14,6 +14,11 @@ from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import rank
 from da_compose.sources import read_sources
 from da_compose.storage.backbone import Backbone, load_backbone
+from da_compose.training.pretrained import (
+    PRETRAINED_RECIPES,
+    PretrainedRecipe,
+    finetune_backbone,
+)
 from da_compose.training.recipes import RECIPES, Recipe
 from da_compose.training.run import discard_state, run_training
 from da_compose.training.trainer import PretrainConfig
@@ -25,7 +30,7 @@ def pretrain(
     sources: Mapping[str, Any],
     *,
     out: str | Path,
-    recipe: str | Recipe = "strong",
+    recipe: str | Recipe | PretrainedRecipe = "strong",
     seed: int = 0,
     steps: int | None = None,
     image_size: int | None = None,
@@ -40,7 +45,9 @@ def pretrain(
     out: folder for `backbone.safetensors`, a log, and a state that an interrupted call goes on
     from, bit for bit on CPU. Where the same backbone is finished there, it is only read.
     recipe: one of `da_compose.training.recipes.RECIPES` ("strong": pictures; "digits-strong": no
-    mirroring), or a `Recipe`. steps, image_size: in place of the recipe's; pixels a side.
+    mirroring), or a `Recipe`; on published weights, with templates that are learned from mock
+    domains, one of `da_compose.training.pretrained.PRETRAINED_RECIPES` ("lite0"), or a
+    `PretrainedRecipe`. steps, image_size: in place of the recipe's; pixels a side.
     class_names: what numbers as labels stand for, and the order of the classes.
     device: "cpu", "cuda", ...; None: a GPU where there is one.
     Raises ValueError for sources that do not fit together, and where `out` holds another backbone.
@@ -48,20 +55,24 @@ def pretrain(
     made = _recipe(recipe)
     if image_size is not None:
         made = made.at_size(image_size)
-    data, names = read_sources(sources, made.network.image_size, class_names)
-    config = replace(
-        made.pretraining, steps=steps or made.longer * made.pretraining.steps, seed=seed
-    )
+    data, names = read_sources(sources, made.image_size, class_names)
+    steps = steps or made.num_steps
     notes = {
         "recipe": recipe if isinstance(recipe, str) else "own",
-        "steps": config.steps,
+        "steps": steps,
         "seed": seed,
         "data": {name: images.fingerprint for name, images in data.items()},
     }
-    shape = replace(made.network, num_classes=len(names))
     path, where = Path(out) / BACKBONE, device or ("cuda" if torch.cuda.is_available() else "cpu")
     if path.exists():
         return _finished(path, notes, where)
+    if isinstance(made, PretrainedRecipe):
+        return finetune_backbone(
+            made, data, names, path,
+            steps=steps, seed=seed, device=where, notes=notes, show_progress=show_progress,
+        )  # fmt: skip
+    shape = replace(made.network, num_classes=len(names))
+    config = replace(made.pretraining, steps=steps, seed=seed)
     network = CompositionalNetwork(shape, seed=seed).to(where)
     return train_backbone(
         network, data, config, names, path, notes=notes, show_progress=show_progress
@@ -95,12 +106,13 @@ def train_backbone(
     return backbone
 
 
-def _recipe(recipe: str | Recipe) -> Recipe:
-    if isinstance(recipe, Recipe):
+def _recipe(recipe: str | Recipe | PretrainedRecipe) -> Recipe | PretrainedRecipe:
+    if not isinstance(recipe, str):
         return recipe
-    if recipe not in RECIPES:
-        raise ValueError(f"no recipe {recipe!r}; choose from {', '.join(RECIPES)}")
-    return RECIPES[recipe]
+    known = {**RECIPES, **PRETRAINED_RECIPES}
+    if recipe not in known:
+        raise ValueError(f"no recipe {recipe!r}; choose from {', '.join(known)}")
+    return known[recipe]
 
 
 def _finished(path: Path, notes: Mapping[str, Any], device: str) -> Backbone:

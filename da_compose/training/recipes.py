@@ -24,6 +24,14 @@ class Recipe:
     longer: int = 1
     usual: bool = True
 
+    @property
+    def image_size(self) -> int:
+        return self.network.image_size
+
+    @property
+    def num_steps(self) -> int:
+        return self.longer * self.pretraining.steps
+
     def network_of(self, kind: str) -> NetworkConfig:
         """The compositional network, or the `unshared` one of the same shape."""
         return self.network.unshared() if kind == "unshared" else self.network

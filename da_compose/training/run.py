@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from da_compose.images import ImageSet
-from da_compose.model.network import CompositionalNetwork
+from da_compose.model.contract import Network
+from da_compose.model.domain import Domain
 from da_compose.parallel import as_process_0_says, rank
 from da_compose.storage.backbone import network_state
 from da_compose.storage.files import load_tensors, replacing, save_tensors
@@ -24,8 +25,42 @@ LOG = "pretrain.jsonl"
 SAVE_EVERY = 50  # steps
 
 
+class Steps(Protocol):
+    """A configuration of so many steps, a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def steps(self) -> int: ...
+
+
+class Trainer(Protocol):
+    """What trains step by step; a step is a function of its number, network and optimizer."""
+
+    step_number: int
+
+    @property
+    def network(self) -> Network: ...
+    @property
+    def config(self) -> Steps: ...
+    @property
+    def sources(self) -> Mapping[str, ImageSet]: ...
+    @property
+    def domains(self) -> Mapping[str, Domain]: ...
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    def step(self) -> dict[str, float]:
+        """One step: loss, accuracy in percent, number of images, and any other figure."""
+        ...
+
+    def finish(self) -> None:
+        """What comes after the last step."""
+        ...
+
+
 def run_training(
-    network: CompositionalNetwork,
+    network: Network,
     sources: Mapping[str, ImageSet],
     config: PretrainConfig,
     folder: Path,
@@ -42,7 +77,25 @@ def run_training(
     Several processes of one group call it together, in a folder that all of them see: process 0
     alone writes and shows. A run may go on with another number of processes, up to rounding.
     """
-    trainer = Pretrainer(network, sources, config)
+    run(
+        Pretrainer(network, sources, config),
+        folder,
+        save_every=save_every,
+        show_progress=show_progress,
+        say=say,
+    )
+
+
+def run(
+    trainer: Trainer,
+    folder: Path,
+    *,
+    save_every: int | None = None,
+    show_progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> None:
+    """See `run_training`: all steps of a trainer that are left, and its end."""
+    config, network = trainer.config, trainer.network
     state, log = folder / STATE, folder / LOG
     resumed, writes = as_process_0_says(state.exists(), network.device), rank() == 0
     if resumed:
@@ -85,7 +138,7 @@ def discard_state(folder: Path) -> None:
     (folder / STATE).unlink(missing_ok=True)
 
 
-def save_state(trainer: Pretrainer, path: Path) -> None:
+def save_state(trainer: Trainer, path: Path) -> None:
     """Network, optimizer and step number; samplers and generators are functions of the step."""
     tensors = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
     for number, state in trainer.optimizer.state_dict()["state"].items():
@@ -95,7 +148,7 @@ def save_state(trainer: Pretrainer, path: Path) -> None:
     save_tensors(path, tensors, metadata)
 
 
-def load_state(trainer: Pretrainer, path: Path) -> None:
+def load_state(trainer: Trainer, path: Path) -> None:
     """Continue from a saved state; refused when configuration or data are not the same."""
     tensors, metadata = load_tensors(path, "training state")
     for key, value in json.loads(json.dumps(_identity(trainer))).items():
@@ -115,7 +168,7 @@ def load_state(trainer: Pretrainer, path: Path) -> None:
     trainer.step_number = metadata["step"]
 
 
-def _identity(trainer: Pretrainer) -> dict[str, object]:
+def _identity(trainer: Trainer) -> dict[str, object]:
     first_xi = sha256(trainer.network.get_buffer("first_xi").cpu().numpy().tobytes())
     return {
         "pretraining": asdict(trainer.config),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from da_compose.images import ImageSet
 from da_compose.model.config import NetworkConfig
+from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
 from da_compose.storage.backbone import Backbone
@@ -79,7 +80,7 @@ def train_tasks(
     return Backbone(network, most, {}, {"tasks": names, "seed": pretraining.seed})
 
 
-def parameters_behind(network: CompositionalNetwork, domains: Sequence[Domain]) -> int:
+def parameters_behind(network: Network, domains: Sequence[Domain]) -> int:
     """How many learned numbers the predictions of these domains depend on, theirs and shared.
 
     Shared logits, gamma and beta that all of them have their own of are not among them.

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from da_compose.images import ImageSet, with_channels
+from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import copy_from_process_0, rank, sum_figures, sum_gradients, world
@@ -61,7 +62,7 @@ class Pretrainer:
 
     def __init__(
         self,
-        network: CompositionalNetwork,
+        network: Network,
         sources: Mapping[str, ImageSet],
         config: PretrainConfig,
         domains: Mapping[str, Domain] | None = None,
@@ -72,6 +73,11 @@ class Pretrainer:
             raise ValueError(
                 f"a source is named {POOLED!r}, as is the domain of all sources together; "
                 "rename the source or pretrain without `pooled`"
+            )
+        if config.regularization is not None and not isinstance(network, CompositionalNetwork):
+            raise ValueError(
+                f"regularization is of templates that are mixed, a {type(network).__name__} has "
+                "none; leave it out"
             )
         self.network = network
         self.config = config
@@ -187,9 +193,7 @@ class Pretrainer:
             if self.config.bfloat16:
                 logits = logits.float()
             loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
-            if self.config.regularization is not None:
-                mixture = self.domains[name].mixture()
-                loss = loss + self.config.regularization.loss(mixture, self.network.templates)
+            loss = loss + self._penalty(self.domains[name])
             loss = loss * (len(labels) / self.batch_size(name))  # parts of the whole batch's mean
             (loss / len(names)).backward()
             total_loss += loss.item() / len(names)
@@ -203,6 +207,13 @@ class Pretrainer:
         device = self.network.device
         total_loss, correct, seen = sum_figures(total_loss, correct, seen, device=device)
         return {"loss": total_loss, "accuracy": 100 * correct / seen, "images": int(seen)}
+
+    def _penalty(self, domain: Domain) -> Tensor | float:
+        """What regularization adds to a domain's loss."""
+        if self.config.regularization is None:
+            return 0.0
+        assert isinstance(self.network, CompositionalNetwork)  # checked at the start
+        return self.config.regularization.loss(domain.mixture(), self.network.templates)
 
     def _drawn(self, step: int) -> list[str]:
         """The domains of one step, a function of the step alone."""

@@ -84,3 +84,11 @@ def test_sample_depends_on_the_seed_alone(make_network, make_images) -> None:
 def test_unknown_source_is_refused(make_network, make_images) -> None:
     with pytest.raises(ValueError, match="no domain 'c'"):
         collect_knowledge(make_network(), {"c": make_images(3)})
+
+
+def test_features_of_many_classes_take_no_more_than_is_said(make_network, make_images) -> None:
+    network, data = make_network(("a",)), {"a": make_images(30)}
+    size = 2 * 4 * 2 * 2  # bytes of one image's features
+    kept = collect_knowledge(network, data, most_bytes=3 * 2 * size)["a"]
+    assert kept.labels.bincount().tolist() == [2, 2, 2]
+    assert collect_knowledge(network, data, most_bytes=0)["a"].labels.bincount().tolist() == [1] * 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from da_compose import load_backbone
+from da_compose import NetworkConfig, load_backbone
 from da_compose.training.recipes import PICTURE_RECIPES, Recipe
 from da_compose.training.run import STATE
 from da_compose.training.trainer import Pretrainer
@@ -81,6 +81,7 @@ def test_pretrain_on_a_tree_leaves_the_target_out_and_tests_the_sources(tree, tm
     assert written.class_names == ("bed", "lamp", "sofa")
     assert list(written.knowledge) == ["Art", "Real-World"]
     assert written.network.config.image_size == SIZE
+    assert isinstance(written.network.config, NetworkConfig)
     assert written.network.config.image_size // written.network.config.patch_size == 8
     assert {path.name for path in out.parent.iterdir()} == {out.name, "pretrain.jsonl"}
 
@@ -133,6 +134,7 @@ def test_pretrain_on_a_trunk(tree, tmp_path):
     trunk = ("--trunk", "resnet18.layer1", "--trunk-weights", "random", "--image-size", 32)
     succeed(*pretrain(out, tree, *trunk))
     written = load_backbone(out)
+    assert isinstance(written.network.config, NetworkConfig)
     assert written.network.config.trunk == "resnet18.layer1"
     assert written.network.config.patch_size == 1
     assert written.notes["trunk_weights"] == "random"

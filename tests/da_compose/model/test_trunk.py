@@ -169,10 +169,11 @@ def test_saved_and_loaded_backbone_is_bit_exact(
 def test_fingerprint_is_that_of_one_trunk_with_one_set_of_weights(
     make_trunked: MakeTrunked, tmp_path: Path
 ) -> None:
-    backbone, again = (Backbone(make_trunked(), CLASSES, {}) for _ in range(2))
+    network, other = make_trunked(), make_trunked()
+    backbone, again = Backbone(network, CLASSES, {}), Backbone(other, CLASSES, {})
     save_adapter(tmp_path / "adapter", backbone, backbone.network.domains["b"], {})
     assert again.fingerprint == backbone.fingerprint
-    load_trunk_weights(again.network, weights_of(seed=1))
+    load_trunk_weights(other, weights_of(seed=1))
     with pytest.raises(ValueError, match="belongs to backbone"):
         load_adapter(tmp_path / "adapter", again)
 

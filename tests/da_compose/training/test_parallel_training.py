@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from da_compose import CompositionalNetwork, NetworkConfig
+from da_compose import CompositionalNetwork, Network, NetworkConfig
 from da_compose.images import ImageSet
 from da_compose.parallel import rank
 from da_compose.training import run as training_run
@@ -26,7 +26,7 @@ class DoublePretrainer(Pretrainer):
 
     def domain_batch(self, name: str, step: int) -> tuple[Tensor, Tensor]:
         inputs, labels = super().domain_batch(name, step)
-        return inputs.to(self.network.templates.expand.dtype), labels
+        return inputs.to(next(self.network.parameters()).dtype), labels
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Case:
         return network.to(self.dtype)
 
 
-def arrays(network: CompositionalNetwork) -> Arrays:
+def arrays(network: Network) -> Arrays:
     """Weights, mixtures and statistics."""
     return {name: value.numpy().copy() for name, value in network.state_dict().items()}
 

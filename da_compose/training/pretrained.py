@@ -1,0 +1,87 @@
+"""Backbones on published weights: fine-tuned on the sources, then their templates are learned."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from da_compose.images import ImageSet
+from da_compose.knowledge import collect_knowledge
+from da_compose.storage.backbone import Backbone
+from da_compose.storage.pretrained_weights import pretrained_network
+from da_compose.training.directions import DirectionsConfig, learn_templates
+from da_compose.training.finetune import FinetuneConfig, Finetuner
+from da_compose.training.run import discard_state, run
+
+MOCK_DOMAINS = "mock-domains"  # folder of what they taught, until the backbone is written
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedRecipe:
+    """How a backbone is made of a published network; its seed is the run's.
+
+    network, weights: as of `da_compose.pretrained_network`. directions: None for no templates, an
+    ordinary network whose input adapter and batch norm can be adapted.
+    """
+
+    network: str = "timm:tf_efficientnet_lite0"
+    weights: str | Path | None = None
+    image_size: int = 128  # pixels a side
+    finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
+    directions: DirectionsConfig | None = field(default_factory=DirectionsConfig)
+
+    @property
+    def num_steps(self) -> int:
+        return self.finetuning.steps
+
+    def at_size(self, image_size: int) -> "PretrainedRecipe":
+        """The recipe for images of so many pixels a side."""
+        return replace(self, image_size=image_size)
+
+
+PRETRAINED_RECIPES: Mapping[str, PretrainedRecipe] = {"lite0": PretrainedRecipe()}
+
+
+def finetune_backbone(
+    recipe: PretrainedRecipe,
+    sources: Mapping[str, ImageSet],
+    class_names: tuple[str, ...],
+    path: Path,
+    *,
+    steps: int,
+    seed: int,
+    device: str,
+    notes: dict[str, Any],
+    knowledge_images: int = 10_000,
+    show_progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Backbone:
+    """Fine-tune in the folder of `path`, learn templates, and write the backbone there.
+
+    An interrupted call goes on, bit for bit on CPU. `say` gets a line now and then.
+    """
+    started = time.perf_counter()
+    network = pretrained_network(
+        recipe.network,
+        num_classes=len(class_names),
+        image_size=recipe.image_size,
+        weights=recipe.weights,
+        seed=seed,
+    ).to(device)
+    if say is not None:
+        say(f"weights of {recipe.network}: {network.config.weights}")
+    trainer = Finetuner(network, sources, replace(recipe.finetuning, steps=steps, seed=seed))
+    run(trainer, path.parent, show_progress=show_progress, say=say)
+    knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=seed)
+    notes = notes | {"weights": network.config.weights}
+    backbone, kept = Backbone(network, class_names, knowledge, notes), path.parent / MOCK_DOMAINS
+    if recipe.directions is not None:
+        directions = replace(recipe.directions, seed=seed)
+        backbone = learn_templates(backbone, sources, directions, kept, say)
+    backbone.notes["seconds"] = round(time.perf_counter() - started, 1)  # of the last call
+    backbone.save(path)
+    discard_state(path.parent)
+    rmtree(kept, ignore_errors=True)
+    return backbone

@@ -75,7 +75,9 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--per-class", type=click.IntRange(min=1), help="At most so many pictures."),
         click.option("--classes", type=PATH, help="File of class names, a line each: only those."),
-        click.option("--image-size", type=IMAGE_SIZE, default=64, help="In pixels."),
+        click.option(
+            "--image-size", type=IMAGE_SIZE, help="In pixels. [default: the recipe's, or 64]"
+        ),
         click.option(
             "--pictures",
             type=NAME_OR_PATH,

@@ -27,7 +27,7 @@ from benchmarks.speed.setting import Setting
 from benchmarks.tasks.benchmark import bench_tasks
 from benchmarks.tasks.plan import JOBS, load_task_data
 from benchmarks.tasks.plan import PROFILES as TASK_PROFILES
-from da_compose.training.recipes import PICTURE_NETWORK, usual_recipes
+from da_compose.training.recipes import usual_recipes
 from data_prep import DomainUnavailable
 
 process_options = (
@@ -187,8 +187,8 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--image-size",
             type=click.IntRange(min=8),
-            default=PICTURE_NETWORK.image_size,
-            help="Pixels a side; about 8 x 8 patches whatever it is.",
+            help="Pixels a side; from scratch about 8 x 8 patches whatever it is. "
+            "[default: the recipe's]",
         ),
     ):
         command = option(command)
@@ -201,13 +201,23 @@ def run_pictures(
     target: str | None,
     classes: Path | None,
     per_class: int | None,
-    image_size: int,
+    image_size: int | None,
     data_root: Path | None,
+    recipes: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Run a benchmark of pictures."""
+    known = PICTURES[name].recipes
+    sizes = {recipe: image_size or known[recipe].image_size for recipe in recipes}
+    image_size = sizes[recipes[0]]
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{recipe} {size}" for recipe, size in sizes.items())
+        raise ValueError(
+            f"recipes take pictures of different sizes ({said} pixels); run one at a time, or name "
+            "an --image-size"
+        )
     load = partial(load_pictures, name, data_root, target, classes, per_class, image_size)
-    run(at_size(PICTURES[name], image_size), load, **options)
+    run(at_size(PICTURES[name], image_size), load, recipes=recipes, **options)
 
 
 @bench.command("pacs")

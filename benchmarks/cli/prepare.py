@@ -11,6 +11,7 @@ import click
 from benchmarks.cli.pretraining import choose_pictures, domain_notes
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.options import data_option, picture_options, without_pictures
+from da_compose.training.recipes import PICTURE_NETWORK
 from data_prep import PreparedDomain, load_digit_domain, load_picture_domain
 
 
@@ -49,7 +50,7 @@ def prepared_pictures(
     domains: tuple[str, ...],
     pictures: str,
     *,
-    image_size: int,
+    image_size: int | None,
     classes: Path | None,
     per_class: int | None,
     data_root: Path | None,
@@ -58,7 +59,7 @@ def prepared_pictures(
     chosen = choose_pictures(pictures, data_root, classes, per_class)
     yield from (f"note: {note}" for note in chosen.notes)
     for name in domains or chosen.domains:
-        domain = load_picture_domain(chosen, name, size=image_size)
+        domain = load_picture_domain(chosen, name, size=image_size or PICTURE_NETWORK.image_size)
         yield from _described(domain)
         if left_out := [*_left_out(domain)]:
             warnings.warn("\n".join([f"{domain.name}: left out:", *left_out]), stacklevel=2)

@@ -21,15 +21,19 @@ from benchmarks.options import (
 )
 from da_compose.parallel import process_group
 from da_compose.storage.trunk_weights import DOWNLOAD
+from da_compose.training.pretrained import PRETRAINED_RECIPES
 from da_compose.training.recipes import DIGIT_RECIPES, PICTURE_RECIPES
 
-RECIPES = list(DIGIT_RECIPES | PICTURE_RECIPES)
+RECIPES = [*dict.fromkeys((*DIGIT_RECIPES, *PICTURE_RECIPES, *PRETRAINED_RECIPES))]
 
 
 @click.command()
 @click.argument("out", type=PATH)
 @click.option(
-    "--recipe", type=click.Choice(RECIPES), default="strong", help="paper: of digits only."
+    "--recipe",
+    type=click.Choice(RECIPES),
+    default="strong",
+    help="paper: of digits; lite0: of pictures, on ImageNet weights (extra `pictures`).",
 )
 @click.option("--network", type=click.Choice(NETWORKS), default="compositional")
 @click.option("--source", "sources", multiple=True, help="A source domain; repeat. [default: all]")

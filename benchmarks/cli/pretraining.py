@@ -11,11 +11,12 @@ from benchmarks.harness import digit_benchmark, picture_benchmarks
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import accuracy
 from benchmarks.harness.plan import Profile
-from da_compose import CompositionalNetwork
+from da_compose import Backbone, CompositionalNetwork, PretrainedRecipe
 from da_compose.parallel import process_0_first, rank
 from da_compose.pictures import PICTURES
 from da_compose.storage.trunk_weights import load_trunk_weights
 from da_compose.training.pretrain import train_backbone
+from da_compose.training.pretrained import PRETRAINED_RECIPES, finetune_backbone
 from da_compose.training.recipes import (
     DIGIT_RECIPES,
     PICTURE_RECIPES,
@@ -66,7 +67,7 @@ def pretrain_pictures(
     out: Path,
     name: str,
     *,
-    image_size: int,
+    image_size: int | None = None,
     patch_size: int | None = None,
     classes: Path | None = None,
     per_class: int | None = None,
@@ -92,22 +93,20 @@ def pretrain_pictures(
             "a trunk and its weights are given together: --trunk resnet18.layer3 --trunk-weights "
             f"FILE or download; for a trial with a useless trunk: {RANDOM}"
         )
-    made = _recipe(PICTURE_RECIPES, recipe)
-    config = _config(made, picture_benchmarks.PROFILES, steps, seed, mixtures)
+    pretrained = PRETRAINED_RECIPES.get(recipe)
+    if pretrained is not None and (trunk or patch_size or mixtures.given or network == "unshared"):
+        raise ValueError(
+            f"recipe {recipe} has a network of its own, with templates that it learns; leave out "
+            "trunk, patch size, signatures, penalties and --network unshared (it is xi = 0)"
+        )
+    made = pretrained or _recipe(PICTURE_RECIPES, recipe)
+    image_size = image_size or made.image_size
     chosen = choose_pictures(name, data_root, classes, per_class)
     asked = {*sources, *([] if target is None else [target])}
     if unknown := sorted(asked - set(chosen.domains)):
         raise ValueError(
             f"no domain {', '.join(unknown)} in {name}; there are: {', '.join(chosen.domains)}"
         )
-    shape = replace(
-        made.network_of(network),
-        num_classes=len(chosen.class_names),
-        image_size=image_size,
-        patch_size=patch_size or (1 if trunk else usual_patch_size(image_size)),
-        trunk=trunk,
-    )
-    model = mixtures.network(shape, seed)
     folders = sources or [domain for domain in chosen.domains if domain != target]
     names = [domain_name(folder, f"source-{n}") for n, folder in enumerate(folders, 1)]
     if len(set(names)) < len(names):
@@ -116,8 +115,6 @@ def pretrain_pictures(
             f"{', '.join(folders)}; rename a folder"
         )
     with process_0_first():  # it alone downloads and prepares
-        if trunk_weights not in (None, RANDOM):
-            load_trunk_weights(model, trunk_weights)
         domains = {
             word: load_picture_domain(chosen, folder, size=image_size)
             for word, folder in zip(names, folders, strict=True)
@@ -125,6 +122,24 @@ def pretrain_pictures(
     if rank() == 0:
         yield from (f"note: {note}" for note in chosen.notes)
         yield from (f"note: {note}" for d in domains.values() for note in domain_notes(d))
+    if isinstance(made, PretrainedRecipe):
+        yield from _finetune(
+            out, made.at_size(image_size), domains, chosen.class_names,
+            {"recipe": recipe}, steps or made.num_steps, seed, device,
+        )  # fmt: skip
+        return
+    shape = replace(
+        made.network_of(network),
+        num_classes=len(chosen.class_names),
+        image_size=image_size,
+        patch_size=patch_size or (1 if trunk else usual_patch_size(image_size)),
+        trunk=trunk,
+    )
+    model = mixtures.network(shape, seed)
+    if trunk_weights not in (None, RANDOM):
+        with process_0_first():
+            load_trunk_weights(model, trunk_weights)
+    config = _config(made, picture_benchmarks.PROFILES, steps, seed, mixtures)
     notes = {"recipe": recipe} | ({"trunk_weights": trunk_weights} if trunk else {})
     notes |= mixtures.given
     yield from _pretrain(out, model.to(device), domains, chosen.class_names, config, notes)
@@ -200,9 +215,38 @@ def _pretrain(
     data = {name: domain.fingerprint for name, domain in domains.items()}
     notes = notes | {"seed": config.seed, "steps": config.steps, "data": data}
     backbone = train_backbone(model, train, config, class_names, out, notes=notes)
-    if rank() > 0:
-        return
+    if rank() == 0:
+        yield from _tested(out, backbone, domains)
+
+
+def _finetune(
+    out: Path,
+    recipe: PretrainedRecipe,
+    domains: Mapping[str, PreparedDomain],
+    class_names: tuple[str, ...],
+    notes: dict[str, Any],
+    steps: int,
+    seed: int,
+    device: str,
+) -> Iterator[str]:
+    """The same on published weights, templates included; in one process."""
+    data = {name: domain.fingerprint for name, domain in domains.items()}
+    backbone = finetune_backbone(
+        recipe,
+        {name: domain.train for name, domain in domains.items()},
+        class_names,
+        out,
+        steps=steps,
+        seed=seed,
+        device=device,
+        notes=notes | {"seed": seed, "steps": steps, "data": data},
+    )
+    yield from _tested(out, backbone, domains)
+
+
+def _tested(out: Path, backbone: Backbone, domains: Mapping[str, PreparedDomain]) -> Iterator[str]:
+    """What was written, and its accuracy on each source's held-out images."""
     yield f"wrote {out}"
     for name, domain in domains.items():
-        percent = accuracy(backbone, model.domains[name], domain.test)
+        percent = accuracy(backbone, backbone.network.domains[name], domain.test)
         yield f"{name}: accuracy {percent:.2f} % of {len(domain.test):,} held-out test images"

@@ -26,6 +26,8 @@ from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
 from da_compose.storage.backbone import saved_fingerprint
 from da_compose.training.pretrain import train_backbone
+from da_compose.training.pretrained import finetune_backbone
+from data_prep.locations import alone_in
 
 BACKBONE = "backbone.safetensors"
 SELECTION = (
@@ -122,30 +124,38 @@ def prepare_backbone(
 ) -> Backbone:
     """The job's backbone from its folder, or pretrained now; an interrupted training goes on."""
     path = folder / BACKBONE
-    if path.exists():
-        return load_backbone(path, device)
-    sources = {name: domains[name].train for name in job.sources}
-    network = CompositionalNetwork(job.network_config, seed=job.seed).to(device)
-    print(f"{folder.name}: pretraining, log in {folder}", flush=True)
-    with measure.measured() as spent:
-        backbone = train_backbone(
-            network,
-            sources,
-            replace(job.pretrain_config, bfloat16=network.device.type == "cuda"),
-            job.class_names,
-            path,
-            notes=job.identity | {"recipe": job.recipe},
-            knowledge_images=job.profile.knowledge_images,
-            show_progress=False,
-            say=lambda line: print(f"{folder.name}: {line}", flush=True),
-        )
-    test = [accuracy(backbone, network.domains[n], domains[n].test) for n in job.sources]
+    with alone_in(folder):  # both networks of a pretrained recipe have one folder
+        if path.exists():
+            return load_backbone(path, device)
+        print(f"{folder.name}: pretraining, log in {folder}", flush=True)
+        with measure.measured() as spent:
+            backbone = _train(job, {n: domains[n].train for n in job.sources}, path, device)
+    known = backbone.network.domains
+    test = [accuracy(backbone, known[n], domains[n].test) for n in job.sources]
     print(
         f"{folder.name}: pretrained in {spent.seconds:.0f} s, sources' test accuracy "
         + ", ".join(f"{n} {a:.1f}" for n, a in zip(job.sources, test, strict=True)),
         flush=True,
     )
     return backbone
+
+
+def _train(job: BackboneJob, sources: Mapping[str, ImageSet], path: Path, device: str) -> Backbone:
+    """Train the job's backbone in the folder of `path`, and write it there."""
+    options: dict[str, Any] = {
+        "notes": job.identity | {"recipe": job.recipe},
+        "knowledge_images": job.profile.knowledge_images,
+        "show_progress": False,
+        "say": lambda line: print(f"{path.parent.name}: {line}", flush=True),
+    }
+    if job.pretrained is not None:
+        return finetune_backbone(
+            job.pretrained, sources, job.class_names, path,
+            steps=job.finetune_steps, seed=job.seed, device=device, **options,
+        )  # fmt: skip
+    network = CompositionalNetwork(job.network_config, seed=job.seed).to(device)
+    config = replace(job.pretrain_config, bfloat16=network.device.type == "cuda")
+    return train_backbone(network, sources, config, job.class_names, path, **options)
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ def run_cell(
                 backbone,
                 target.train.images,
                 planned.strategy,
-                trains=TRAINED[job.network],
+                trains=planned.trains if planned.trains != "nothing" else TRAINED[job.network],
                 steps=steps,
                 seed=seed,
             )

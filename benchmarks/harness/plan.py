@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from adapters.config import CHOICES, UNLEARNED
-from adapters.parts import STEPS
+from adapters.parts import DIRECTED, STEPS
 from da_compose import NetworkConfig
+from da_compose.training.pretrained import PretrainedRecipe
 from da_compose.training.recipes import Recipe
 from da_compose.training.trainer import PretrainConfig
 
@@ -25,6 +26,7 @@ class Profile:
     seeds: tuple[int, ...]
     pretrain_steps: int
     adapt_steps: int  # on mixture weights; on the input adapter more, as by default
+    finetuning: float = 1.0  # share of a pretrained recipe's steps; it is adapted as by default
     knowledge_images: int = 10_000  # of each source, for the moments kept with the backbone
 
 
@@ -34,7 +36,7 @@ class Benchmark:
 
     name: str
     profiles: Mapping[str, Profile]
-    recipes: Mapping[str, Recipe]
+    recipes: Mapping[str, Recipe | PretrainedRecipe]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +64,48 @@ class BackboneJob:
     data_fingerprint: str
 
     @property
+    def pretrained(self) -> PretrainedRecipe | None:
+        """The recipe, where it stands on published weights; its ordinary network is xi = 0."""
+        recipe = self.benchmark.recipes[self.recipe]
+        return recipe if isinstance(recipe, PretrainedRecipe) else None
+
+    @property
+    def from_scratch(self) -> Recipe:
+        """The recipe, where nothing is trained beforehand."""
+        recipe = self.benchmark.recipes[self.recipe]
+        assert isinstance(recipe, Recipe)
+        return recipe
+
+    @property
+    def finetune_steps(self) -> int:
+        """Steps on the sources, of a recipe on published weights."""
+        assert self.pretrained is not None
+        return max(1, round(self.profile.finetuning * self.pretrained.num_steps))
+
+    @property
     def network_config(self) -> NetworkConfig:
-        config = self.benchmark.recipes[self.recipe].network_of(self.network)
+        config = self.from_scratch.network_of(self.network)
         return replace(config, num_classes=len(self.class_names))
 
     @property
     def pretrain_config(self) -> PretrainConfig:
-        recipe = self.benchmark.recipes[self.recipe]
+        recipe = self.from_scratch
         steps = recipe.longer * self.profile.pretrain_steps
         return replace(recipe.pretraining, steps=steps, seed=self.seed)
 
     @property
     def identity(self) -> dict[str, Any]:
         """All that the backbone depends on, as JSON holds it."""
+        trained: dict[str, Any] = (
+            {"pretrained": asdict(self.pretrained), "steps": self.finetune_steps, "seed": self.seed}
+            if self.pretrained is not None
+            else {
+                "network": asdict(self.network_config),
+                "pretraining": asdict(self.pretrain_config),
+            }
+        )
         parts = {
-            "network": asdict(self.network_config),
-            "pretraining": asdict(self.pretrain_config),
+            **trained,
             "sources": self.sources,
             "data_fingerprint": self.data_fingerprint,
             "knowledge_images": self.profile.knowledge_images,
@@ -86,6 +114,8 @@ class BackboneJob:
 
     def adapt_steps(self, trains: str) -> int:
         """Steps of a cell that trains this; what has no number of its own takes the profile's."""
+        if self.pretrained is not None:
+            return DIRECTED.steps.get(trains, DIRECTED.steps["mixture_weights"])
         usual = STEPS["mixture_weights"]
         return self.profile.adapt_steps * STEPS.get(trains, usual) // usual
 
@@ -96,7 +126,8 @@ class BackboneJob:
     def folder(self, runs: Path) -> Path:
         """Where the backbone and its adapters lie; another identity gives another folder."""
         key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
-        return runs / f"{self.recipe}-{self.network}-{self.seed}-{key}"
+        network = () if self.pretrained is not None else (self.network,)  # one for both
+        return runs / "-".join((self.recipe, *network, str(self.seed), key))
 
     def cells(self, strategies: tuple[str, ...] = CHOICES, oracles: bool = True) -> list[Cell]:
         trains = TRAINED[self.network]
@@ -104,6 +135,8 @@ class BackboneJob:
         for strategy in strategies:
             learns = strategy not in UNLEARNED
             cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
+        if self.pretrained is not None and self.network == "unshared":
+            cells.append(Cell(strategy="information_maximization", trains="batch_norm"))
         if oracles:
             bounds = dict.fromkeys((trains, "input_adapter", "batch_norm", "all"))
             cells += [Cell(strategy="oracle", trains=t, oracle=True) for t in bounds]

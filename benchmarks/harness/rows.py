@@ -16,7 +16,7 @@ ALLOWED = {
     "data": ("files", "download", "bundled"),
     "trains": ("nothing", "mixture_weights", "input_adapter", "batch_norm", "all"),
     "network": ("compositional", "unshared"),
-    "recipe": ("paper", "strong", "strong-long", "strong-128"),
+    "recipe": ("paper", "strong", "strong-long", "strong-128", "lite0"),
 }
 PERCENTS = ("accuracy", "last_accuracy", "source_only", "batch_norm")
 AMOUNTS = (
@@ -46,7 +46,7 @@ class ResultRow:
     strategy: str
     trains: str  # nothing, or one of `adapters.parts.PARTS`
     network: str  # compositional, unshared
-    recipe: str  # paper, strong, strong-long, strong-128
+    recipe: str  # paper, strong, strong-long, strong-128, lite0
     oracle: bool  # whether target labels were used
     accuracy: float  # percent on the target's test split, as the next three
     last_accuracy: float  # of the last step's iterate, where another was kept without labels

@@ -29,6 +29,7 @@ class PretrainedRecipe:
     network: str = "timm:tf_efficientnet_lite0"
     weights: str | Path | None = None
     image_size: int = 128  # pixels a side
+    usual: bool = False  # of a benchmark that is asked for none by name
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     directions: DirectionsConfig | None = field(default_factory=DirectionsConfig)
 

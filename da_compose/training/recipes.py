@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from da_compose.model.config import PRESETS, NetworkConfig
 from da_compose.training.augmentation import AugmentationConfig
@@ -48,7 +49,7 @@ def usual_patch_size(image_size: int) -> int:
     return min(sides, key=lambda side: abs(side - image_size / MAP_SIZE))
 
 
-def usual_recipes(recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+def usual_recipes(recipes: Mapping[str, Any]) -> tuple[str, ...]:
     """Those that are run where none is asked for."""
     return tuple(name for name, recipe in recipes.items() if recipe.usual)
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.cli import bench as bench_cli
+from benchmarks.harness import picture_benchmarks
 from benchmarks.harness.picture_benchmarks import ALL, PICTURES, TARGETS, at_size, load_pictures
 from benchmarks.harness.rows import read_rows
 from da_compose.training.picture_augmentation import PictureAugmentation
@@ -26,7 +27,9 @@ def tiny(monkeypatch, tmp_path):
         batch_size=4, statistics_batches=2, pooled=True, balanced=True,
         augmentation=PictureAugmentation(),
     )  # fmt: skip
-    monkeypatch.setitem(PICTURE_RECIPES, "strong", Recipe(pretraining=short, network=TINY))
+    monkeypatch.setitem(
+        picture_benchmarks.RECIPES, "strong", Recipe(pretraining=short, network=TINY)
+    )
 
 
 @pytest.fixture
@@ -88,7 +91,9 @@ def test_other_sizes_are_other_data_in_as_many_patches(root):
     assert small.domains["photo"].train.images.shape[1:] == (32, 32, 3)
     assert large.domains["photo"].train.images.shape[1:] == (96, 96, 3)
     assert small.fingerprint != large.fingerprint
-    network = at_size(PICTURES["pacs"], 96).recipes["strong-128"].network
+    recipe = at_size(PICTURES["pacs"], 96).recipes["strong-128"]
+    assert isinstance(recipe, Recipe)
+    network = recipe.network
     assert (network.image_size, network.patch_size, network.num_templates) == (96, 12, 16)
     assert at_size(PICTURES["pacs"], 64).recipes["strong-128"] == REAL["strong-128"]
 

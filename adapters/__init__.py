@@ -1,4 +1,8 @@
-"""How a new domain's few numbers are found: strategies, losses, starts, label-free selection."""
+"""How da-compose finds a new domain's few numbers: strategies, starts, label-free selection.
+
+A backbone is never changed here: only copies of a domain move, and no label of a target is read
+but in `labelled` and `transfer`, whose names and notes say so.
+"""
 
 from adapters.adapt import adapt
 from adapters.adaptation import Adaptation, load_adaptation

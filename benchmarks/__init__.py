@@ -1,1 +1,1 @@
-"""Benchmarks: domains, rotation and budget in; JSON lines, tables and plots out."""
+"""Benchmarks of da-compose, from data to tables and plots, and its command line."""

@@ -9,7 +9,7 @@ import click
 import torch
 from click.core import ParameterSource
 
-from benchmarks.harness.pictures import TARGETS
+from benchmarks.harness.picture_benchmarks import TARGETS
 from data_prep.caches import CACHE_VARIABLE
 
 

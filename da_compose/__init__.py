@@ -4,6 +4,7 @@ Rooms, each importing only what stands before it: `model`, `storage`, `training`
 all share: images and their reading, statistics, what a backbone knows of its sources.
 """
 
+from da_compose.images import ImageSet
 from da_compose.inference import DomainModel
 from da_compose.model.batched import predict_rows
 from da_compose.model.config import PRESETS, NetworkConfig
@@ -31,6 +32,7 @@ __all__ = [
     "Domain",
     "DomainModel",
     "FinetuneConfig",
+    "ImageSet",
     "Network",
     "NetworkConfig",
     "PretrainedConfig",

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 OURS = ("adapters", "benchmarks", "data_prep")
+NAME = "da-compose"  # in the first line of each
 ADVICE = "install da-compose alone in an environment of its own"
 
 
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def hidden() -> str | None:
-    """One line that names a package of ours that does not lie beside this one, or None."""
+    """One line that names a package of ours that is not beside this one, or not ours, or None."""
     here = Path(__file__).resolve().parents[1]
     for name in OURS:
         spec = find_spec(name)
@@ -49,6 +50,9 @@ def hidden() -> str | None:
                 f"da-compose needs its own package {name}, {here / name}, and {where}; start it "
                 f"elsewhere, leave that folder out of PYTHONPATH, or {ADVICE}"
             )
+        if NAME not in (here / name / "__init__.py").read_text(encoding="utf-8"):
+            said = f"{here / name / '__init__.py'} is not da-compose's: another has overwritten it"
+            return overwritten() or f"{said}; {ADVICE}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Raw data sets become verified, memory-mapped domains: find, corrupt, resize, keep.
+"""Raw data sets become verified, memory-mapped domains of da-compose: find, resize, keep.
 
 `load_digit_domain` gives one domain as uint8 arrays with a fingerprint; `choose_digit_benchmark`
 says which domains are sources and which is the target with the data at hand, and where it came

@@ -18,7 +18,7 @@ from data_prep.caches import cache_folder
 from data_prep.domainnet import CLASSES_126, DOMAINS
 from data_prep.emoji import STYLES, draw_all, emoji_classes, package_versions
 from data_prep.locations import DATA_VARIABLE, DomainUnavailable, data_folders
-from data_prep.pictures import prepare_pictures
+from data_prep.picture_cache import prepare_pictures
 from data_prep.prepare import Origin, PreparedDomain, prepare
 from data_prep.readers import RawDomain, RawSplit
 

@@ -20,7 +20,7 @@ def test_an_example_says_what_it_shows(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.slow
+@pytest.mark.shown
 @every_example
 def test_an_example_runs(path, tmp_path):
     ended = run_here([sys.executable, str(path), str(tmp_path / "made")], tmp_path)

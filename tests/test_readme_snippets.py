@@ -2,10 +2,11 @@
 
 import re
 import sys
+from pkgutil import resolve_name
 
 import pytest
 
-from tests.snippets import MARKED, PAGES, marked_blocks, run_here, shell_script
+from tests.snippets import MARKED, PAGES, ROOT, marked_blocks, run_here, shell_script
 
 RUNNABLE = {
     "python": lambda block: [sys.executable, "-c", block],
@@ -13,6 +14,8 @@ RUNNABLE = {
 }
 WITH_BLOCKS = [page for page in PAGES if marked_blocks(page.read_text(encoding="utf-8"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+OURS = re.compile(r"\b(?:da_compose|adapters|data_prep|benchmarks)(?:\.[a-z]\w*)+\b(?!\.(?:py|md))")
+ALL_PAGES = (*PAGES, ROOT / "CONTRIBUTING.md")
 TEXT = """
 <!-- run -->
 ```python
@@ -79,7 +82,16 @@ def test_links_to_files_lead_somewhere(page):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_names_of_ours_in_a_page_are_there(page):
+    for name in set(OURS.findall(page.read_text(encoding="utf-8"))):
+        try:
+            resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            pytest.fail(f"{page.name} names {name}: {error}")
+
+
+@pytest.mark.shown
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: page.name)
 def test_a_page_runs_as_it_stands(page, tmp_path):
     for language, block in marked_blocks(page.read_text(encoding="utf-8")).items():

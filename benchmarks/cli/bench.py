@@ -14,10 +14,10 @@ from rich.console import Console
 from adapters.config import CHOICES
 from benchmarks.cli.files import check_folder
 from benchmarks.harness.benchmark import BenchmarkData, load_digits, load_real_digits, run_benchmark
-from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import results_of, runs_of
 from benchmarks.harness.grid import BACKENDS
-from benchmarks.harness.pictures import ALL, PICTURES, at_size, load_pictures
+from benchmarks.harness.picture_benchmarks import ALL, PICTURES, at_size, load_pictures
 from benchmarks.harness.plan import NETWORKS, Benchmark
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.reports.report import draw_backbone, write_report

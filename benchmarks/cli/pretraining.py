@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cli.mixture_options import MixtureOptions
-from benchmarks.harness import digits, pictures
+from benchmarks.harness import digit_benchmark, picture_benchmarks
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import accuracy
 from benchmarks.harness.plan import Profile
@@ -52,7 +52,7 @@ def pretrain_digits(
     """Pretrain on digit domains and write the backbone; lines with each source's test accuracy."""
     _check_target(target, sources)
     made = _recipe(DIGIT_RECIPES, recipe)
-    config = _config(made, digits.PROFILES, steps, seed, mixtures)
+    config = _config(made, digit_benchmark.PROFILES, steps, seed, mixtures)
     model = mixtures.network(made.network_of(network), seed).to(device)
     with process_0_first():  # it alone downloads and prepares
         names = sources or load_digits(data_root, target).sources
@@ -93,7 +93,7 @@ def pretrain_pictures(
             f"FILE or download; for a trial with a useless trunk: {RANDOM}"
         )
     made = _recipe(PICTURE_RECIPES, recipe)
-    config = _config(made, pictures.PROFILES, steps, seed, mixtures)
+    config = _config(made, picture_benchmarks.PROFILES, steps, seed, mixtures)
     chosen = choose_pictures(name, data_root, classes, per_class)
     asked = {*sources, *([] if target is None else [target])}
     if unknown := sorted(asked - set(chosen.domains)):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.digits import DIGITS
+from benchmarks.harness.digit_benchmark import DIGITS
 from benchmarks.harness.folders import ROWS, folder_of_rows
-from benchmarks.harness.pictures import PICTURES
+from benchmarks.harness.picture_benchmarks import PICTURES
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.reports.report import write_report
 from benchmarks.speed.benchmark import write_table

@@ -22,7 +22,7 @@ from adapters.replay import LEAST_EAGER, Step, replayed
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import begun, warm_up_of
 from benchmarks.harness.cells import prepare_backbone
-from benchmarks.harness.digits import PROFILES
+from benchmarks.harness.digit_benchmark import PROFILES
 from benchmarks.speed.compare import REPEATS, Comparison, SpeedRow, timed
 from benchmarks.speed.setting import Setting
 from da_compose import Backbone

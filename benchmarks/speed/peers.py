@@ -117,7 +117,9 @@ def skada_steps(
         )
 
     class MomentLoss(BaseDALoss):
-        def forward(self, *, features_s: Tensor, features_t: Tensor, **_: object) -> Tensor:
+        def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, *, features_s: Tensor, features_t: Tensor, **_: object
+        ) -> Tensor:
             return moment_loss(features_s, features_t)
 
     class Classifier(nn.Module):

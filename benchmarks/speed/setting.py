@@ -15,7 +15,7 @@ from adapters.strategies.contract import AdaptationTask, Strategy, begun
 from adapters.strategies.contract import rate_of as multiple_of
 from benchmarks.harness.benchmark import BenchmarkData
 from benchmarks.harness.cells import Splits, prepare_backbone
-from benchmarks.harness.digits import DIGITS
+from benchmarks.harness.digit_benchmark import DIGITS
 from benchmarks.harness.plan import TRAINED, BackboneJob, Profile
 from benchmarks.speed.plain import Batch, PlainLoop
 from da_compose import Backbone, CompositionalNetwork, Domain

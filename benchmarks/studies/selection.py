@@ -24,9 +24,9 @@ from adapters.strategies.contract import rate_of
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
-from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import runs_of
-from benchmarks.harness.pictures import PICTURES, TARGETS, load_pictures
+from benchmarks.harness.picture_benchmarks import PICTURES, TARGETS, load_pictures
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.reports.tables import GUIDE

@@ -11,7 +11,7 @@ import click
 
 from benchmarks.harness.benchmark import BenchmarkData, load_digits
 from benchmarks.harness.cells import Splits
-from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import ROWS, results_of, runs_of
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.plan import NETWORKS, BackboneJob

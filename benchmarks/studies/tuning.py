@@ -22,7 +22,7 @@ from adapters.parts import LEARNING_RATES, STEPS
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
-from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.oracle import RATES, train_oracle
 from benchmarks.harness.plan import NETWORKS, TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines

@@ -1,1 +1,1 @@
-"""The compositional network itself: tensors in, tensors out; no file, no data set, no training."""
+"""The compositional network itself: tensors in, tensors out. No file, data set or training here."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from adapters import adapt
 from adapters.config import CHOICES
-from benchmarks.harness import digits
+from benchmarks.harness import digit_benchmark
 from benchmarks.harness.benchmark import BenchmarkData, load_digits
 from benchmarks.harness.cells import Splits, run_jobs
 from benchmarks.harness.plan import BackboneJob, Profile, plan
@@ -36,7 +36,7 @@ RECIPES = {
     "paper": SHORT,
     "strong": replace(SHORT, pooled=True, augmentation=AugmentationConfig()),
 }
-PROFILE = replace(digits.PROFILES["quick"], pretrain_steps=4, adapt_steps=2)
+PROFILE = replace(digit_benchmark.PROFILES["quick"], pretrain_steps=4, adapt_steps=2)
 TARGET = "usps"
 
 
@@ -125,7 +125,7 @@ class Benchmark:
     ) -> list[BackboneJob]:
         return list(
             plan(
-                digits.DIGITS,
+                digit_benchmark.DIGITS,
                 profile,
                 recipes=tuple(recipes),
                 networks=tuple(networks),

@@ -13,7 +13,8 @@ from da_compose import __main__ as doorbell
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("da_compose", "adapters", "benchmarks", "data_prep")
-COMMAND = (sys.executable, "-m", "da_compose", "inspect", "missing.safetensors")
+FILES = ("--backbone", "missing.safetensors", "--images", "x", "--out", "y.safetensors")
+COMMAND = (sys.executable, "-m", "da_compose", "adapt", *FILES)
 
 
 def start(folder: Path, *path: Path) -> list[str]:
@@ -91,7 +92,8 @@ def test_packages_that_another_distribution_has_overwritten_are_named(
 ):
     distribution(installed, "da-compose", *PACKAGES)
     (installed / file).write_text(content)
-    assert "Traceback" in start(tmp_path, installed)[0]  # nobody else is known: an error of ours
+    first = start(tmp_path, installed)[0]  # nobody else is known
+    assert "Traceback" in first or "another has overwritten it" in first
     name = file.partition("/")[0]
     distribution(installed, "other-tool", name)
     (line,) = start(tmp_path, installed)

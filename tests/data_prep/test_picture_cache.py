@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from da_compose.pictures import read_all
-from data_prep import pictures
-from data_prep.pictures import prepare_pictures
+from data_prep import picture_cache
+from data_prep.picture_cache import prepare_pictures
 from tests.data_prep.toy_pictures import (
     SIZE,
     assert_same,
@@ -41,7 +41,7 @@ def test_an_interrupted_call_goes_on_after_what_is_finished(
 ):
     whole = prepare_here(few, tmp_path / "other")
     total = sum(map(len, listed(few)))
-    monkeypatch.setattr(pictures, "KEPT_EVERY", 4)
+    monkeypatch.setattr(picture_cache, "KEPT_EVERY", 4)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         count_reads(patch, stop_at)
         prepare_here(few, tmp_path / "cache")
@@ -57,20 +57,20 @@ def test_an_interrupted_call_goes_on_after_what_is_finished(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from data_prep import pictures
+from data_prep import picture_cache
 from da_compose.trees import read_tree, split
 
-def deadly(paths, size, read_all=pictures.read_all, count=[0]):
+def deadly(paths, size, read_all=picture_cache.read_all, count=[0]):
     for found in read_all(paths, size):
         count[0] += 1
         if count[0] == 650:
             os.kill(os.getpid(), signal.SIGKILL)
         yield found
 
-pictures.read_all, pictures.KEPT_EVERY = deadly, 100
+picture_cache.read_all, picture_cache.KEPT_EVERY = deadly, 100
 train, test = split(read_tree(Path(sys.argv[1]))[0], 0.2, seed=0)
 cache = Path(sys.argv[2])
-pictures.prepare_pictures(
+picture_cache.prepare_pictures(
     "toy", train, test, num_classes=2, origin="files", size=8, cache=cache
 )
 """
@@ -112,7 +112,7 @@ def test_what_is_unfinished_and_damaged_is_made_again(
     few: Path, tmp_path: Path, monkeypatch, file: str, damage: Callable[[Path], None]
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pictures, "KEPT_EVERY", 12)
+        patch.setattr(picture_cache, "KEPT_EVERY", 12)
         count_reads(patch, stop_at=12)
         prepare_here(few, tmp_path / "cache")
     (unfinished,) = (tmp_path / "cache").glob("*/unfinished")
@@ -181,7 +181,7 @@ def test_pictures_that_change_while_they_are_read_are_no_domain(
         shutil.rmtree(few, ignore_errors=True)
 
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="changed while"):
-        patch.setattr(pictures, "read_all", unmounting)
+        patch.setattr(picture_cache, "read_all", unmounting)
         prepare_here(few, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
@@ -201,7 +201,7 @@ def test_a_full_disk_is_named_and_what_is_finished_serves_later(
     few: Path, tmp_path: Path, monkeypatch
 ):
     whole = prepare_here(few, tmp_path / "other")
-    monkeypatch.setattr(pictures, "KEPT_EVERY", 4)
+    monkeypatch.setattr(picture_cache, "KEPT_EVERY", 4)
     with files_of_at_most(2_000), pytest.raises(OSError, match=r"make room.*'.*/cache/toy-"):
         prepare_here(few, tmp_path / "cache")
     read = count_reads(monkeypatch)

@@ -8,7 +8,7 @@ import pytest
 
 from da_compose.pictures import read_picture
 from da_compose.trees import LabelledPictures, read_tree
-from data_prep.pictures import prepare_pictures
+from data_prep.picture_cache import prepare_pictures
 from tests.data_prep.toy_pictures import (
     SIZE,
     listed,

@@ -8,8 +8,8 @@ import pytest
 
 from da_compose.pictures import read_all
 from da_compose.trees import LabelledPictures, read_tree, split
-from data_prep import PreparedDomain, pictures
-from data_prep.pictures import prepare_pictures
+from data_prep import PreparedDomain, picture_cache
+from data_prep.picture_cache import prepare_pictures
 
 SIZE = 8
 
@@ -52,5 +52,5 @@ def count_reads(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> 
             read.append(path)
             yield found
 
-    monkeypatch.setattr(pictures, "read_all", counted)
+    monkeypatch.setattr(picture_cache, "read_all", counted)
     return read

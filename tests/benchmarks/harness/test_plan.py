@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from benchmarks.harness.digits import DIGITS, PROFILES
+from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.plan import BackboneJob, plan, without_what_is_off
 from benchmarks.harness.rows import read_rows
 from benchmarks.reports.report import RESULTS

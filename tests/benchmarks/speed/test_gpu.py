@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 import torch
 
-from benchmarks.harness.digits import PROFILES
+from benchmarks.harness.digit_benchmark import PROFILES
 from benchmarks.harness.plan import Profile
 from benchmarks.speed import gpu
 from benchmarks.speed.benchmark import bench_speed

@@ -16,7 +16,7 @@ from adapters.config import AdaptConfig
 from adapters.parts import ADAPTED, unlock
 from adapters.prepare import prepare
 from adapters.start import plain_start_name
-from benchmarks.harness.digits import PROFILES
+from benchmarks.harness.digit_benchmark import PROFILES
 from benchmarks.harness.rows import read_lines
 from benchmarks.reports.report import RESULTS
 from benchmarks.studies import ablation

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.harness.digits import PROFILES
+from benchmarks.harness.digit_benchmark import PROFILES
 from benchmarks.harness.few_labels import draw_labelled
 from benchmarks.harness.rows import read_lines
 from benchmarks.studies.few_labels import LABELS, TARGETS, identity, main, markdown

@@ -10,7 +10,7 @@ from pandas.testing import assert_frame_equal
 
 from adapters import StartConfig
 from benchmarks.harness.cells import Splits
-from benchmarks.harness.digits import PROFILES
+from benchmarks.harness.digit_benchmark import PROFILES
 from benchmarks.harness.rows import read_lines
 from benchmarks.reports.report import RESULTS
 from benchmarks.studies import selection as selection_study

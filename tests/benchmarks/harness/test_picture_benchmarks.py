@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.cli import bench as bench_cli
-from benchmarks.harness.pictures import ALL, PICTURES, TARGETS, at_size, load_pictures
+from benchmarks.harness.picture_benchmarks import ALL, PICTURES, TARGETS, at_size, load_pictures
 from benchmarks.harness.rows import read_rows
 from da_compose.training.picture_augmentation import PictureAugmentation
 from da_compose.training.recipes import PICTURE_RECIPES, Recipe

@@ -46,7 +46,7 @@ class PretrainedNetwork(Network):
         super().__init__()
         self.config = config  # pyright: ignore[reportIncompatibleVariableOverride]
         sections = cut(module, config.blocks)
-        self.layout = _check_shape(sections, config)
+        self.layout: Layout = _check_shape(sections, config)
         self.input_adapter, self.body, self.output_adapter = sections
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

@@ -20,7 +20,7 @@ from da_compose.images import ImageSet, to_pixels, with_channels
 from da_compose.model.domain import Domain
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.sources import read_sources
-from da_compose.statistics import estimate_statistics
+from da_compose.statistics import blend_statistics, estimate_statistics
 from da_compose.storage.backbone import Backbone
 from da_compose.storage.files import load_tensors, save_tensors
 from da_compose.training.sampling import seeded
@@ -41,8 +41,9 @@ class DirectionsConfig:
     steps: int = 15  # of a fit
     batch_size: int = 48
     learning_rate: float = 4e-3  # Adam, cosine to 0
-    # Share of a mock domain that is right beforehand: too hard ones and easy ones teach little
-    right: tuple[float, float] = (0.25, 0.75)
+    own_share: float = 0.5  # of a mock domain's own statistics, the rest is that of a new domain
+    # Mock domains of which another share is right beforehand are left out: too easy or too hard
+    right: tuple[float, float] = (0.0, 1.0)
     most_left_out: int = 32  # of those; later ones are taken as they come
     seed: int = 0
 
@@ -54,6 +55,8 @@ class DirectionsConfig:
             raise ValueError(
                 f"{self.mock_domains} mock domains have no {self.templates} directions; take more"
             )
+        if not 0 <= self.own_share <= 1:
+            raise ValueError(f"own_share must be from 0 to 1, got {self.own_share}")
         for name in ("styles", "right"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
@@ -156,7 +159,9 @@ def fit_mock(
     pixels, labels = _mock_pictures(sources[name], generator, config)
     pixels, labels = pixels.to(network.device), labels.to(network.device)
     domain = network.new_domain("mock").requires_grad_(False)
-    domain.set_statistics(*estimate_statistics(network, domain, pixels.split(BATCH)))
+    of_sources = domain.mean.clone(), domain.var.clone()
+    own = estimate_statistics(network, domain, pixels.split(BATCH))
+    domain.set_statistics(*blend_statistics(of_sources, own, config.own_share))
     displacement = torch.zeros(len(network.templates.layers), device=network.device)
     before = _share_right(network, domain, displacement, pixels, labels)
     if not config.right[0] <= before <= config.right[1]:

@@ -1,5 +1,6 @@
 """Templates span what the fits to mock domains moved, and are learned again where interrupted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from da_compose import Backbone
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.model.pretrained import PretrainedNetwork
+from da_compose.statistics import estimate_statistics
 from da_compose.training import directions
 from da_compose.training.directions import (
     DirectionsConfig,
@@ -19,9 +21,7 @@ from da_compose.training.directions import (
 )
 from tests.tiny_modules import CLASSES, KINDS, SIZE, tiny_pretrained
 
-SHORT = DirectionsConfig(
-    templates=2, mock_domains=3, pictures=12, steps=4, batch_size=6, right=(0.0, 1.0)
-)
+SHORT = DirectionsConfig(templates=2, mock_domains=3, pictures=12, steps=4, batch_size=6)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -68,7 +68,7 @@ def test_templates_are_the_leading_directions_of_the_displacements(kind: str, so
 def test_a_fit_gets_more_right(sources):
     network = tiny_pretrained(num_templates=0)
     config = DirectionsConfig(
-        pictures=24, steps=60, batch_size=24, learning_rate=0.03, right=(0.0, 1.0), styles=(1, 1)
+        pictures=24, steps=60, batch_size=24, learning_rate=0.03, styles=(1, 1)
     )
     mocks = [fit_mock(network, sources, number, config) for number in range(4)]
     assert sum(mock.after for mock in mocks) > sum(mock.before for mock in mocks) + 0.4
@@ -138,3 +138,20 @@ def test_what_has_no_directions_is_refused(make_network, sources):
     with pytest.raises(ValueError, match="templates are learned of a pretrained network"):
         learn_templates(mixed, sources)
     assert np.isfinite(SHORT.learning_rate)
+
+
+def test_mock_domains_are_normalized_by_half_of_their_own_statistics(monkeypatch, sources):
+    network, seen = tiny_pretrained(num_templates=0), []
+
+    def watching(net, domain, displacement, pixels, labels):
+        seen.append((domain.mean.clone(), pixels))
+        return 0.5
+
+    monkeypatch.setattr(directions, "_share_right", watching)
+    for own_share in (0.0, 0.5, 1.0):
+        fit_mock(network, sources, 0, replace(SHORT, own_share=own_share))
+    (none, _), _, (half, _), _, (whole, pixels), _ = seen
+    new = network.new_domain("new")
+    torch.testing.assert_close(none, new.mean)
+    torch.testing.assert_close(whole, estimate_statistics(network, new, [pixels])[0])
+    torch.testing.assert_close(half, (none + whole) / 2)

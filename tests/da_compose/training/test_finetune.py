@@ -129,9 +129,7 @@ def test_pretrain_makes_a_backbone_on_published_weights(
 
     monkeypatch.setattr(pretrained, "pretrained_network", published)
     monkeypatch.setattr(backbone_file, "build_module", lambda name, size: tiny_module("conv", 9))
-    learned = DirectionsConfig(
-        templates=2, mock_domains=2, pictures=12, steps=2, batch_size=6, right=(0, 1)
-    )
+    learned = DirectionsConfig(templates=2, mock_domains=2, pictures=12, steps=2, batch_size=6)
     recipe = PretrainedRecipe(
         network="timm:conv",
         image_size=SIZE,

@@ -207,10 +207,9 @@ class PretrainedNetwork(Network):
         """As `features`, with `values` of the blocks' weights in place of the domain's."""
         norms = NormCursor(domain)
         block = self._run_body(images, domain, values, norms)
+        # A copy: a network may start its head in place
         embedding = run(self.output_adapter, block.clone(), norms, {})
-        return as_map(
-            block, self.layout
-        ), embedding  # cloned: a network may start its head in place
+        return as_map(block, self.layout), embedding
 
     def block_features(self, images: Tensor, domain: Domain) -> Tensor:
         block = self._run_body(images, domain, self.values_of(domain), NormCursor(domain))

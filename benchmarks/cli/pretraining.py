@@ -102,23 +102,7 @@ def pretrain_pictures(
     made = pretrained or _recipe(PICTURE_RECIPES, recipe)
     image_size = image_size or made.image_size
     chosen = choose_pictures(name, data_root, classes, per_class)
-    asked = {*sources, *([] if target is None else [target])}
-    if unknown := sorted(asked - set(chosen.domains)):
-        raise ValueError(
-            f"no domain {', '.join(unknown)} in {name}; there are: {', '.join(chosen.domains)}"
-        )
-    folders = sources or [domain for domain in chosen.domains if domain != target]
-    names = [domain_name(folder, f"source-{n}") for n, folder in enumerate(folders, 1)]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"domains need different names of one word each, got {', '.join(names)} from "
-            f"{', '.join(folders)}; rename a folder"
-        )
-    with process_0_first():  # it alone downloads and prepares
-        domains = {
-            word: load_picture_domain(chosen, folder, size=image_size)
-            for word, folder in zip(names, folders, strict=True)
-        }
+    domains = _picture_sources(chosen, sources, target, image_size)
     if rank() == 0:
         yield from (f"note: {note}" for note in chosen.notes)
         yield from (f"note: {note}" for d in domains.values() for note in domain_notes(d))
@@ -143,6 +127,30 @@ def pretrain_pictures(
     notes = {"recipe": recipe} | ({"trunk_weights": trunk_weights} if trunk else {})
     notes |= mixtures.given
     yield from _pretrain(out, model.to(device), domains, chosen.class_names, config, notes)
+
+
+def _picture_sources(
+    chosen: PictureBenchmark, sources: Sequence[str], target: str | None, image_size: int
+) -> dict[str, PreparedDomain]:
+    """The sources that are named, or all but the target, prepared, by a name of one word."""
+    asked = {*sources, *([] if target is None else [target])}
+    if unknown := sorted(asked - set(chosen.domains)):
+        raise ValueError(
+            f"no domain {', '.join(unknown)} in {chosen.name}; there are: "
+            f"{', '.join(chosen.domains)}"
+        )
+    folders = sources or [domain for domain in chosen.domains if domain != target]
+    names = [domain_name(folder, f"source-{n}") for n, folder in enumerate(folders, 1)]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"domains need different names of one word each, got {', '.join(names)} from "
+            f"{', '.join(folders)}; rename a folder"
+        )
+    with process_0_first():  # it alone downloads and prepares
+        return {
+            word: load_picture_domain(chosen, folder, size=image_size)
+            for word, folder in zip(names, folders, strict=True)
+        }
 
 
 def choose_pictures(

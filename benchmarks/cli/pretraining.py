@@ -102,15 +102,15 @@ def pretrain_pictures(
     made = pretrained or _recipe(PICTURE_RECIPES, recipe)
     image_size = image_size or made.image_size
     chosen = choose_pictures(name, data_root, classes, per_class)
-    domains = _picture_sources(chosen, sources, target, image_size)
-    if rank() == 0:
-        yield from (f"note: {note}" for note in chosen.notes)
-        yield from (f"note: {note}" for d in domains.values() for note in domain_notes(d))
+    notes: dict[str, Any] = {"recipe": recipe} | mixtures.given
     if isinstance(made, PretrainedRecipe):
+        domains = _picture_sources(chosen, sources, target, image_size)
+        yield from _notes_of(chosen, domains)
+        made = made.at_size(image_size)
+        names = chosen.class_names
         yield from _finetune(
-            out, made.at_size(image_size), domains, chosen.class_names,
-            {"recipe": recipe}, steps or made.num_steps, seed, device,
-        )  # fmt: skip
+            out, made, domains, names, notes, steps or made.num_steps, seed, device
+        )
         return
     shape = replace(
         made.network_of(network),
@@ -119,14 +119,22 @@ def pretrain_pictures(
         patch_size=patch_size or (1 if trunk else usual_patch_size(image_size)),
         trunk=trunk,
     )
-    model = mixtures.network(shape, seed)
+    model = mixtures.network(shape, seed)  # before the pictures: it may be refused
     if trunk_weights not in (None, RANDOM):
         with process_0_first():
             load_trunk_weights(model, trunk_weights)
+    domains = _picture_sources(chosen, sources, target, image_size)
+    yield from _notes_of(chosen, domains)
     config = _config(made, picture_benchmarks.PROFILES, steps, seed, mixtures)
-    notes = {"recipe": recipe} | ({"trunk_weights": trunk_weights} if trunk else {})
-    notes |= mixtures.given
+    notes |= {"trunk_weights": trunk_weights} if trunk else {}
     yield from _pretrain(out, model.to(device), domains, chosen.class_names, config, notes)
+
+
+def _notes_of(chosen: PictureBenchmark, domains: Mapping[str, PreparedDomain]) -> Iterator[str]:
+    """What a reader should know of the pictures; said by one process."""
+    if rank() == 0:
+        yield from (f"note: {note}" for note in chosen.notes)
+        yield from (f"note: {note}" for d in domains.values() for note in domain_notes(d))
 
 
 def _picture_sources(

@@ -153,6 +153,8 @@ def test_pretrain_on_a_trunk(tree, tmp_path):
         (("--recipe", "paper"), "choose from strong"),
         (("--image-size", 21, "--patch-size", 2), "multiple of patch_size"),
         (("--classes", "no.txt"), "no.txt"),
+        (("--recipe", "lite0", "--patch-size", 4), "lite0 has a network of its own"),
+        (("--recipe", "lite0", "--network", "unshared"), "leave out trunk, patch size"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )

@@ -159,3 +159,8 @@ def test_without_domainnet_the_emoji_benchmark_runs_and_says_so(monkeypatch, tmp
 def test_missing_pacs_ends_in_one_line(tmp_path):
     (tmp_path / "data").mkdir()
     assert "pacs is not available" in refuse(*bench("pacs", tmp_path / "data", tmp_path))
+
+
+def test_recipes_of_different_sizes_are_not_mixed(root):
+    said = refuse("bench", "pacs", "--data", root, "--recipe", "strong", "--recipe", "lite0")
+    assert "strong 32, lite0 128 pixels" in said and "--image-size" in said

@@ -1,6 +1,10 @@
 from dataclasses import replace
+from pathlib import Path
 
+from adapters.parts import DIRECTED
 from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
+from benchmarks.harness.picture_benchmarks import PICTURES
+from benchmarks.harness.picture_benchmarks import PROFILES as PICTURE_PROFILES
 from benchmarks.harness.plan import BackboneJob, plan, without_what_is_off
 from benchmarks.harness.rows import read_rows
 from benchmarks.reports.report import RESULTS
@@ -65,3 +69,18 @@ def test_committed_digits_rows_are_of_the_configuration_as_it_is():
             data_fingerprint=row.data_fingerprint,
         )
         assert without_what_is_off(row.config["job"]) == made.cell_config(row.trains)
+
+
+def test_both_networks_of_a_pretrained_recipe_stand_on_one_backbone():
+    full = PICTURE_PROFILES["full"]
+    mixed = job(benchmark=PICTURES["pacs"], profile=full, recipe="lite0")
+    ordinary = replace(mixed, network="unshared")
+    assert mixed.folder(Path("runs")) == ordinary.folder(Path("runs"))
+    assert mixed.folder(Path("runs")) != replace(mixed, seed=1).folder(Path("runs"))
+    assert {cell.trains for cell in mixed.cells(oracles=False)} == {"nothing", "mixture_weights"}
+    learned = {cell.trains for cell in ordinary.cells(oracles=False)} - {"nothing"}
+    assert learned == {"input_adapter", "batch_norm"}
+    assert mixed.adapt_steps("mixture_weights") == DIRECTED.steps["mixture_weights"]
+    quick = replace(mixed, profile=PICTURE_PROFILES["quick"])
+    assert mixed.finetune_steps == 3 * quick.finetune_steps
+    assert mixed.identity != quick.identity

@@ -10,6 +10,7 @@ from torch import Tensor
 from benchmarks.options import PATH
 from da_compose import load_backbone
 from da_compose.model.signature import format_signature, num_runs, sharpness, signature_of
+from da_compose.storage.backbone import PRETRAINED
 from da_compose.storage.files import load_tensors, understood
 
 SHADES = " ░▒▓█"  # of mixture weights from 0 to 1
@@ -51,8 +52,16 @@ def _described_file(path: Path) -> Iterator[str]:
         yield f"domain: {metadata['domain']}"
     yield f"notes: {metadata['notes']}"
     for name, tensor in tensors.items():
-        if name.endswith("mixture.xi"):
-            yield f"mixture weights of {_domain_of(name, metadata)}, a line a layer"
+        if not name.endswith("mixture.xi"):
+            continue
+        domain = _domain_of(name, metadata)
+        if metadata.get("coefficients") or metadata.get("network") == PRETRAINED:
+            yield f"coefficients of {domain}, how far along each direction, a line a layer"
+            yield from (
+                "  " + " ".join(f"{value:6.2f}" for value in row) for row in tensor.tolist()
+            )
+        else:
+            yield f"mixture weights of {domain}, a line a layer"
             yield from _drawn(tensor.softmax(dim=-1))
 
 

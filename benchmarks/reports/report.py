@@ -20,6 +20,7 @@ from benchmarks.reports.tables import groups, write_tables
 from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.images import ImageSet
 from da_compose.inference import batches, predict_logits
+from da_compose.model.mixture import MixtureWeights
 from da_compose.storage.files import replacing
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -76,8 +77,9 @@ def draw_backbone(
     if job.network == "compositional":
         shown = {domain.name: domain for domain in backbone.network.domains}
         shown[f"{job.target} (adapted)"] = adapted
-        mixtures = {n: d.mixture().detach().numpy() for n, d in shown.items()}
-        plot_mixtures(mixtures, _path(start, "mixtures"), caption=caption)
+        if isinstance(adapted.mixture, MixtureWeights):
+            mixtures = {n: d.mixture().detach().numpy() for n, d in shown.items()}
+            plot_mixtures(mixtures, _path(start, "mixtures"), caption=caption)
         logits = (
             predict_logits(backbone.network, domain, target.test.images)
             for domain in (plain.target, adapted)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from da_compose.model.domain import Domain
+from da_compose.model.mixture import Coefficients
 from da_compose.storage.backbone import FORMAT, Backbone, check_format, versions
 from da_compose.storage.files import load_tensors, save_tensors, understood
 
@@ -16,6 +17,7 @@ def save_adapter(
         "kind": "adapter",
         "format": FORMAT,
         "domain": domain.name,
+        "coefficients": isinstance(domain.mixture, Coefficients),  # for `inspect`: else logits
         **domain.own_parts,
         "fingerprint": backbone.fingerprint,
         "class_names": backbone.class_names_of(domain),

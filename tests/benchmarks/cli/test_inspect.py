@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.cli.inspect import description
-from da_compose import CompositionalNetwork, load_backbone, save_adapter
+from da_compose import Backbone, CompositionalNetwork, load_backbone, save_adapter
 from da_compose.model.signature import signature_xi
 from tests.benchmarks.calls import succeed
+from tests.tiny_modules import CLASSES, tiny_pretrained
 
 
 def shown_adapter(backbone, xi: Tensor, path) -> list[str]:
@@ -60,3 +61,16 @@ def test_the_fixed_signature_of_a_backbone_is_shown(unshared_backbone, backbone,
         path = tmp_path / f"{name}.safetensors"
         shown.save(path)
         assert ("fixed signature 1,2" in description(path)) == held
+
+
+def test_coefficients_are_shown_as_they_are_not_as_weights(tmp_path):
+    network = tiny_pretrained("conv", 2, ())
+    backbone = Backbone(network, tuple("abcdefg"[:CLASSES]), {})
+    domain = network.new_domain("site")
+    with torch.no_grad():
+        domain.mixture.get_parameter("xi").fill_(-1.5)
+    save_adapter(tmp_path / "site.safetensors", backbone, domain, {})
+    shown = description(tmp_path / "site.safetensors")
+    assert "coefficients of site, how far along each direction, a line a layer" in shown
+    assert shown[-1] == "   -1.50  -1.50"
+    assert not any("signature" in line for line in shown)

@@ -1,5 +1,6 @@
 """`pretrain`: from labelled sources of any kind to a backbone, in one call that resumes."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -58,7 +59,8 @@ def pretrain(
     data, names = read_sources(sources, made.image_size, class_names)
     steps = steps or made.num_steps
     notes = {
-        "recipe": recipe if isinstance(recipe, str) else "own",
+        "recipe": recipe if isinstance(recipe, str) else f"own-{_hash(repr(recipe))}",
+        "classes": list(names),
         "steps": steps,
         "seed": seed,
         "data": {name: images.fingerprint for name, images in data.items()},
@@ -113,6 +115,10 @@ def _recipe(recipe: str | Recipe | PretrainedRecipe) -> Recipe | PretrainedRecip
     if recipe not in known:
         raise ValueError(f"no recipe {recipe!r}; choose from {', '.join(known)}")
     return known[recipe]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _finished(path: Path, notes: Mapping[str, Any], device: str) -> Backbone:

@@ -98,6 +98,8 @@ def test_what_is_finished_is_read_and_anything_else_is_refused(tmp_path: Path, m
     assert made(sources, tmp_path).fingerprint == first.fingerprint
     with pytest.raises(ValueError, match="is finished and was made with another seed; delete it"):
         made(sources, tmp_path, seed=1)
+    with pytest.raises(ValueError, match="another classes"):
+        made(sources, tmp_path, class_names=["x", "y", "z"])
     with pytest.raises(ValueError, match="another data"):
         made({"a": arrays(), "b": arrays(15)}, tmp_path)
 
@@ -140,4 +142,5 @@ def test_a_recipe_of_ones_own_is_taken(tmp_path: Path) -> None:
     own = replace(TINY, network=replace(TINY.network, num_layers=3))
     backbone = pretrain({"a": arrays()}, out=tmp_path, recipe=own, show_progress=False)
     assert backbone.network.config.num_layers == 3
-    assert backbone.notes["recipe"] == "own"
+    with pytest.raises(ValueError, match="made with another recipe"):  # not the same network
+        made({"a": arrays()}, tmp_path)

@@ -231,6 +231,17 @@ def bench_pacs_command(**options: Any) -> None:
     run_pictures("pacs", **options)
 
 
+@bench.command("satellite")
+@picture_options
+@grid_options(PICTURES["satellite"])
+def bench_satellite_command(**options: Any) -> None:
+    """Satellite: aerial scenes of several collections; one of them the target, by default each.
+
+    Example: da-compose bench satellite --target ucm --recipe lite0
+    """
+    run_pictures("satellite", **options)
+
+
 @bench.command("emoji")
 @picture_options
 @grid_options(PICTURES["emoji"])

@@ -1,4 +1,4 @@
-"""The picture benchmarks: DomainNet, PACS, satellite, emoji, or a user's own tree of labelled pictures.
+"""The picture benchmarks: DomainNet, PACS, satellite, emoji, or a user's own labelled pictures.
 
 Files are searched in `<root>/pictures/<name>/`, as `<domain>/<class>/<picture>`, with official
 lists `<domain>_train.txt` and `<domain>_test.txt` beside the domains where a data set has them.

@@ -41,7 +41,7 @@ STOREYS = (
     ("adapters.adapt",),
     ("adapters.labelled", "adapters.many"),
     ("adapters.estimator", "adapters"),
-    ("data_prep",),
+    ("data_prep", "benchmarks.allocator"),
     ("benchmarks.harness",),
     ("benchmarks.options", "benchmarks.reports"),
     ("benchmarks.speed", "benchmarks.studies", "benchmarks.tasks"),

@@ -1,4 +1,4 @@
-"""The benchmarks of pictures: DomainNet, PACS, satellite and emoji, one domain after another the target."""
+"""The benchmarks of pictures: DomainNet, PACS, satellite, emoji; each domain may be the target."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -33,7 +33,7 @@ STOREYS = (
     ("da_compose.training",),
     ("da_compose",),
     ("adapters.strategies", "adapters.parts", "adapters.replay"),
-    ("adapters.selection",),
+    ("adapters.prototypes", "adapters.selection"),
     ("adapters.guard", "adapters.start"),
     ("adapters.config", "adapters.transfer"),
     ("adapters.prepare", "adapters.streaming"),

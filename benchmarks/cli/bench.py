@@ -18,7 +18,7 @@ from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import results_of, runs_of
 from benchmarks.harness.grid import BACKENDS
 from benchmarks.harness.picture_benchmarks import ALL, PICTURES, at_size, load_pictures
-from benchmarks.harness.plan import NETWORKS, Benchmark
+from benchmarks.harness.plan import NETWORKS, USUAL, Benchmark
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.reports.report import draw_backbone, write_report
 from benchmarks.reports.tables import groups, terminal
@@ -93,7 +93,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
         several("--recipe", "recipes", choices=recipes, usual=usual_recipes(recipes)),
         several("--network", "networks", choices=NETWORKS),
-        several("--strategy", "strategies", choices=CHOICES),
+        several("--strategy", "strategies", choices=CHOICES, usual=USUAL),
         click.option(
             "--oracles/--no-oracles", default=True, help="Also train on target labels, as bounds."
         ),

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from adapters.adaptation import Adaptation
-from adapters.config import AUTO, AUTO_TRIES, T3A, UNLEARNED, AdaptConfig, with_options
+from adapters.config import AUTO, T3A, UNLEARNED, AdaptConfig, with_options
 from adapters.guard import judge_learning
 from adapters.loop import Learned, learn
+from adapters.parts import usual_of
 from adapters.prepare import Ready, prepare
 from adapters.prototypes import with_prototypes
 from adapters.selection import score
@@ -33,9 +34,10 @@ def adapt(
 
     images: of any kind that `da_compose.reading.read_images` takes, such as a folder of pictures;
     labels in them are never looked at.
-    strategy: one of `adapters.config.CHOICES`, by default "information_maximization"; "auto": the
-    first of several to learn what the guard trusts; or an instance with options of its own, such
-    as MomentMatching(moments=1), or of a class of yours that keeps `adapters.Strategy`.
+    strategy: one of `adapters.config.CHOICES`, by default "information_maximization", on a
+    pretrained network "consensus"; "auto": the first of several to learn what the guard trusts; or
+    an instance with options of its own, such as MomentMatching(moments=1), or of a class of yours
+    that keeps `adapters.Strategy`.
     name: of the new domain, one word. config, options: fields of `AdaptConfig`, such as
     trains="input_adapter", steps=200, seed=1; options come before those of `config`.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.
@@ -43,13 +45,13 @@ def adapt(
     if strategy is not None:
         options["strategy"] = strategy
     ready = prepare(backbone, images, name, with_options(config or AdaptConfig(), options))
-    if ready.config.strategy == AUTO:
+    if ready.config.method == AUTO:
         return first_trusted(ready)
-    if ready.config.strategy == T3A:
+    if ready.config.method == T3A:
         return prototyped(ready)
-    if isinstance(ready.config.strategy, str) and ready.config.strategy in UNLEARNED:
+    if ready.config.method in UNLEARNED:
         return unlearned(ready)
-    return conclude(ready, learn(ready, strategy_of(ready.config.strategy)))
+    return conclude(ready, learn(ready, strategy_of(ready.config.method)))
 
 
 def strategy_of(strategy: str | Strategy) -> Strategy:
@@ -102,7 +104,7 @@ def conclude(ready: Ready, learned: Learned, **notes: Any) -> Adaptation:
 
 
 def first_trusted(ready: Ready) -> Adaptation:
-    """`auto`: the first of `AUTO_TRIES` to learn what the guard trusts, each from the start.
+    """`auto`: the first of `Usual.tries` to learn what the guard trusts, each from the start.
 
     The guard alone chooses: a criterion that compares outcomes was tried, and kept what had learned
     least. From an unsure start only the first is tried: where predictions hardly tell images apart,
@@ -121,7 +123,8 @@ def first_trusted(ready: Ready) -> Adaptation:
 
 
 def _tries(ready: Ready) -> Iterator[tuple[str, Adaptation]]:
-    for name in AUTO_TRIES[:1] if ready.unsure else AUTO_TRIES:
+    tries = usual_of(ready.backbone.network).tries
+    for name in tries[:1] if ready.unsure else tries:
         yield name, conclude(ready, learn(ready, STRATEGIES[name]()))
 
 

@@ -17,7 +17,6 @@ T3A = "t3a"
 UNLEARNED = ("source_only", "batch_norm", "chosen_start", T3A)
 BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
 AUTO = "auto"  # the first of these that learns what the guard trusts
-AUTO_TRIES = ("information_maximization", "moment_matching")
 CHOICES = (*UNLEARNED, *STRATEGIES, AUTO)  # names that `strategy` may be
 Config = TypeVar("Config")
 
@@ -26,11 +25,12 @@ Config = TypeVar("Config")
 class AdaptConfig:
     """How long and how to adapt; defaults were chosen on development targets, docs/adaptation.md.
 
-    strategy: one of `CHOICES`, or an instance with its own options.
+    strategy: one of `CHOICES`, or an instance with its own options; None: what is usual for the
+    kind of network, information_maximization, or consensus where it is pretrained.
     trains: mixture_weights, input_adapter or batch_norm (gamma and beta of every batch norm).
     """
 
-    strategy: str | Strategy = "information_maximization"
+    strategy: str | Strategy | None = None
     trains: str = "mixture_weights"
     start: str = NEAREST  # or "mean", or a domain of the backbone
     steps: int | None = None  # None: as many as what is trained takes
@@ -38,7 +38,7 @@ class AdaptConfig:
     learning_rate: float | None = None  # None: the strategy's own for what it trains
     check_every: int = 20  # steps between label-free checks; the best iterate is kept
     check_images: int = 1000
-    start_images: int = 400  # of them, to choose the start with
+    start_images: int | None = None  # of them, to choose the start with; None: what is usual
     prior_images: int = 100  # the start weighs like so many images of the target
     guard: bool = True  # go back to the start where the outcome is not to be trusted
     guard_config: GuardConfig = field(default_factory=GuardConfig)
@@ -51,7 +51,9 @@ class AdaptConfig:
         if isinstance(self.strategy, str):
             if self.strategy not in CHOICES:
                 raise ValueError(f"no strategy {self.strategy!r}{nearest(self.strategy, CHOICES)}")
-        elif isinstance(self.strategy, type) or not hasattr(self.strategy, "step"):
+        elif self.strategy is not None and (
+            isinstance(self.strategy, type) or not hasattr(self.strategy, "step")
+        ):
             raise ValueError(
                 f"strategy must be a name ({', '.join(CHOICES)}) or an instance such as "
                 f"MomentMatching(), got {self.strategy!r}"
@@ -68,17 +70,24 @@ class AdaptConfig:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
     def on(self, network: Network) -> "AdaptConfig":
-        """The same with steps and batch size said, where they are as usual for this network."""
+        """The same with all said that is as usual for this network."""
         usual = usual_of(network)
         return replace(
             self,
+            strategy=usual.strategy if self.strategy is None else self.strategy,
             steps=usual.steps[self.trains] if self.steps is None else self.steps,
             batch_size=usual.batch_size if self.batch_size is None else self.batch_size,
+            start_images=usual.start_images if self.start_images is None else self.start_images,
         )
 
     @property
+    def method(self) -> str | Strategy:
+        """The strategy that is asked for, or else what is usual where weights are mixed."""
+        return MIXED.strategy if self.strategy is None else self.strategy
+
+    @property
     def num_steps(self) -> int:
-        """Steps that are asked for, or else as many as what is trained takes when it is mixed."""
+        """Steps, likewise: as many as what is trained takes."""
         return STEPS[self.trains] if self.steps is None else self.steps
 
     @property
@@ -87,18 +96,22 @@ class AdaptConfig:
         return MIXED.batch_size if self.batch_size is None else self.batch_size
 
     @property
+    def num_start_images(self) -> int:
+        """Images to compare starts on, likewise."""
+        return MIXED.start_images if self.start_images is None else self.start_images
+
+    @property
     def baseline(self) -> str | None:
         """The strategy, where it is one of `BASELINES`."""
-        name = self.strategy if isinstance(self.strategy, str) else None
-        return name if name in BASELINES else None
+        return self.method if isinstance(self.method, str) and self.method in BASELINES else None
 
     @property
     def strategy_name(self) -> str:
         """The strategy as notes and tables name it: of a user's own, its class."""
-        if isinstance(self.strategy, str):
-            return self.strategy
+        if isinstance(self.method, str):
+            return self.method
         names = {kind: name for name, kind in STRATEGIES.items()}
-        return names.get(type(self.strategy), type(self.strategy).__name__)
+        return names.get(type(self.method), type(self.method).__name__)
 
 
 def with_options(config: Config, options: dict[str, Any]) -> Config:

@@ -34,7 +34,7 @@ class DomainAdaptationClassifier(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         recipe: str = "digits-strong",
-        strategy: str = "information_maximization",
+        strategy: str | None = None,
         pretrain_steps: int | None = None,
         adapt_steps: int | None = None,
         image_size: int | None = None,

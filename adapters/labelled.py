@@ -46,18 +46,16 @@ def adapt_with_labels(
     """
     if strategy is not None:
         options["strategy"] = strategy
-    config = with_options(config or AdaptConfig(), options)
-    if config.strategy == AUTO:
+    config = with_options(config or AdaptConfig(), options).on(backbone.network)
+    if config.method == AUTO:
         raise ValueError(f"{AUTO} tries strategies without labels; name one of them")
-    if config.strategy in UNLEARNED:
-        raise ValueError(
-            f"{config.strategy} learns nothing, with labels or without; choose another"
-        )
+    if config.method in UNLEARNED:
+        raise ValueError(f"{config.method} learns nothing, with labels or without; choose another")
     if config.cuda_graph:
         raise ValueError("steps with labels are not recorded on a CUDA graph; leave it out")
     few = check_labelled(backbone, *labelled)
     ready = prepare(backbone, images, name, config)
-    learned = learn(ready, strategy_of(config.strategy), extra=partial(supervised, few))
+    learned = learn(ready, strategy_of(config.method), extra=partial(supervised, few))
     return conclude(ready, learned, labels=len(few))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import cos, pi
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from adapters.strategies.contract import (
     Strategy,
     begun,
     draw,
+    is_taught,
     rate_of,
     warm_up_of,
 )
@@ -81,7 +82,11 @@ class Loop:
             self.draws.manual_seed(self.config.seed)
         else:
             self.draws.set_state(ready.drawn)
-        self.pixels = on_device(ready.pixels, device)
+        self.consensus = ready.consensus.to(device) if is_taught(strategy) else None
+        pixels = ready.pixels
+        if self.consensus is not None:  # on the images that starts were compared on alone
+            pixels = ready.checked[: len(self.consensus)]
+        self.pixels = on_device(pixels, device)
         if self.config.cuda_graph and not isinstance(self.pixels, Tensor):
             on_gpu = device.type == "cuda"
             where = "the images do not fit on it" if on_gpu else f"this backbone is on {device}"
@@ -108,10 +113,16 @@ class Loop:
 
     def batch(self) -> Tensor:
         """A random batch of the target's pixels (B, 1 or 3, S, S), on the backbone's device."""
+        return self.inputs()[0]
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What a step is given: a batch, and where the strategy is taught the consensus on it."""
         chosen = draw(len(self.pixels), self.config.num_images, self.draws)
         if isinstance(self.pixels, Tensor):
-            return to_pixels(self.pixels[chosen])
-        return to_pixels(self.pixels[chosen.cpu().numpy()]).to(self.backbone.network.device)
+            pixels = to_pixels(self.pixels[chosen])
+        else:
+            pixels = to_pixels(self.pixels[chosen.cpu().numpy()]).to(self.backbone.network.device)
+        return (pixels,) if self.consensus is None else (pixels, self.consensus[chosen])
 
     def before(self, step: int) -> None:
         """Check the iterate where it is due, and set the learning rate of this step."""
@@ -172,7 +183,7 @@ def learn(
 
     def advance() -> Mapping[str, Tensor]:
         with ready.backbone.network.computing(precision):
-            return own.step(loop.batch())
+            return cast(Any, own).step(*loop.inputs())  # those that are taught take two
 
     if ready.config.cuda_graph:
         advance = replayed(advance, loop.draws, warm_up_of(own))

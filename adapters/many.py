@@ -14,20 +14,32 @@ from adapters.loop import Loop
 from adapters.prepare import prepare
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy
-from adapters.strategies.losses import information, moment_distance, moments
+from adapters.strategies.losses import information, moment_distance, moments, teaching
 from da_compose import Backbone, Domain, probabilities
 from da_compose.model.batched import features_many, forward_many
 
 
 def uninformed(
-    backbone: Backbone, targets: Sequence[Domain], images: Tensor, expected: Tensor
+    backbone: Backbone, targets: Sequence[Domain], expected: Tensor, images: Tensor
 ) -> Tensor:
     """Loss of information maximization, a value a target; see `Objective`."""
     return -information(probabilities(forward_many(backbone.network, targets, images)), expected)
 
 
+def taught(
+    backbone: Backbone,
+    targets: Sequence[Domain],
+    expected: Tensor,
+    images: Tensor,
+    consensus: Tensor,
+) -> Tensor:
+    """Loss of the consensus, a value a target; see `Objective`."""
+    found = probabilities(forward_many(backbone.network, targets, images))
+    return teaching(found, consensus) - information(found, expected)
+
+
 def moments_apart(
-    backbone: Backbone, targets: Sequence[Domain], images: Tensor, expected: Tensor
+    backbone: Backbone, targets: Sequence[Domain], expected: Tensor, images: Tensor
 ) -> Tensor:
     """Loss of moment matching, a value a target; see `Objective`."""
     sources = [(source.first, source.second) for source in backbone.knowledge.values()]
@@ -38,17 +50,19 @@ def moments_apart(
 class Objective:
     """One loss whose descent is a strategy's step, for many targets at once.
 
-    losses: pixels (D, B, 3, S, S), expected class frequencies (D, N) -> (D,). The history has it
-    as `figure`, with this sign, as of the strategy alone.
+    losses: expected class frequencies (D, N), then what a step of the strategy is given, pixels
+    (D, B, 3, S, S) first -> (D,). The history has it as `figure`, with this sign, as of the
+    strategy alone.
     """
 
-    losses: Callable[[Backbone, Sequence[Domain], Tensor, Tensor], Tensor]
+    losses: Callable[..., Tensor]
     figure: str
     sign: int
 
 
 TOGETHER: Mapping[str, Objective] = {
     "information_maximization": Objective(uninformed, "information", -1),
+    "consensus": Objective(taught, "loss", 1),
     "moment_matching": Objective(moments_apart, "moment_distance", 1),
 }
 
@@ -71,10 +85,11 @@ def adapt_many(
     """
     if strategy is not None:
         options["strategy"] = strategy
-    config = with_options(config or AdaptConfig(), options)
+    config = with_options(config or AdaptConfig(), options).on(backbone.network)
     for name in targets:
         backbone.network.new_domain(name)  # a wrong name is refused before any work
-    named = isinstance(config.strategy, str) and config.strategy in TOGETHER
+    method = config.method
+    named = isinstance(method, str) and method in TOGETHER
     able = named and config.trains == "mixture_weights"
     if together and not able:
         raise ValueError(
@@ -88,10 +103,10 @@ def adapt_many(
         }
     if config.cuda_graph or config.bfloat16:
         raise ValueError("targets at once take neither cuda_graph nor bfloat16; leave them out")
-    assert isinstance(config.strategy, str)
-    method = STRATEGIES[config.strategy]()
+    assert isinstance(method, str)
     loops = [
-        Loop(prepare(backbone, images, name, config), method) for name, images in targets.items()
+        Loop(prepare(backbone, images, name, config), STRATEGIES[method]())
+        for name, images in targets.items()
     ]
     if loops:
         device = backbone.network.device
@@ -99,7 +114,7 @@ def adapt_many(
         step_together(
             replace(backbone, knowledge=known),
             loops,
-            TOGETHER[config.strategy],
+            TOGETHER[method],
             loops[0].config.num_steps,
         )
     return {loop.target.name: conclude(loop.ready, loop.end()) for loop in loops}
@@ -118,8 +133,8 @@ def step_together(
     for step in range(steps):
         for loop in loops:
             loop.before(step)
-        images = torch.stack([loop.batch() for loop in loops])
-        losses = objective.losses(backbone, targets, images, expected)
+        inputs = zip(*(loop.inputs() for loop in loops), strict=True)
+        losses = objective.losses(backbone, targets, expected, *map(torch.stack, inputs))
         gradients = torch.autograd.grad(losses.sum(), xi)
         for parameter, gradient in zip(xi, gradients, strict=True):
             parameter.grad = gradient

@@ -20,17 +20,30 @@ STEPS = {"mixture_weights": 100, "input_adapter": 400, "batch_norm": 100}
 class Usual:
     """How a kind of network is adapted where nothing else is asked for; rates, steps by part."""
 
+    strategy: str
+    tries: tuple[str, ...]  # of `auto`, one after another
     rates: Mapping[str, float]
     steps: Mapping[str, int]
     batch_size: int
+    start_images: int  # to compare starts on
 
 
-MIXED = Usual(rates=LEARNING_RATES, steps=STEPS, batch_size=128)
+MIXED = Usual(
+    strategy="information_maximization",
+    tries=("information_maximization", "moment_matching"),
+    rates=LEARNING_RATES,
+    steps=STEPS,
+    batch_size=128,
+    start_images=400,
+)
 # On coefficients of directions, not logits. From small trials: ../shared/reference/pretrained.md
 DIRECTED = Usual(
+    strategy="consensus",
+    tries=("consensus", "information_maximization"),
     rates={"mixture_weights": 0.1, "input_adapter": 0.003, "batch_norm": 0.001},
     steps={"mixture_weights": 60, "input_adapter": 60, "batch_norm": 60},
     batch_size=64,
+    start_images=1000,
 )
 
 

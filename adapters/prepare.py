@@ -23,6 +23,7 @@ class Ready:
     """An adaptation at its start. Learning works on copies, so that each try begins alike.
 
     target: the domain at its start. logits: of both heads on the checked images, (2, M, N).
+    consensus: mean prediction of all starts (C, N), of the first C checked images.
     pixels: all images, uint8; `checked` those of them that iterates are compared on, unlabelled.
     drawn: state of the random generator after the images were ordered.
     """
@@ -31,6 +32,7 @@ class Ready:
     backbone: Backbone
     target: Domain
     logits: Tensor
+    consensus: Tensor
     pixels: NDArray[np.uint8]
     checked: NDArray[np.uint8]
     scores: Mapping[str, Scores]
@@ -65,7 +67,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         config.start,
         name,
         checked,
-        config.start_images,
+        config.num_start_images,
         BASELINES,
         config.baseline,
         config.start_config,
@@ -81,6 +83,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         backbone=backbone,
         target=start.target,
         logits=logits,
+        consensus=chosen.consensus,
         pixels=pixels,
         checked=checked,
         scores={name: score(found) for name, found in chosen.baselines.items()}
@@ -93,6 +96,6 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
 def strategy_notes(config: AdaptConfig) -> dict[str, Any]:
     """What notes say of a strategy: its name, and its options where an instance was given."""
     notes: dict[str, Any] = {"strategy": config.strategy_name}
-    if is_dataclass(config.strategy) and not isinstance(config.strategy, type):
-        notes["strategy_options"] = asdict(config.strategy)
+    if is_dataclass(config.method) and not isinstance(config.method, type):
+        notes["strategy_options"] = asdict(config.method)
     return notes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapters.selection import LEAST_CERTAINTY, certainty, trust
-from da_compose import Backbone, Domain, Network, probabilities
+from da_compose import Backbone, Domain, Network, PretrainedNetwork, probabilities
 from da_compose.inference import batches, predict_logits
 from da_compose.model.mixture import LearnedMixture
 from da_compose.statistics import (
@@ -132,10 +132,14 @@ def make_start(
 
 @dataclass(frozen=True)
 class Chosen:
-    """The start that was chosen, and logits of both heads (2, M, N) there and of the baselines."""
+    """The start that was chosen, and logits of both heads (2, M, N) there and of the baselines.
+
+    consensus: mean prediction (C, N) of all that were compared, on the images searched.
+    """
 
     start: Start
     logits: Tensor
+    consensus: Tensor
     baselines: Mapping[str, Tensor]
 
 
@@ -160,9 +164,10 @@ def choose_start(
         logits[named] = predict_logits(backbone.network, plain.target, images)
     if baseline is not None:
         plain.use_statistics(baselines[baseline])
-        return Chosen(plain, logits[baseline], logits)
-    best = best_start(backbone, start, name, images, searched, config)
-    return Chosen(best, predict_logits(backbone.network, best.target, images), logits)
+        return Chosen(plain, logits[baseline], probabilities(logits[baseline]), logits)
+    best, consensus = search(backbone, start, name, images, searched, config)
+    found = predict_logits(backbone.network, best.target, images)
+    return Chosen(best, found, consensus, logits)
 
 
 def best_start(
@@ -181,13 +186,28 @@ def best_start(
     own statistics make classes up, of noise say; those alone where they tell much more.
 
     start: a name as in `make_start`, or `nearest` to try the mean and every domain.
+    Where no domain of a pretrained network has moved along its directions, all differ from the
+    plain start in statistics alone, and only its blends are tried.
     searched: images the choice is made on; the statistics are then those of all images.
     """
+    return search(backbone, start, name, images, searched, config)[0]
+
+
+def search(
+    backbone: Backbone,
+    start: str,
+    name: str,
+    images: NDArray[np.uint8],
+    searched: int,
+    config: StartConfig = USUAL,
+) -> tuple[Start, Tensor]:
+    """As `best_start`, with the mean prediction (C, N) of all that were compared."""
     plain = plain_start_name(backbone) if start == NEAREST else start
     few = images[:searched]
     compared = len(few) >= config.least_compared
     names = [plain]
-    if compared and start == NEAREST:  # a task with classes of its own is no start
+    if compared and start == NEAREST and not unmoved(backbone.network):
+        # A task with classes of its own is no start
         names = [MEAN, *(d.name for d in backbone.network.domains if d.class_names is None)]
     predictions = predictions_of(backbone, names, few, name, config)
     consensus = torch.stack(list(predictions.values())).mean(dim=0)
@@ -202,7 +222,13 @@ def best_start(
             best, share = plain, 1.0 if known else 0.0
     chosen = make_start(backbone, best, name, images, config)
     chosen.use_statistics(share)
-    return chosen
+    return chosen, consensus
+
+
+def unmoved(network: Network) -> bool:
+    """Whether this is a pretrained network all of whose domains are at xi = 0."""
+    pretrained = isinstance(network, PretrainedNetwork)
+    return pretrained and not any(domain.mixture().any() for domain in network.domains)
 
 
 def predictions_of(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from adapters.strategies.adversarial import Adversarial
 from adapters.strategies.classifier_discrepancy import ClassifierDiscrepancy
+from adapters.strategies.consensus import Consensus
 from adapters.strategies.contract import Strategy
 from adapters.strategies.information_maximization import InformationMaximization
 from adapters.strategies.moment_matching import MomentMatching
@@ -19,6 +20,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "moment_matching": MomentMatching,
     "classifier_discrepancy": ClassifierDiscrepancy,
     "information_maximization": InformationMaximization,
+    "consensus": Consensus,
     "tent": Tent,
     "shot": Shot,
 }

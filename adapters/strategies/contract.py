@@ -89,7 +89,8 @@ class Strategy(Protocol):
 
     An instance holds options; `adapt` works on a copy of it. A class may also have `RATE`, its
     learning rate as a multiple of the usual one of what is trained, and `WARM_UP`, how many of its
-    first steps are not like the later ones.
+    first steps are not like the later ones. With `TAUGHT` its steps are given a second argument,
+    the mean prediction of all starts on the images (B, N).
     """
 
     def prepare(self, task: AdaptationTask) -> None:
@@ -113,6 +114,11 @@ def rate_of(strategy: Strategy) -> float:
 def warm_up_of(strategy: Strategy) -> int:
     """First steps that are not like the later ones."""
     return getattr(strategy, "WARM_UP", 0)
+
+
+def is_taught(strategy: Strategy) -> bool:
+    """Whether steps are also given the mean prediction of all starts."""
+    return getattr(strategy, "TAUGHT", False)
 
 
 def begun(strategy: Strategy, task: AdaptationTask) -> Strategy:

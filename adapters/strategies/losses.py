@@ -67,6 +67,11 @@ def information(probabilities: Tensor, expected: Tensor | None = None) -> Tensor
     return diversity - entropy(probabilities).mean(dim=-1)
 
 
+def teaching(probabilities: Tensor, teacher: Tensor) -> Tensor:
+    """Mean cross-entropy of predictions to a teacher's, both (..., B, N) -> (...)."""
+    return -(teacher * probabilities.clamp_min(TINY).log()).sum(dim=-1).mean(dim=-1)
+
+
 def class_frequencies(probabilities: Tensor) -> Tensor:
     """How frequent classes are by predictions (M, N), one image more of each: (N,), none is 0."""
     count, classes = probabilities.shape

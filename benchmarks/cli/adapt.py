@@ -9,7 +9,7 @@ import click
 
 from adapters import adapt
 from adapters.config import CHOICES
-from adapters.parts import ADAPTED
+from adapters.parts import ADAPTED, DIRECTED, MIXED
 from adapters.parts import STEPS as USUAL_STEPS
 from benchmarks.cli.files import check_output
 from benchmarks.cli.named_images import read_named_images
@@ -29,7 +29,11 @@ from da_compose import load_backbone
 @backbone_option
 @click.option("--images", required=True, type=PATH, help="Folder of pictures, or .npz.")
 @click.option("--out", required=True, type=PATH, help="Adapter file to write.")
-@click.option("--strategy", type=click.Choice(CHOICES), default="information_maximization")
+@click.option(
+    "--strategy",
+    type=click.Choice(CHOICES),
+    help=f"[default: {MIXED.strategy}; on a pretrained network {DIRECTED.strategy}]",
+)
 @click.option("--trains", type=click.Choice(ADAPTED), default="mixture_weights")
 @click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
 @click.option(

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from adapters import AUTO, STRATEGIES, Adaptation, AdaptConfig, GuardConfig, adapt
 from adapters.adapt import first_trusted
-from adapters.config import AUTO_TRIES
 from adapters.guard import Verdict
 from adapters.loop import Loop
-from adapters.parts import ADAPTED, LEARNING_RATES
+from adapters.parts import ADAPTED, LEARNING_RATES, MIXED
 from adapters.prepare import prepare
 from adapters.strategies.contract import AdaptationTask, rate_of
 from da_compose import Backbone, Domain
@@ -81,7 +80,7 @@ def run_scripted(backbone: Backbone, make_pixels, monkeypatch: pytest.MonkeyPatc
             ready.target.get_parameter("mixture.xi").zero_()
         loop, ending = module("loop"), module("adapt")
         methods = {name: scripted(level) for name, level in levels.items()}
-        monkeypatch.setattr(ending, "AUTO_TRIES", tuple(levels))
+        monkeypatch.setattr(ending, "usual_of", lambda _: replace(MIXED, tries=tuple(levels)))
         monkeypatch.setattr(ending, "STRATEGIES", methods)
         monkeypatch.setattr(ending, "judge_learning", judge)
         monkeypatch.setattr(ending, "predict_logits", level_of)
@@ -139,14 +138,14 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pix
 
     monkeypatch.setattr(module("adapt"), "judge_learning", judging(False))
     monkeypatch.setattr(
-        module("adapt"), "STRATEGIES", {name: watching(name) for name in AUTO_TRIES}
+        module("adapt"), "STRATEGIES", {name: watching(name) for name in MIXED.tries}
     )
     config = AdaptConfig(strategy=AUTO, **QUICK)
     ready = replace(prepare(backbone, make_pixels(60), "target", config), logits=SURE)
     start = xi_of(ready.target).clone()
     found = first_trusted(ready)
     assert torch.equal(xi_of(found.domain), start)
-    assert list(seen) == list(AUTO_TRIES)
+    assert list(seen) == list(MIXED.tries)
     for name, (rate, xi, drawn) in seen.items():
         assert rate == LEARNING_RATES["mixture_weights"] * rate_of(STRATEGIES[name]())
         assert torch.equal(xi, start)
@@ -160,7 +159,7 @@ def outcome(found: Adaptation) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("trains", ADAPTED)
-@pytest.mark.parametrize("tried", range(len(AUTO_TRIES)))
+@pytest.mark.parametrize("tried", range(len(MIXED.tries)))
 def test_what_is_trusted_is_what_it_is_alone(backbone, make_pixels, monkeypatch, trains, tried):
     """Whichever try it is: each starts from the same generator state."""
     images, options = make_pixels(60), {"guard_config": ALWAYS_SURE, "trains": trains, **QUICK}
@@ -169,20 +168,20 @@ def test_what_is_trusted_is_what_it_is_alone(backbone, make_pixels, monkeypatch,
     monkeypatch.setattr(module("adapt"), "judge_learning", judging(*tried * [False], True))
     auto = adapt(backbone, images, AUTO, **options)
     rising = iter(range(tried * 3, 10_000))
-    alone = adapt(backbone, images, AUTO_TRIES[tried], **options)
+    alone = adapt(backbone, images, MIXED.tries[tried], **options)
     assert alone.notes["kept_step"] > 0
     for which in ("domain", "last"):
         one, two = (getattr(found, which).state_dict() for found in (auto, alone))
         assert one.keys() == two.keys()
         assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert outcome(auto) == outcome(alone)
-    assert auto.notes["strategy"] == AUTO and auto.notes["chosen"] == AUTO_TRIES[tried]
+    assert auto.notes["strategy"] == AUTO and auto.notes["chosen"] == MIXED.tries[tried]
 
 
 def test_a_rate_that_is_asked_for_holds_for_all(backbone, make_pixels):
     config = AdaptConfig(strategy=AUTO, learning_rate=0.01, **QUICK)
     ready = prepare(backbone, make_pixels(60), "target", config)
-    for name in AUTO_TRIES:
+    for name in MIXED.tries:
         assert Loop(ready, STRATEGIES[name]()).rate == 0.01
 
 

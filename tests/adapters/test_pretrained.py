@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapters import STRATEGIES, adapt, adapt_many, adapt_with_labels, load_adaptation
-from adapters.config import CHOICES, UNLEARNED
+from adapters.config import CHOICES, UNLEARNED, AdaptConfig
 from adapters.parts import ADAPTED, DIRECTED
+from adapters.prepare import prepare
 from adapters.start import MEAN, make_start
-from da_compose import Backbone, Domain, PretrainedNetwork, load_backbone, predict_rows
+from da_compose import (
+    Backbone,
+    Domain,
+    PretrainedNetwork,
+    load_backbone,
+    predict_rows,
+    probabilities,
+)
 from da_compose.images import ImageSet, to_pixels
+from da_compose.inference import predict_logits
 from da_compose.knowledge import collect_knowledge
 from da_compose.storage import backbone as backbone_file
 from tests.tiny_modules import CLASSES, KINDS, SIZE, tiny_module, tiny_pretrained
@@ -93,16 +102,39 @@ def test_every_choice_goes_through(backbones, kind: str, strategy: str):
 
 
 def test_information_rises(backbones):
-    found = adapt(backbones["conv"], pictures(60, 5), steps=30, guard=False)
+    found = adapt(
+        backbones["conv"], pictures(60, 5), "information_maximization", steps=30, guard=False
+    )
     assert found.learned_parameters == 6
     figures = [entry["information"] for entry in found.history]
     assert np.mean(figures[-5:]) > np.mean(figures[:5])
+
+
+def test_where_no_domain_has_moved_the_plain_starts_blends_are_tried(backbones):
+    images, backbone = pictures(60, 5), build("conv")
+    source_only, own = (
+        adapt(backbone, images, name).predict_proba(images)
+        for name in ("source_only", "batch_norm")
+    )
+    half = make_start(backbone, MEAN, "target", images)
+    half.use_statistics(0.5)
+    network = backbone.network
+    between = probabilities(predict_logits(network, half.target, images))
+    ready = prepare(backbone, images, "target", AdaptConfig())
+    assert ready.notes["start"] == MEAN
+    mean = (source_only + between + own) / 3
+    order = [[(image == one).all() for one in images].index(True) for image in ready.checked]
+    torch.testing.assert_close(ready.consensus, mean[order])
+    network.domains["left"].get_parameter("mixture.xi").fill_(0.5)
+    again = prepare(backbone, images, "target", AdaptConfig())
+    assert (again.consensus - mean[order]).abs().max() > 1e-4
 
 
 @every_kind
 def test_what_is_usual_is_the_kinds_own(backbones, kind: str):
     found = adapt(backbones[kind], pictures(20, 5))
     assert len(found.history) == DIRECTED.steps["mixture_weights"]
+    assert found.notes["strategy"] == "consensus"
 
 
 @every_case

@@ -1,6 +1,6 @@
-"""Losses and pseudo-labels of TENT and SHOT, computed again by hand."""
+"""Losses and pseudo-labels of TENT, SHOT and the consensus, computed again by hand."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapters import Shot, Strategy, Tent, adapt
+from adapters import Consensus, Shot, Strategy, Tent, adapt
+from adapters.config import AdaptConfig
+from adapters.loop import learn
 from adapters.parts import unlock
+from adapters.prepare import prepare
 from adapters.start import MEAN, make_start
 from adapters.strategies.contract import AdaptationTask, begun
 from adapters.strategies.shot import pseudo_labels
@@ -88,6 +91,53 @@ def test_shot_descends_information_of_equal_classes_and_pseudo_labels(backbone, 
     torch.testing.assert_close(figures["pseudo_label_loss"], wrong.detach())
     for value, before, gradient in zip(task.trained, start, gradients, strict=True):
         torch.testing.assert_close(value.detach(), before - RATE * gradient)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.4])
+def test_consensus_descends_information_and_the_distance_to_its_teacher(
+    backbone: Backbone, make_pixels, weight: float
+):
+    images = make_pixels(9)
+    task, made = begin(backbone, images, Consensus(weight), "mixture_weights")
+    _, prediction = predict(task, images)
+    teacher = torch.rand(prediction.shape, generator=torch.Generator().manual_seed(3))
+    teacher = teacher / teacher.sum(dim=1, keepdim=True)
+    mean = prediction.mean(dim=0)
+    gain = (prediction * prediction.log()).sum() / 9 - (mean * mean.log()).sum()
+    apart = -(teacher * prediction.log()).sum() / 9
+    gradients = torch.autograd.grad(weight * apart - gain, list(task.trained))
+    start = [value.detach().clone() for value in task.trained]
+    figures = cast(Any, made).step(to_pixels(images), teacher)
+    torch.testing.assert_close(figures["loss"], (weight * apart - gain).detach())
+    for value, before, gradient in zip(task.trained, start, gradients, strict=True):
+        torch.testing.assert_close(value.detach(), before - RATE * gradient)
+
+
+def test_a_strategy_that_is_taught_is_given_each_image_with_its_consensus(backbone, make_pixels):
+    seen = []
+
+    class Taught:
+        TAUGHT = True
+
+        def prepare(self, task: AdaptationTask) -> None:
+            self.task = task
+
+        def step(self, images: Tensor, consensus: Tensor | None = None) -> dict[str, Tensor]:
+            seen.append((images, consensus))
+            self.task.descend(torch.stack([value.sum() for value in self.task.trained]).sum())
+            return {}
+
+    ready = prepare(backbone, make_pixels(80), "target", AdaptConfig(steps=4))
+    learn(ready, Taught())
+    assert len(ready.consensus) == 80
+    torch.testing.assert_close(ready.consensus.sum(dim=1), torch.ones(80))
+    of_image = {
+        tuple(image.flatten().tolist()): row
+        for image, row in zip(to_pixels(ready.checked), ready.consensus, strict=True)
+    }
+    for images, consensus in seen:
+        for image, row in zip(images, consensus, strict=True):
+            assert torch.equal(of_image[tuple(image.flatten().tolist())], row)
 
 
 def test_centroids_are_of_what_the_last_steps_saw(backbone: Backbone, make_pixels):

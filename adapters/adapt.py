@@ -107,7 +107,8 @@ def first_trusted(ready: Ready) -> Adaptation:
 
 
 def _tries(ready: Ready) -> Iterator[tuple[str, Adaptation]]:
-    for name in AUTO_TRIES[:1] if ready.unsure else AUTO_TRIES:
+    alone = ready.unsure or not ready.backbone.knowledge  # the second needs to know the sources
+    for name in AUTO_TRIES[:1] if alone else AUTO_TRIES:
         yield name, conclude(ready, learn(ready, STRATEGIES[name]()))
 
 

@@ -17,6 +17,8 @@ from adapters.strategies import (
     ClassifierDiscrepancy,
     InformationMaximization,
     MomentMatching,
+    Shot,
+    Tent,
 )
 from adapters.strategies.contract import AdaptationTask, Strategy
 from adapters.streaming import StreamConfig, StreamUpdate
@@ -33,10 +35,12 @@ __all__ = [
     "GuardConfig",
     "InformationMaximization",
     "MomentMatching",
+    "Shot",
     "StartConfig",
     "Strategy",
     "StreamConfig",
     "StreamUpdate",
+    "Tent",
     "Transfer",
     "adapt",
     "adapt_many",

@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from adapters.adaptation import Adaptation
-from adapters.config import AUTO, AUTO_TRIES, UNLEARNED, AdaptConfig, with_options
+from adapters.config import AUTO, AUTO_TRIES, T3A, UNLEARNED, AdaptConfig, with_options
 from adapters.guard import judge_learning
 from adapters.loop import Learned, learn
 from adapters.prepare import Ready, prepare
+from adapters.prototypes import with_prototypes
 from adapters.selection import score
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy
@@ -44,6 +45,8 @@ def adapt(
     ready = prepare(backbone, images, name, with_options(config or AdaptConfig(), options))
     if ready.config.strategy == AUTO:
         return first_trusted(ready)
+    if ready.config.strategy == T3A:
+        return prototyped(ready)
     if isinstance(ready.config.strategy, str) and ready.config.strategy in UNLEARNED:
         return unlearned(ready)
     return conclude(ready, learn(ready, strategy_of(ready.config.strategy)))
@@ -61,6 +64,17 @@ def strategy_of(strategy: str | Strategy) -> Strategy:
 def unlearned(ready: Ready) -> Adaptation:
     """The start as the outcome."""
     return _result(ready, ready.target, {}, learned_parameters=0, last=ready.target)
+
+
+def prototyped(ready: Ready) -> Adaptation:
+    """The start with prototypes for classifiers, or as it is where the guard says so."""
+    last = with_prototypes(ready.backbone.network, ready.target, ready.pixels)
+    domain, notes = last, {}
+    if ready.config.guard:
+        found = predict_logits(ready.backbone.network, last, ready.checked)
+        verdict = judge_learning(ready.logits, found, ready.config.guard_config)
+        domain, notes = last if verdict.trusted else ready.target, {"guard": asdict(verdict)}
+    return _result(ready, domain, notes, learned_parameters=0, last=last)
 
 
 def conclude(ready: Ready, learned: Learned, **notes: Any) -> Adaptation:

@@ -12,8 +12,9 @@ from adapters.strategies.contract import Strategy
 from da_compose import Network
 
 # What learns nothing: a source's statistics; the target's, AdaBN (Li et al. 2017); what all others
-# start from (`adapters.start.best_start`)
-UNLEARNED = ("source_only", "batch_norm", "chosen_start")
+# start from (`adapters.start.best_start`); prototypes, by no gradient (`adapters.prototypes`)
+T3A = "t3a"
+UNLEARNED = ("source_only", "batch_norm", "chosen_start", T3A)
 BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
 AUTO = "auto"  # the first of these that learns what the guard trusts
 AUTO_TRIES = ("information_maximization", "moment_matching")

@@ -1,4 +1,4 @@
-"""The picture benchmarks: DomainNet, PACS, emoji, or a user's own tree of labelled pictures.
+"""The picture benchmarks: DomainNet, PACS, satellite, emoji, or a user's own labelled pictures.
 
 Files are searched in `<root>/pictures/<name>/`, as `<domain>/<class>/<picture>`, with official
 lists `<domain>_train.txt` and `<domain>_test.txt` beside the domains where a data set has them.
@@ -23,13 +23,14 @@ from data_prep.prepare import Origin, PreparedDomain, prepare
 from data_prep.readers import RawDomain, RawSplit
 
 SPLITS = ("train", "test")
-KNOWN = ("domainnet", "pacs", "emoji")
+KNOWN = ("domainnet", "pacs", "satellite", "emoji")
 TREE = "tree:"  # before the path of a user's own tree
 TEST_FRACTION = 0.2  # where there is no official split
 ABSENT = -1  # no label: of a class that a domain lacks
 HINTS = {
     "domainnet": "fetch it by `da-compose fetch domainnet`",
     "pacs": "unpack PACS there, as <domain>/<class>/<picture>",
+    "satellite": "put aerial scenes there, as <collection>/<class>/<picture>",
 }
 
 

@@ -11,10 +11,14 @@ from adapters.strategies.classifier_discrepancy import ClassifierDiscrepancy
 from adapters.strategies.contract import Strategy
 from adapters.strategies.information_maximization import InformationMaximization
 from adapters.strategies.moment_matching import MomentMatching
+from adapters.strategies.shot import Shot
+from adapters.strategies.tent import Tent
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
     "adversarial": Adversarial,
     "moment_matching": MomentMatching,
     "classifier_discrepancy": ClassifierDiscrepancy,
     "information_maximization": InformationMaximization,
+    "tent": Tent,
+    "shot": Shot,
 }

@@ -18,7 +18,7 @@ from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import results_of, runs_of
 from benchmarks.harness.grid import BACKENDS
 from benchmarks.harness.picture_benchmarks import ALL, PICTURES, at_size, load_pictures
-from benchmarks.harness.plan import NETWORKS, Benchmark
+from benchmarks.harness.plan import NETWORKS, USUAL, Benchmark
 from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
 from benchmarks.reports.report import draw_backbone, write_report
 from benchmarks.reports.tables import groups, terminal
@@ -93,7 +93,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         click.option("--profile", type=click.Choice(list(benchmark.profiles)), default="quick"),
         several("--recipe", "recipes", choices=recipes, usual=usual_recipes(recipes)),
         several("--network", "networks", choices=NETWORKS),
-        several("--strategy", "strategies", choices=CHOICES),
+        several("--strategy", "strategies", choices=CHOICES, usual=USUAL),
         click.option(
             "--oracles/--no-oracles", default=True, help="Also train on target labels, as bounds."
         ),
@@ -229,6 +229,17 @@ def bench_pacs_command(**options: Any) -> None:
     Example: da-compose bench pacs --target sketch
     """
     run_pictures("pacs", **options)
+
+
+@bench.command("satellite")
+@picture_options
+@grid_options(PICTURES["satellite"])
+def bench_satellite_command(**options: Any) -> None:
+    """Satellite: aerial scenes of several collections; one of them the target, by default each.
+
+    Example: da-compose bench satellite --target ucm --recipe lite0
+    """
+    run_pictures("satellite", **options)
 
 
 @bench.command("emoji")

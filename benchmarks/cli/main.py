@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from benchmarks.allocator import keep_freed_memory
+
 WINDOWS = "win32"
 EXTRAS = ("pandas", "matplotlib", "mlxtend", "joblib", "scipy")  # of da-compose[bench]
 
@@ -153,6 +155,7 @@ def main() -> None:
 
     Example: da-compose bench digits
     """
+    keep_freed_memory()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)

@@ -68,6 +68,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "ablation": partial(of_lines, name="ablation", render=ablation_markdown),
     "few-labels": partial(of_lines, name="few_labels", render=few_labels_markdown),
     "pacs": partial(of_rows, name="pacs", render=rotation_markdown),
+    "satellite": partial(of_rows, name="satellite", render=rotation_markdown),
     "emoji": partial(of_rows, name="emoji", render=markdown, profile="quick"),
     "speed": of_speed,
     **{part: partial(of_tasks, part=part, render=make) for part, make in TASK_TABLES.items()},

@@ -7,6 +7,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
 
+from benchmarks.allocator import keep_freed_memory
+
 BACKENDS = ("loky", "dask", "ray")
 ATTEMPTS = 3  # at calls whose process is killed, while no other call returns
 PACKAGES = {"dask": "dask distributed", "ray": "ray"}
@@ -77,6 +79,7 @@ def _run(
 
 
 def _call(number: int, function: Callable[..., None], job: Any, shared: tuple[Any, ...]) -> int:
+    keep_freed_memory()
     function(job, *shared)
     return number
 

@@ -1,4 +1,4 @@
-"""The benchmarks of pictures: DomainNet, PACS and emoji, one domain after another the target."""
+"""The benchmarks of pictures: DomainNet, PACS, satellite, emoji; each domain may be the target."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +11,9 @@ from da_compose.training.recipes import PICTURE_NETWORK, PICTURE_RECIPES, Recipe
 from data_prep import choose_picture_benchmark, load_picture_domain
 
 ALL = "all"
-TARGETS: Mapping[str, str] = {"domainnet": "sketch", "pacs": ALL, "emoji": "noto_line"}
+TARGETS: Mapping[str, str] = {
+    "domainnet": "sketch", "pacs": ALL, "satellite": ALL, "emoji": "noto_line"
+}  # fmt: skip
 PROFILES = {
     "quick": Profile(
         name="quick", seeds=(0,), pretrain_steps=200, adapt_steps=20, finetuning=1 / 3

@@ -16,6 +16,9 @@ from da_compose.training.trainer import PretrainConfig
 
 NETWORKS = ("compositional", "unshared")
 TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper
+# Methods of others without sources, and what they train; rows of ordinary pretrained networks
+PUBLISHED = {"tent": "batch_norm", "shot": "batch_norm", "t3a": "nothing"}
+USUAL = tuple(name for name in CHOICES if name not in PUBLISHED)  # where none is named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +132,19 @@ class BackboneJob:
         network = () if self.pretrained is not None else (self.network,)  # one for both
         return runs / "-".join((self.recipe, *network, str(self.seed), key))
 
-    def cells(self, strategies: tuple[str, ...] = CHOICES, oracles: bool = True) -> list[Cell]:
+    def cells(self, strategies: tuple[str, ...] = USUAL, oracles: bool = True) -> list[Cell]:
         trains = TRAINED[self.network]
         cells = []
         for strategy in strategies:
             learns = strategy not in UNLEARNED
             cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
         if self.pretrained is not None and self.network == "unshared":
-            cells.append(Cell(strategy="information_maximization", trains="batch_norm"))
+            beside = {"information_maximization": "batch_norm"} | PUBLISHED
+            cells += [Cell(strategy=name, trains=part) for name, part in beside.items()]
         if oracles:
             bounds = dict.fromkeys((trains, "input_adapter", "batch_norm", "all"))
             cells += [Cell(strategy="oracle", trains=t, oracle=True) for t in bounds]
-        return cells
+        return list(dict.fromkeys(cells))
 
 
 def without_what_is_off(config: Any) -> Any:

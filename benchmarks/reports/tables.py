@@ -23,6 +23,9 @@ STRATEGY_NAMES = {
     "classifier_discrepancy": "M3SDA + classifier discrepancy",
     "information_maximization": "Information maximization",
     "auto": "Auto",
+    "tent": "TENT (entropy)",
+    "shot": "SHOT (information, pseudo-labels)",
+    "t3a": "T3A (prototypes)",
 }
 ORACLE = "oracle (target labels)"
 TRAINED = {

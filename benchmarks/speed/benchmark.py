@@ -10,6 +10,7 @@ from benchmarks.harness.plan import NETWORKS
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.reports.tables import GUIDE
 from benchmarks.speed.accuracy import compare_time_to_accuracy
+from benchmarks.speed.allocation import compare_allocation
 from benchmarks.speed.compare import SpeedRow
 from benchmarks.speed.gpu import compare_on_gpu
 from benchmarks.speed.prediction import compare_prediction
@@ -27,6 +28,7 @@ SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "pretrain": compare_pretraining,
     "predict": compare_prediction,
     "scale": compare_scale,
+    "allocation": compare_allocation,
     GPU: compare_on_gpu,
 }
 HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")

@@ -27,7 +27,7 @@ from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import runs_of
 from benchmarks.harness.picture_benchmarks import PICTURES, TARGETS, load_pictures
-from benchmarks.harness.plan import TRAINED, BackboneJob
+from benchmarks.harness.plan import PUBLISHED, TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.reports.tables import GUIDE
 from benchmarks.studies.criteria import CRITERIA, compared, observe
@@ -134,7 +134,7 @@ def candidates(
             start.use_statistics(share)
             yield f"{name} {share:g}", "start", start.target
     chosen = best_start(backbone, NEAREST, "target", seen, AdaptConfig.start_images).name
-    for strategy, method in STRATEGIES.items():
+    for strategy in [name for name in STRATEGIES if name not in PUBLISHED]:
         for multiple in FEW_MULTIPLES.get(strategy, MULTIPLES):
             found = adapt(
                 backbone,
@@ -143,7 +143,7 @@ def candidates(
                 trains=trains,
                 start=chosen,
                 steps=STEPS,
-                learning_rate=LEARNING_RATES[trains] * rate_of(method()) * multiple,
+                learning_rate=LEARNING_RATES[trains] * rate_of(STRATEGIES[strategy]()) * multiple,
                 guard=False,
                 seed=seed,
             )

@@ -14,6 +14,7 @@ from da_compose.storage.pretrained_weights import pretrained_network
 from da_compose.training.directions import DirectionsConfig, learn_templates
 from da_compose.training.finetune import FinetuneConfig, Finetuner
 from da_compose.training.run import discard_state, run
+from da_compose.training.sampling import hold_out
 
 MOCK_DOMAINS = "mock-domains"  # folder of what they taught, until the backbone is written
 
@@ -29,6 +30,7 @@ class PretrainedRecipe:
     network: str = "timm:tf_efficientnet_lite0"
     weights: str | Path | None = None
     image_size: int = 128  # pixels a side
+    held_out: float = 0.1  # share of each source's images that training does not see
     usual: bool = False  # of a benchmark that is asked for none by name
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     directions: DirectionsConfig | None = field(default_factory=DirectionsConfig)
@@ -73,6 +75,7 @@ def finetune_backbone(
     ).to(device)
     if say is not None:
         say(f"weights of {recipe.network}: {network.config.weights}")
+    sources, _ = hold_out(sources, recipe.held_out, seed)
     trainer = Finetuner(network, sources, replace(recipe.finetuning, steps=steps, seed=seed))
     run(trainer, path.parent, show_progress=show_progress, say=say)
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=seed)

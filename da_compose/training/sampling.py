@@ -1,5 +1,8 @@
 """Seeded orders of labelled images: every batch is a function of its step alone."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +50,24 @@ class Sampler:
         first = step * self.batch_size
         chosen = [self._index(first + offset) for offset in range(self.batch_size)]
         return to_pixels(self.data.images[chosen]), torch.from_numpy(self.data.labels[chosen])
+
+
+def hold_out(
+    sources: Mapping[str, ImageSet], share: float, seed: int
+) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
+    """Each source without a random share of its images, and those: for what training must not see.
+
+    Rounded down, so that a source of fewer than 1 / share images holds none out and is missing.
+    """
+    train, held = {}, {}
+    for number, (name, data) in enumerate(sources.items()):
+        order = torch.randperm(len(data), generator=seeded(seed, number, 3)).numpy()
+        count = int(share * len(data))
+        for part, chosen in ((train, order[count:]), (held, order[:count])):
+            if len(chosen):
+                chosen = np.sort(chosen)
+                part[name] = ImageSet(data.images[chosen], data.labels[chosen])
+    return train, held
 
 
 def repeated(values: Tensor, count: int, generator: torch.Generator) -> Tensor:

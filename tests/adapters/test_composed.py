@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapters import STRATEGIES, adapt, adapt_many, load_adaptation
-from adapters.config import AUTO, BASELINES
+from adapters.config import CHOICES
 from adapters.start import MEAN, check_start, make_start
 from da_compose import Backbone, PretrainedNetwork, compose
 from da_compose.images import to_pixels
@@ -69,7 +69,7 @@ def test_information_moves_xi_alone(backbone: Backbone, start: str, tmp_path):
     assert found.export(tmp_path / "target.pt2") < 1e-5
 
 
-@pytest.mark.parametrize("strategy", [*BASELINES, "chosen_start", AUTO])
+@pytest.mark.parametrize("strategy", [name for name in CHOICES if name not in NEEDY])
 def test_what_needs_no_source_goes_through(backbone: Backbone, strategy: str):
     found = adapt(backbone, pictures(60), strategy, **QUICK)
     assert found.notes.get("chosen", "start") in ("start", "information_maximization")

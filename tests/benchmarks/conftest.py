@@ -13,11 +13,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from adapters import adapt
-from adapters.config import CHOICES
 from benchmarks.harness import digit_benchmark
 from benchmarks.harness.benchmark import BenchmarkData, load_digits
 from benchmarks.harness.cells import Splits, run_jobs
-from benchmarks.harness.plan import BackboneJob, Profile, plan
+from benchmarks.harness.plan import USUAL, BackboneJob, Profile, plan
 from benchmarks.harness.rows import ResultRow, read_rows
 from da_compose import Backbone, CompositionalNetwork, NetworkConfig
 from da_compose.images import ImageSet
@@ -140,7 +139,7 @@ class Benchmark:
     def run(
         self,
         jobs: list[BackboneJob] | None = None,
-        strategies: tuple[str, ...] = CHOICES,
+        strategies: tuple[str, ...] = USUAL,
         oracles: bool = True,
     ) -> list[ResultRow]:
         """Run in this process, and return all rows written so far."""

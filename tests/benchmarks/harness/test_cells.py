@@ -9,8 +9,9 @@ import pytest
 
 import adapters
 from adapters import Adaptation
-from adapters.config import CHOICES, UNLEARNED
+from adapters.config import UNLEARNED
 from benchmarks.harness import cells as run
+from benchmarks.harness.plan import USUAL
 from benchmarks.harness.rows import ResultRow, cell, read_rows
 from da_compose import load_backbone
 from da_compose.training.run import STATE, run_training
@@ -54,7 +55,7 @@ def test_a_run_writes_one_row_for_each_planned_cell(benchmark_run):
     rows = benchmark_run.run(jobs)
     planned = [cell(run.naming(job, planned)) for job in jobs for planned in job.cells()]
     assert [cell(vars(row)) for row in rows] == planned
-    assert len(rows) == 2 * len(CHOICES) + 3 + 4  # oracles: the unshared network has no xi
+    assert len(rows) == 2 * len(USUAL) + 3 + 4  # oracles: the unshared network has no xi
 
 
 def test_rows_of_one_backbone_agree_on_its_baselines(benchmark_run):
@@ -77,7 +78,7 @@ def test_rows_of_one_backbone_agree_on_its_baselines(benchmark_run):
 def test_each_network_learns_what_it_is_compared_by(benchmark_run, network, trains, learned):
     rows = benchmark_run.run(benchmark_run.jobs((network,)))
     adapted = [r for r in rows if r.strategy not in (*UNLEARNED, "oracle")]
-    assert len(adapted) == len(CHOICES) - len(UNLEARNED)
+    assert len(adapted) == len({*USUAL} - {*UNLEARNED})
     assert {(row.trains, row.learned_parameters) for row in adapted} == {(trains, learned)}
 
 
@@ -248,7 +249,7 @@ def test_test_labels_of_the_target_reach_no_training(benchmark_run):
     for made in (benchmark_run, shuffled):
         made.run(made.jobs(("compositional", "unshared")))
     expected = adapter_files(benchmark_run.runs)
-    assert len(expected) == 2 * len(CHOICES) + 2 + 3  # the oracle of all weights has no file
+    assert len(expected) == 2 * len(USUAL) + 2 + 3  # the oracle of all weights has no file
     assert adapter_files(shuffled.runs) == expected
 
 

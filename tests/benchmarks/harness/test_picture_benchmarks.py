@@ -98,8 +98,14 @@ def test_other_sizes_are_other_data_in_as_many_patches(root):
     assert at_size(PICTURES["pacs"], 64).recipes["strong-128"] == REAL["strong-128"]
 
 
-def test_defaults_are_the_papers_target_and_pacs_in_turn():
-    assert TARGETS == {"domainnet": "sketch", "pacs": ALL, "emoji": "noto_line"}
+def test_satellite_scenes_have_each_collection_in_turn(root):
+    (root / "pictures" / "pacs").rename(root / "pictures" / "satellite")
+    assert [data.target for data in load_pictures("satellite", root)] == list(DOMAINS)
+
+
+def test_defaults_are_the_papers_target_and_small_sets_in_turn():
+    named = {"domainnet": "sketch", "emoji": "noto_line"}
+    assert named | {"pacs": ALL, "satellite": ALL} == TARGETS
     assert {benchmark.name for benchmark in PICTURES.values()} == set(TARGETS)
 
 

@@ -5,7 +5,7 @@ from adapters.parts import DIRECTED
 from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.picture_benchmarks import PICTURES
 from benchmarks.harness.picture_benchmarks import PROFILES as PICTURE_PROFILES
-from benchmarks.harness.plan import BackboneJob, plan, without_what_is_off
+from benchmarks.harness.plan import PUBLISHED, USUAL, BackboneJob, Cell, plan, without_what_is_off
 from benchmarks.harness.rows import read_rows
 from benchmarks.reports.report import RESULTS
 from da_compose.training.recipes import usual_recipes
@@ -84,3 +84,22 @@ def test_both_networks_of_a_pretrained_recipe_stand_on_one_backbone():
     quick = replace(mixed, profile=PICTURE_PROFILES["quick"])
     assert mixed.finetune_steps == 3 * quick.finetune_steps
     assert mixed.identity != quick.identity
+
+
+def test_published_methods_are_rows_of_ordinary_pretrained_networks_alone():
+    ordinary = job(
+        benchmark=PICTURES["pacs"], profile=PICTURE_PROFILES["full"], recipe="lite0",
+        network="unshared",
+    )  # fmt: skip
+    found = ordinary.cells(oracles=False)
+    assert found[len(USUAL) :] == [
+        Cell(strategy="information_maximization", trains="batch_norm"),
+        Cell(strategy="tent", trains="batch_norm"),
+        Cell(strategy="shot", trains="batch_norm"),
+        Cell(strategy="t3a", trains="nothing"),
+    ]
+    named = ordinary.cells(("t3a", "tent"), oracles=False)
+    assert len(named) == len(set(named))
+    assert Cell(strategy="tent", trains="input_adapter") in named
+    for others in (replace(ordinary, network="compositional"), job(), job(network="unshared")):
+        assert not {cell.strategy for cell in others.cells()} & {*PUBLISHED}

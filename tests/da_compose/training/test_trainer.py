@@ -9,7 +9,7 @@ from torch import Tensor
 from da_compose.images import ImageSet, to_pixels
 from da_compose.statistics import estimate_statistics
 from da_compose.training.augmentation import AugmentationConfig
-from da_compose.training.sampling import Sampler, seeded
+from da_compose.training.sampling import Sampler, hold_out, seeded
 from da_compose.training.trainer import POOLED, PretrainConfig, Pretrainer, one_cycle
 
 STILL = AugmentationConfig(log_scale=0, log_aspect=0, rotation=0, shear=0, shift=0)
@@ -68,6 +68,22 @@ def test_generators_differ_by_any_number_and_by_order() -> None:
     keys = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (1, 2, 3), (3, 2, 1)]
     draws = {torch.rand(1, generator=seeded(*key)).item() for key in keys}
     assert len(draws) == len(keys)
+
+
+def test_what_is_held_out_of_each_source_is_in_its_training_share_no_more() -> None:
+    def numbered(count: int) -> ImageSet:  # image n is n everywhere
+        images = np.arange(count, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+        return ImageSet(images, np.arange(count))
+
+    sources = {"many": numbered(25), "few": numbered(9)}
+    train, held = hold_out(sources, 0.1, seed=0)
+    assert (len(train["many"]), len(held["many"])) == (23, 2)
+    assert train["few"].fingerprint == sources["few"].fingerprint
+    assert "few" not in held  # of 9 images a tenth is none
+    kept = [*train["many"].labels, *held["many"].labels]
+    assert sorted(kept) == [*range(25)]
+    assert held["many"].images[:, 0, 0].tolist() == held["many"].labels.tolist()
+    assert hold_out(sources, 0.1, seed=1)[1]["many"].labels.tolist() != [*held["many"].labels]
 
 
 def test_unequal_sources_give_batches_of_equal_size(make_network) -> None:

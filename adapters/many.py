@@ -13,7 +13,7 @@ from adapters.config import AdaptConfig, with_options
 from adapters.loop import Loop
 from adapters.prepare import prepare
 from adapters.strategies import STRATEGIES
-from adapters.strategies.contract import Strategy
+from adapters.strategies.contract import Strategy, known_sources
 from adapters.strategies.losses import information, moment_distance, moments, teaching
 from da_compose import Backbone, Domain, probabilities
 from da_compose.model.batched import features_many, forward_many
@@ -42,7 +42,7 @@ def moments_apart(
     backbone: Backbone, targets: Sequence[Domain], expected: Tensor, images: Tensor
 ) -> Tensor:
     """Loss of moment matching, a value a target; see `Objective`."""
-    sources = [(source.first, source.second) for source in backbone.knowledge.values()]
+    sources = [(source.first, source.second) for source in known_sources(backbone)]
     return moment_distance(moments(features_many(backbone.network, targets, images)[1]), sources)
 
 

@@ -57,10 +57,11 @@ class Start:
     source_statistics: Statistics
     target_statistics: Statistics  # the target's own, shrunk toward the source's
     share: float = 0.0  # of the target's own statistics in use
+    least_share: float = 0.0  # 1 where no others fit the weights
 
     def use_statistics(self, share: float) -> None:
         """Blend: 0 is the source's statistics, 1 the target's own."""
-        self.share = share
+        self.share = share = max(share, self.least_share)
         blend = blend_statistics(self.source_statistics, self.target_statistics, share)
         self.target.set_statistics(*blend)
 
@@ -76,7 +77,7 @@ def check_start(backbone: Backbone, start: str) -> None:
     if start not in (MEAN, NEAREST, *names):
         choices = ", ".join((MEAN, NEAREST, *names))
         raise ValueError(f"no start {start!r}; choose from {choices}")
-    if not backbone.knowledge:
+    if not (backbone.knowledge or is_composed(backbone)):
         raise ValueError(
             "the backbone knows no source domain, expected at least one; give it what "
             "`da_compose.knowledge.collect_knowledge` returns. One made of tasks with classes of "
@@ -88,6 +89,13 @@ def check_start(backbone: Backbone, start: str) -> None:
             f"{', '.join(own)}: logits or batch norm of their own, which no new domain shares; "
             "expected a backbone of `pretrain`, or learn a new labelled task (`transfer`)"
         )
+
+
+def is_composed(backbone: Backbone) -> bool:
+    """Whether it is of experts (`compose`): no source is known, a new domain is their average."""
+    network = backbone.network
+    experts = isinstance(network, PretrainedNetwork) and len(network.domains) > 0
+    return experts and not backbone.knowledge
 
 
 def domain_like(network: Network, name: str, known: Sequence[Domain]) -> Domain:
@@ -117,17 +125,22 @@ def make_start(
     images: NDArray[np.uint8],
     config: StartConfig = USUAL,
 ) -> Start:
-    """Start from the `mean` of the sources or from one domain of the backbone.
+    """Start from the `mean` of the sources or experts, or from one domain of the backbone.
 
     images: uint8 (M, S, S) or (M, S, S, 3), unlabelled, for the target's own statistics.
     """
     network = backbone.network
-    copied = [network.domains[n] for n in (backbone.knowledge if start == MEAN else [start])]
-    target = domain_like(network, name, copied)
+    of_experts = start == MEAN and is_composed(backbone)  # their statistics fit no average of them
+    if of_experts:
+        target = network.new_domain(name).requires_grad_(False)
+    else:
+        copied = [network.domains[n] for n in (backbone.knowledge if start == MEAN else [start])]
+        target = domain_like(network, name, copied)
     source = target.mean.clone(), target.var.clone()
     own = estimate_statistics(network, target, batches(network, images))
-    own = blend_statistics(source, own, shrunk_share(len(images), config.prior_images))
-    return Start(start, target, source, own)
+    if not of_experts:
+        own = blend_statistics(source, own, shrunk_share(len(images), config.prior_images))
+    return Start(start, target, source, own, least_share=float(of_experts))
 
 
 @dataclass(frozen=True)

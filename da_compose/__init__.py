@@ -16,6 +16,7 @@ from da_compose.model.pretrained_config import PretrainedConfig
 from da_compose.storage.adapter import load_adapter, save_adapter
 from da_compose.storage.backbone import Backbone, load_backbone
 from da_compose.storage.pretrained_weights import pretrained_network
+from da_compose.training.compose import compose
 from da_compose.training.directions import DirectionsConfig, learn_templates
 from da_compose.training.finetune import FinetuneConfig
 from da_compose.training.pretrain import pretrain
@@ -40,6 +41,7 @@ __all__ = [
     "PretrainedRecipe",
     "Recipe",
     "Task",
+    "compose",
     "learn_templates",
     "load_adapter",
     "load_backbone",

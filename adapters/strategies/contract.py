@@ -56,20 +56,20 @@ class AdaptationTask:
     def source_moments(self) -> list[tuple[Tensor, Tensor]]:
         """First and second raw moments (F,), (F,) of every source's embedding: constants."""
         device = self.target.mean.device
-        known = self.backbone.knowledge.values()
+        known = known_sources(self.backbone)
         return [(source.first.to(device), source.second.to(device)) for source in known]
 
     @cached_property
     def remembered(self) -> list[SourceKnowledge]:
         """What is known of each source, where samples of it are drawn."""
-        return [known.to(self.generator.device) for known in self.backbone.knowledge.values()]
+        return [known.to(self.generator.device) for known in known_sources(self.backbone)]
 
     def source_sample(self, features: str) -> tuple[Tensor, Tensor]:
         """A random batch of remembered source features, equally from every source, and labels.
 
         features: "block_features" -> (B, C, S, S), or "embeddings" -> (B, F).
         """
-        share = max(1, self.batch_size // len(self.backbone.knowledge))
+        share = max(1, self.batch_size // len(self.remembered))
         batch, labels = [], []
         for known in self.remembered:
             chosen = draw(len(known.labels), share, self.generator)
@@ -77,6 +77,16 @@ class AdaptationTask:
             labels.append(known.labels[chosen])
         device = self.target.mean.device
         return torch.cat(batch).to(device), torch.cat(labels).to(device)
+
+
+def known_sources(backbone: Backbone) -> list[SourceKnowledge]:
+    """What is known of each source; ValueError where nothing is."""
+    if not backbone.knowledge:
+        raise ValueError(
+            "this strategy needs to know the sources, and a backbone that is composed of experts "
+            "knows none; take one without, such as information_maximization"
+        )
+    return [*backbone.knowledge.values()]
 
 
 def draw(count: int, size: int, generator: torch.Generator) -> Tensor:

@@ -32,6 +32,11 @@ COMMANDS = {
         "adapt", "adapt_command", "Adapt a backbone to a folder of unlabelled pictures."
     ),
     "bench": Place("bench", "bench", "Run a benchmark; finished cells are not run again."),
+    "compose": Place(
+        "compose",
+        "compose_command",
+        "Make a backbone OUT of fine-tuned networks, each a file of weights or a backbone's.",
+    ),
     "evaluate": Place(
         "evaluate",
         "evaluate",

@@ -45,12 +45,12 @@ def materialize_pretrained(network: PretrainedNetwork, domain: Domain) -> PlainP
 
     Batch norms stay, as ordinary ones that hold the domain's statistics, gamma and beta.
     """
-    norms = NormCursor(domain)
+    norms, values = NormCursor(domain), network.values_of(domain)
     stem = domain.input_adapter or network.input_adapter
     plain = PlainPretrained(
         stem=_written(cast(GraphModule, stem), norms, {}),
-        body=_written(network.body, norms, network.values_of(domain)),
-        head=_written(network.output_adapter, norms, {}),
+        body=_written(network.body, norms, values),
+        head=_written(network.output_adapter, norms, values),
         heads=deepcopy(domain.heads or network.heads),
         mean=network.mean.clone(),
         std=network.std.clone(),
@@ -61,8 +61,9 @@ def materialize_pretrained(network: PretrainedNetwork, domain: Domain) -> PlainP
 def _written(section: GraphModule, norms: NormCursor, values: Mapping[str, Tensor]) -> GraphModule:
     """A copy of a section with these values for its weights, and the next norms of a domain."""
     section = deepcopy(section)
-    for name, value in values.items():
-        section.get_parameter(name).copy_(value)
+    for name, parameter in section.named_parameters(remove_duplicate=False):
+        if name in values:
+            parameter.copy_(values[name])
     for norm in batch_norms(section).values():
         mean, var, gamma, beta = norms.take(*affine(norm))
         norm.running_mean, norm.running_var = mean.clone(), var.clone()

@@ -25,15 +25,24 @@ from da_compose.model.pretrained_config import (
 )
 from da_compose.model.sections import affine, batch_norms, run
 from da_compose.model.templates import DirectionBank
-from da_compose.model.tracing import Sections, cut, dry_run, find_blocks, is_norm, layer_of
+from da_compose.model.tracing import (
+    Sections,
+    cut,
+    dry_run,
+    find_blocks,
+    is_norm,
+    layer_of,
+    layers_before,
+)
 
 
 class PretrainedNetwork(Network):
     """An ordinary network for any domain: stem, L blocks, head up to the embedding, two heads.
 
     A block's weights are its own plus what a domain's xi takes of K directions (`DirectionBank`);
-    those that move are gamma and beta of its norms. Stem and head are shared, batch-norm statistics
-    a domain's own. Weights are in evaluation: dropout does nothing, gradients flow where asked for.
+    those that move are gamma and beta of its norms, and what the configuration names besides. Stem
+    and the rest of the head are shared, batch-norm statistics a domain's own. Weights are in
+    evaluation: dropout does nothing, gradients flow where asked for.
     A new domain starts at xi = 0 with the statistics that came with the weights: as the ordinary
     network.
     """
@@ -52,7 +61,7 @@ class PretrainedNetwork(Network):
             torch.default_generator.manual_seed(seed)
             self.heads = new_heads(config.embedding, config.num_classes)
         self.templates = DirectionBank(
-            config.num_templates, displaced_shapes(sections.body, config.blocks, config.displaced)
+            config.num_templates, displaced_shapes(sections, config.blocks, config.displaced)
         )
         self.to(memory_format=torch.channels_last)  # as the images: a seventh faster on CPU
         self.domains = DomainTable(self.blank_domain)
@@ -144,7 +153,7 @@ class PretrainedNetwork(Network):
         start = self.get_buffer("first_xi") if xi is None else xi
         self.check_xi(start)
         domain = Domain(name, Coefficients(start), self.config.num_statistics).to(self.device)
-        if norms := [norm for _, norm, _ in self._batch_norms()]:
+        if norms := [norm for _, norm in self.norms()]:
             means = [cast(Tensor, norm.running_mean) for norm in norms]
             variances = [cast(Tensor, norm.running_var) for norm in norms]
             domain.to(means[0].dtype).set_statistics(torch.cat(means), torch.cat(variances))
@@ -153,8 +162,8 @@ class PretrainedNetwork(Network):
     @torch.no_grad()
     def set_first_statistics(self, mean: Tensor, var: Tensor) -> None:
         """Overwrite the statistics that new domains start with, both (F,)."""
-        norms, position = self._batch_norms(), 0
-        for _, norm, _ in norms:
+        norms, position = self.norms(), 0
+        for _, norm in norms:
             here = slice(position, position + norm.num_features)
             cast(Tensor, norm.running_mean).copy_(mean[here])
             cast(Tensor, norm.running_var).copy_(var[here])
@@ -166,18 +175,16 @@ class PretrainedNetwork(Network):
             return
         own = self.values_of(domain)
         gammas, betas = [domain.mean[:0]], [domain.mean[:0]]
-        for name, norm, in_body in self._batch_norms(domain):
+        for name, norm in self.norms(domain):
             gamma, beta = affine(norm)
-            gammas.append(own.get(f"{name}.weight", gamma) if in_body else gamma)
-            betas.append(own.get(f"{name}.bias", beta) if in_body else beta)
+            gammas.append(own.get(f"{name}.weight", gamma))
+            betas.append(own.get(f"{name}.bias", beta))
         domain.gamma, domain.beta = nn.Parameter(torch.cat(gammas)), nn.Parameter(torch.cat(betas))
 
-    def _batch_norms(self, domain: Domain | None = None) -> list[tuple[str, _BatchNorm, bool]]:
-        """Name, module, and whether it is of the blocks, of all in order; the domain's own stem."""
-        found = []
-        for section in (self._stem(domain), self.body, self.output_adapter):
-            found += [(n, part, section is self.body) for n, part in batch_norms(section).items()]
-        return found
+    def norms(self, domain: Domain | None = None) -> list[tuple[str, _BatchNorm]]:
+        """Name and module of all batch norms, in order; the domain's own stem."""
+        sections = self._stem(domain), self.body, self.output_adapter
+        return [named for section in sections for named in batch_norms(section).items()]
 
     def _stem(self, domain: Domain | None) -> GraphModule:
         own = None if domain is None else domain.input_adapter
@@ -190,13 +197,14 @@ class PretrainedNetwork(Network):
         return [value for name, value in named if name.rpartition(".")[0] not in norms]
 
     def values_of(self, domain: Domain) -> dict[str, Tensor]:
-        """The blocks' weights that directions move, by name in `body`, as of a domain."""
+        """The weights that directions move, by name in the module, as of a domain."""
         return self.displaced(self.templates.mix(domain.mixture()))
 
     def displaced(self, displacement: Tensor) -> dict[str, Tensor]:
-        """The blocks' weights after a displacement (n,), by name in `body`."""
+        """Those weights after a displacement (n,)."""
+        own = weights_after(self.body, self.output_adapter)
         moved = self.templates.by_name(displacement)
-        return {name: self.body.get_parameter(name) + change for name, change in moved.items()}
+        return {name: own[name] + change for name, change in moved.items()}
 
     def features(self, images: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
         return self.features_with(images, domain, self.values_of(domain))
@@ -204,11 +212,11 @@ class PretrainedNetwork(Network):
     def features_with(
         self, images: Tensor, domain: Domain, values: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """As `features`, with `values` of the blocks' weights in place of the domain's."""
+        """As `features`, with `values` of the weights that move in place of the domain's."""
         norms = NormCursor(domain)
         block = self._run_body(images, domain, values, norms)
         # A copy: a network may start its head in place
-        embedding = run(self.output_adapter, block.clone(), norms, {})
+        embedding = run(self.output_adapter, block.clone(), norms, values)
         return as_map(block, self.layout), embedding
 
     def block_features(self, images: Tensor, domain: Domain) -> Tensor:
@@ -227,7 +235,8 @@ class PretrainedNetwork(Network):
     def embed_block_features(self, features: Tensor, domain: Domain) -> Tensor:
         norms = NormCursor(domain)
         norms.skip(self.config.num_statistics - _num_statistics(self.output_adapter))
-        return run(self.output_adapter, from_map(features, self.layout).clone(), norms, {})
+        block, values = from_map(features, self.layout).clone(), self.values_of(domain)
+        return run(self.output_adapter, block, norms, values)
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         for part in (self.body, self.input_adapter, self.output_adapter, self.heads):
@@ -235,20 +244,33 @@ class PretrainedNetwork(Network):
 
 
 def displaced_shapes(
-    body: GraphModule, blocks: Sequence[str], patterns: Sequence[str]
+    sections: Sections, blocks: Sequence[str], patterns: Sequence[str]
 ) -> dict[int, dict[str, torch.Size]]:
-    """Shapes of the weights that directions move, by layer and name: of norms, and by pattern."""
+    """Shapes of the weights that directions move, by layer and name: of norms, and by pattern.
+
+    Norms are those of the blocks. What a pattern names beside the blocks is of the layer before it.
+    """
     found: dict[int, dict[str, torch.Size]] = {layer: {} for layer in range(len(blocks))}
-    norms = {name for name, part in body.named_modules() if is_norm(part)}
-    for name, weight in body.named_parameters():
+    norms = {name for name, part in sections.body.named_modules() if is_norm(part)}
+    before = layers_before((sections.body, sections.head), blocks) if patterns else {}
+    for name, weight in weights_after(sections.body, sections.head).items():
         layer = layer_of(name, blocks)
-        chosen = name.rpartition(".")[0] in norms or any(fnmatchcase(name, p) for p in patterns)
-        if chosen and layer is not None:
-            found[layer][name] = weight.shape
+        norm = layer is not None and name.rpartition(".")[0] in norms
+        if norm or any(fnmatchcase(name, pattern) for pattern in patterns):
+            found[before[name] if layer is None else layer][name] = weight.shape
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for named in found.values() for name in named):
             raise ValueError(f"displaced: no weight of the blocks is named {pattern!r}")
     return found
+
+
+def weights_after(body: GraphModule, head: GraphModule) -> dict[str, nn.Parameter]:
+    """All weights from the first block to the embedding, by name in the module."""
+    return {
+        name: weight
+        for section in (body, head)
+        for name, weight in section.named_parameters(remove_duplicate=False)
+    }
 
 
 def _num_statistics(section: nn.Module) -> int:

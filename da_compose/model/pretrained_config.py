@@ -15,7 +15,8 @@ class PretrainedConfig:
 
     name: `timm:NAME`, `torchvision:NAME`, or `own:CLASS` of a user's own module. displaced:
     patterns of further weights that directions move, beside gamma and beta of the blocks' norms,
-    such as "*.conv_dw.weight". weights: where they came from.
+    such as "*.conv_dw.weight"; "*": of all from the first block to the embedding. Those of no block
+    move with the block before them. weights: where they came from.
     """
 
     name: str

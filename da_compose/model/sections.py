@@ -36,7 +36,7 @@ class _Run(Interpreter):
             )
         own = {
             name: self.values[f"{target}.{name}"]
-            for name in module._parameters
+            for name, _ in module.named_parameters()
             if f"{target}.{name}" in self.values
         }
         return (with_values(module, own) if own else module)(*args, **kwargs)
@@ -81,7 +81,17 @@ def after_norm(module: _BatchNorm, normalized: Tensor) -> Tensor:
 
 
 def with_values(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
-    """A module that shares all with `module` but these parameters of its own."""
+    """A module that shares all with `module` but these parameters, its own or its parts'."""
     changed = copy(module)
-    object.__setattr__(changed, "_parameters", {**module._parameters, **values})
+    own = {name: value for name, value in values.items() if name in module._parameters}
+    object.__setattr__(changed, "_parameters", {**module._parameters, **own})
+    parts = dict(module.named_children())
+    for part, child in parts.items():
+        below = {
+            name.removeprefix(f"{part}."): value
+            for name, value in values.items()
+            if name.startswith(f"{part}.")
+        }
+        parts[part] = with_values(child, below) if below else child
+    object.__setattr__(changed, "_modules", {**module._modules, **parts})
     return changed

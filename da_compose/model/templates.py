@@ -112,8 +112,8 @@ class DirectionBank(nn.Module):
         self.names = tuple(name for layer in shapes.values() for name in layer)
         self.shapes = tuple(shape for layer in shapes.values() for shape in layer.values())
         self.sizes = tuple(map(prod, self.shapes))
-        of_layer = {layer: sum(map(prod, named.values())) for layer, named in shapes.items()}
-        layers = [torch.full((size,), layer) for layer, size in of_layer.items()]
+        self.of_layer = {layer: sum(map(prod, named.values())) for layer, named in shapes.items()}
+        layers = [torch.full((size,), layer) for layer, size in self.of_layer.items()]
         self.layers: Tensor
         self.register_buffer(
             "layers", torch.cat([torch.empty(0, dtype=torch.long), *layers]), persistent=False
@@ -127,7 +127,10 @@ class DirectionBank(nn.Module):
                 f"xi goes along {coefficients.shape[-1]} directions a layer, this bank holds "
                 f"{self.num_templates}; was it saved with another backbone?"
             )
-        return (coefficients[self.layers].T * self.directions).sum(dim=0)
+        # Layer by layer: a row of coefficients for each number would take ten times as long
+        parts = self.directions.split([*self.of_layer.values()], dim=1)
+        rows = [coefficients[layer][:, None] for layer in self.of_layer]
+        return torch.cat([(row * part).sum(0) for row, part in zip(rows, parts, strict=True)])
 
     def by_name(self, displacement: Tensor) -> dict[str, Tensor]:
         """(n,) as one tensor a weight."""

@@ -176,6 +176,25 @@ def layer_of(name: str, blocks: Sequence[str]) -> int | None:
     return None
 
 
+def layers_before(sections: Sequence[GraphModule], blocks: Sequence[str]) -> dict[str, int]:
+    """The layer of each weight of sections from the first block on, in the order they are used.
+
+    It is that of the weight's own block or, where it is of none, of the last block before.
+    """
+    found, layer = dict[str, int](), 0
+    for section in sections:
+        for node in section.graph.nodes:
+            if node.op not in ("call_module", "get_attr"):
+                continue
+            target = str(node.target)
+            own = layer_of(target, blocks)
+            layer = layer if own is None else own
+            for name, _ in section.named_parameters(remove_duplicate=False):
+                if name == target or name.startswith(f"{target}."):
+                    found.setdefault(name, layer)
+    return found
+
+
 def _embedding(nodes: Sequence[Node], module: nn.Module) -> Node:
     """What the classifier takes, or else what the module returns."""
     output = nodes[-1].args[0]

@@ -114,6 +114,15 @@ def understood(path: Path) -> Iterator[None]:
         ) from error
 
 
+def kind_of(path: Path) -> str | None:
+    """What a file of `save_tensors` holds; None of any other, or where there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get("da_compose", "{}")).get("kind")
+    except (OSError, SafetensorError):
+        return None
+
+
 def load_metadata(path: Path, *kinds: str) -> dict[str, Any]:
     """Only the metadata of such a file."""
     with _opened(path, *kinds) as (_, metadata):

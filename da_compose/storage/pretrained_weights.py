@@ -5,13 +5,18 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.zoo import build_module, published, split_name, timm, timm_options
 
 RANDOM, DOWNLOAD = "random", "download"
+# What trainers keep a state dict under, and what wrappers put before its names
+WRAPPED = ("state_dict", "model_state_dict", "model")
+PREFIXES = ("module.", "_orig_mod.")
 # Packages that bring weights: module and class of their file's path, and whose keys stand in the
 # order of timm's. Not of timm's `efficientnet_lite0` without `tf_`: that one pads otherwise
 PACKAGES = {
@@ -35,7 +40,7 @@ def pretrained_network(
 ) -> PretrainedNetwork:
     """A network of timm or torchvision by name, with weights, two new heads, no directions yet.
 
-    name: `timm:NAME` or `torchvision:NAME`. weights: a file (.safetensors; .pth with timm), a state
+    name: `timm:NAME` or `torchvision:NAME`. weights: a file (.safetensors, .pth), a state
     dict, "download", or "random"; None: an installed package's, else a download. Where they came
     from is `network.config.weights`. blocks, displaced: see `PretrainedNetwork.of`.
     Raises ValueError where names or shapes are not the network's; OSError where there is no file.
@@ -65,10 +70,10 @@ def load_weights(
         return _fill(module, name, _of_package(module, name), f"{package} {version(package)}")
     if weights is None or weights == DOWNLOAD:
         return _fill(module, name, _downloaded(name, image_size, package), DOWNLOAD)
-    return _fill(module, name, _read(Path(weights)), str(Path(weights).name))
+    return _fill(module, name, read_state(Path(weights)), str(Path(weights).name))
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def read_state(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a file; one of PyTorch's own kind is read without unpickling code."""
     if path.suffix == ".safetensors":
         from da_compose.storage.trunk_weights import read_weights  # torchvision takes seconds
@@ -76,14 +81,39 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         return read_weights(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file of weights at {path}; check the path")
-    return timm().load_state_dict(str(path), use_ema=False, weights_only=True)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a class of its own for each way of being no such file
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} is no whole file of tensors ({said}); write it again: "
+            "torch.save(model.state_dict(), PATH)"
+        ) from error
+    return plain_state(found, str(path))
+
+
+def plain_state(found: Any, origin: str) -> Mapping[str, Tensor]:
+    """A state dict out of what trainers wrap it in, with the names of the plain module."""
+    for key in WRAPPED:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    tensors = isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())
+    if not tensors or not found:
+        raise ValueError(
+            f"{origin} holds no state dict, expected tensors by name: "
+            "torch.save(model.state_dict(), PATH)"
+        )
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return found
 
 
 def _of_package(module: nn.Module, name: str) -> Mapping[str, Tensor]:
     """A package's weights, under the module's names: both have them in one order."""
     package, kind = PACKAGES[name]
     path = getattr(import_module(package), kind).get_model_file_path()
-    stored, own = _read(Path(path)), module.state_dict()
+    stored, own = read_state(Path(path)), module.state_dict()
     if [value.shape for value in stored.values()] != [value.shape for value in own.values()]:
         raise ValueError(
             f"weights of {package} are not in the order of {name}'s: another version of timm or of "
@@ -111,7 +141,7 @@ def _downloaded(name: str, image_size: int, package: str) -> Mapping[str, Tensor
 
 def _fill(module: nn.Module, name: str, given: Mapping[str, Tensor], origin: str) -> str:
     """Copy weights into a module, strictly but for the classifier, of any number of classes."""
-    own, classifier = module.state_dict(), _classifier(module)
+    own, classifier = module.state_dict(), classifier_of(module)
     wanted = {key: value for key, value in own.items() if not key.startswith(classifier)}
     missing = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
     wrong = {
@@ -120,17 +150,21 @@ def _fill(module: nn.Module, name: str, given: Mapping[str, Tensor], origin: str
         "of another shape": [k for k in wanted if k in given and given[k].shape != own[k].shape],
     }
     if any(wrong.values()):
-        found = "; ".join(
-            f"{what}: {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
-            for what, keys in wrong.items()
-            if keys
-        )
-        raise ValueError(f"weights ({origin}) are not those of {name}: {found}")
+        raise ValueError(f"weights ({origin}) are not those of {name}: {in_words(wrong)}")
     module.load_state_dict({k: given[k] for k in wanted if k in given}, strict=False)
     return origin
 
 
-def _classifier(module: nn.Module) -> tuple[str, ...]:
+def in_words(wrong: Mapping[str, Sequence[str]]) -> str:
+    """What is wrong with which names, the first of them."""
+    return "; ".join(
+        f"{what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        for what, names in wrong.items()
+        if names
+    )
+
+
+def classifier_of(module: nn.Module) -> tuple[str, ...]:
     """Beginning of the names of the last linear map's weights."""
     linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
     return (f"{linear[-1]}.",) if linear else ()

@@ -14,7 +14,15 @@ from da_compose.model.plain import materialize
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.tracing import find_blocks
 from da_compose.statistics import estimate_statistics
-from tests.tiny_modules import CLASSES, KINDS, SIZE, TinyConv, tiny_module, tiny_pretrained
+from tests.tiny_modules import (
+    CLASSES,
+    KINDS,
+    SIZE,
+    TinyConv,
+    TinyTransformer,
+    tiny_module,
+    tiny_pretrained,
+)
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -83,6 +91,57 @@ def test_kernels_move_along_directions_where_they_are_named():
         PretrainedNetwork.of(
             tiny_module(), num_classes=CLASSES, image_size=SIZE, displaced=["nothing"]
         )
+
+
+def test_weights_after_the_blocks_move_with_the_last_one():
+    network = PretrainedNetwork.of(
+        tiny_module(), num_classes=CLASSES, image_size=SIZE, displaced=["*"]
+    )
+    layers = dict(zip(network.templates.names, network.templates.shapes, strict=True))
+    assert layers["last.weight"] == (10, 6, 1, 1) and layers["last_norm.bias"] == (10,)
+    count = network.templates.directions.shape[1]
+    network = network.with_directions(torch.ones(1, count))
+    domain = network.new_domain("new", torch.tensor([[0.0], [0.0], [0.5]]))
+    module, images = tiny_module(), pixels()
+    with torch.no_grad():
+        for part in map(module.get_submodule, ("blocks.2", "last", "last_norm")):
+            for parameter in part.parameters():
+                parameter.add_(0.5)
+        block, embedding = network.features(images, domain)
+        torch.testing.assert_close(embedding, module.embed(normalized(images, network)))
+        torch.testing.assert_close(network.embed_block_features(block, domain), embedding)
+        network.own_batch_norm(domain)
+        torch.testing.assert_close(network.features(images, domain)[1], embedding)
+        plain = materialize(network, domain)
+        torch.testing.assert_close(plain(images), network(images, domain))
+
+
+class Nested(TinyTransformer):
+    """A part of torch's own that holds weights in parts of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, 6, 0.0, batch_first=True)
+        self.blocks = nn.ModuleList([nn.Sequential(layer), nn.Sequential(deepcopy(layer))])
+
+
+def test_weights_inside_parts_of_torch_move():
+    module = Nested().eval()
+    network = PretrainedNetwork.of(
+        module,
+        num_classes=CLASSES,
+        image_size=SIZE,
+        blocks=["blocks.0", "blocks.1"],
+        displaced=["*.self_attn.out_proj.weight"],
+    )
+    count = network.templates.directions.shape[1]
+    network = network.with_directions(torch.ones(1, count))
+    domain = network.new_domain("new", torch.full((2, 1), 0.5))
+    with torch.no_grad():
+        for name in network.templates.names:
+            module.get_parameter(name).add_(0.5)
+        found = network.features(pixels(), domain)[1]
+        torch.testing.assert_close(found, module.embed(normalized(pixels(), network)))
 
 
 @every_kind

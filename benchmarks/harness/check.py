@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from adapters import AdaptConfig
+from adapters.parts import MIXED
 from benchmarks.harness.rows import latest, read_rows
 
-DEFAULT = AdaptConfig.strategy
+DEFAULT = MIXED.strategy
 TOLERATED = 1.0  # points the default may end below the better of source-only and AdaBN
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.allocator import give_back_freed_memory
+
 ROOT = Path(__file__).resolve().parents[2]
 NO_RESULTS = ":!benchmarks/results"
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "da-compose")
@@ -29,6 +31,7 @@ class Measurement:
 @contextmanager
 def measured() -> Iterator[Measurement]:
     """Measure the block; where Linux allows it, the memory peak is the block's own."""
+    give_back_freed_memory()
     with suppress(OSError):  # the peak is then that of the whole process, an upper bound
         Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the present
     found, started = Measurement(), time.perf_counter()

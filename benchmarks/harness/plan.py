@@ -18,7 +18,9 @@ NETWORKS = ("compositional", "unshared")
 TRAINED = {"compositional": "mixture_weights", "unshared": "input_adapter"}  # as in the paper
 # Methods of others without sources, and what they train; rows of ordinary pretrained networks
 PUBLISHED = {"tent": "batch_norm", "shot": "batch_norm", "t3a": "nothing"}
-USUAL = tuple(name for name in CHOICES if name not in PUBLISHED)  # where none is named
+TAUGHT = "consensus"  # usual on pretrained recipes alone
+UNTUNED = {*PUBLISHED, TAUGHT}  # where nothing is pretrained
+USUAL = tuple(name for name in CHOICES if name not in UNTUNED)  # where none is named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +137,13 @@ class BackboneJob:
     def cells(self, strategies: tuple[str, ...] = USUAL, oracles: bool = True) -> list[Cell]:
         trains = TRAINED[self.network]
         cells = []
+        if self.pretrained is not None:
+            strategies = (*strategies, TAUGHT)
         for strategy in strategies:
             learns = strategy not in UNLEARNED
             cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
         if self.pretrained is not None and self.network == "unshared":
-            beside = {"information_maximization": "batch_norm"} | PUBLISHED
+            beside = dict.fromkeys(("information_maximization", TAUGHT), "batch_norm") | PUBLISHED
             cells += [Cell(strategy=name, trains=part) for name, part in beside.items()]
         if oracles:
             bounds = dict.fromkeys((trains, "input_adapter", "batch_norm", "all"))

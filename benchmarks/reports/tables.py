@@ -22,6 +22,7 @@ STRATEGY_NAMES = {
     "moment_matching": "Moment matching (M3SDA)",
     "classifier_discrepancy": "M3SDA + classifier discrepancy",
     "information_maximization": "Information maximization",
+    "consensus": "Consensus of the starts",
     "auto": "Auto",
     "tent": "TENT (entropy)",
     "shot": "SHOT (information, pseudo-labels)",

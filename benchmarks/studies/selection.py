@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapters import STRATEGIES, AdaptConfig, StartConfig, adapt
-from adapters.parts import LEARNING_RATES
+from adapters.parts import LEARNING_RATES, MIXED
 from adapters.start import MEAN, NEAREST, best_start, make_start
 from adapters.strategies.contract import rate_of
 from benchmarks.harness import measure
@@ -27,7 +27,7 @@ from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import runs_of
 from benchmarks.harness.picture_benchmarks import PICTURES, TARGETS, load_pictures
-from benchmarks.harness.plan import PUBLISHED, TRAINED, BackboneJob
+from benchmarks.harness.plan import TRAINED, UNTUNED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.reports.tables import GUIDE
 from benchmarks.studies.criteria import CRITERIA, compared, observe
@@ -127,14 +127,14 @@ def candidates(
     images: unlabelled training images of the target (M, S, S) or (M, S, S, 3), `seen` some of them.
     Adaptations start from the domain that `best_start` chooses, searched once for all of them.
     """
-    few = seen[: AdaptConfig.start_images]
+    few = seen[: MIXED.start_images]
     for name in (MEAN, *backbone.network.domains.names):
         start = make_start(backbone, name, "target", few)
         for share in StartConfig().shares:
             start.use_statistics(share)
             yield f"{name} {share:g}", "start", start.target
-    chosen = best_start(backbone, NEAREST, "target", seen, AdaptConfig.start_images).name
-    for strategy in [name for name in STRATEGIES if name not in PUBLISHED]:
+    chosen = best_start(backbone, NEAREST, "target", seen, MIXED.start_images).name
+    for strategy in [name for name in STRATEGIES if name not in UNTUNED]:
         for multiple in FEW_MULTIPLES.get(strategy, MULTIPLES):
             found = adapt(
                 backbone,

@@ -93,7 +93,9 @@ def test_published_methods_are_rows_of_ordinary_pretrained_networks_alone():
     )  # fmt: skip
     found = ordinary.cells(oracles=False)
     assert found[len(USUAL) :] == [
+        Cell(strategy="consensus", trains="input_adapter"),
         Cell(strategy="information_maximization", trains="batch_norm"),
+        Cell(strategy="consensus", trains="batch_norm"),
         Cell(strategy="tent", trains="batch_norm"),
         Cell(strategy="shot", trains="batch_norm"),
         Cell(strategy="t3a", trains="nothing"),

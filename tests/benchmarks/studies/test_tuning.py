@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from adapters.config import AdaptConfig
-from adapters.parts import LEARNING_RATES, STEPS
+from adapters.parts import LEARNING_RATES, MIXED, STEPS
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import rate_of
-from benchmarks.harness.plan import NETWORKS, PUBLISHED, TRAINED
+from benchmarks.harness.plan import NETWORKS, TRAINED, UNTUNED
 from benchmarks.harness.rows import read_lines
 from benchmarks.reports.report import RESULTS
 from benchmarks.studies.tuning import (
@@ -48,7 +48,7 @@ def test_grid_holds_the_defaults_and_every_strategy_that_learns(network: str) ->
     trains = TRAINED[network]
     default = AdaptConfig(trains=trains)
     found = {(s.strategy, s.learning_rate, s.steps) for s in grid if s.trains == trains}
-    for name in STRATEGIES.keys() - PUBLISHED:
+    for name in STRATEGIES.keys() - UNTUNED:
         rate = pytest.approx(LEARNING_RATES[trains] * rate_of(STRATEGIES[name]()))
         assert any(s == name and rate == r and n == default.num_steps for s, r, n in found), name
     assert {s.trains for s in grid if s.strategy == "oracle"} == {"all"}
@@ -115,7 +115,7 @@ def test_the_committed_table_is_made_from_the_committed_rows() -> None:
 @pytest.mark.parametrize("trains", sorted(TRAINED.values()))
 def test_defaults_are_the_choices_of_the_committed_rows(trains: str) -> None:
     means = summary(read_lines(RESULTS / "tuning" / "results.jsonl"))
-    learned = means[(means.strategy == AdaptConfig.strategy) & (means.trains == trains)]
+    learned = means[(means.strategy == MIXED.strategy) & (means.trains == trains)]
     assert set(learned.steps) == set(LENGTHS)
     assert (learned.steps == STEPS[trains]).sum() == len(MULTIPLES)
     assert default_of(means, trains) == (pytest.approx(LEARNING_RATES[trains]), STEPS[trains])

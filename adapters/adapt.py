@@ -15,12 +15,14 @@ from adapters.selection import score
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy
 from da_compose import Backbone, Domain
+from da_compose.context import undisturbed
 from da_compose.inference import predict_logits
 from da_compose.statistics import shrunk_share
 
 START = "start"
 
 
+@undisturbed()
 def adapt(
     backbone: Backbone,
     images: Any,

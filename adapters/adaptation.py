@@ -7,6 +7,7 @@ from typing import Any
 from adapters.selection import Scores
 from adapters.streaming import Stream, StreamConfig, StreamUpdate
 from da_compose import Backbone, Domain, load_adapter, save_adapter
+from da_compose.context import undisturbed
 from da_compose.inference import DomainModel
 from da_compose.reading import read_images
 
@@ -23,6 +24,7 @@ class Adaptation(DomainModel):
     last: Domain | None = None  # the domain after the last step, whether kept or not
     stream: Stream | None = field(default=None, repr=False)
 
+    @undisturbed()
     def update(self, images: Any, **options: Any) -> StreamUpdate:
         """Follow a stream of the domain by one or more unlabelled images of any kind `adapt` takes.
 

@@ -20,12 +20,14 @@ from adapters.loop import learn
 from adapters.prepare import prepare
 from adapters.strategies.contract import AdaptationTask, Strategy
 from da_compose import Backbone, Domain, Network
+from da_compose.context import undisturbed
 from da_compose.images import ImageSet, to_pixels
 from da_compose.reading import read_images
 
 BATCH = 128
 
 
+@undisturbed()
 def adapt_with_labels(
     backbone: Backbone,
     images: Any,

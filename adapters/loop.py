@@ -25,7 +25,7 @@ from adapters.strategies.contract import (
     rate_of,
     warm_up_of,
 )
-from adapters.strategies.losses import information
+from adapters.strategies.losses import information, teaching
 from da_compose import Domain, Network, probabilities
 from da_compose.images import to_pixels
 from da_compose.inference import predict_logits
@@ -140,9 +140,15 @@ class Loop:
         self.history.append({"step": len(self.history) + 1, **figures, "checked": self.best})
 
     def check(self, step: int) -> None:
-        """Keep the iterate if its predictions carry more information than any before."""
+        """Keep the iterate if its predictions carry more information than any before.
+
+        Where there is a teacher: more information, less the cross-entropy to it.
+        """
         logits = predict_logits(self.backbone.network, self.target, self.ready.checked)
         found = information(probabilities(logits), self.expected).item()
+        if self.consensus is not None:
+            taught = logits[:, : len(self.consensus)]
+            found -= teaching(probabilities(taught), self.ready.consensus).item()
         if found > self.best:
             self.best, self.best_step, self.best_values = found, step, self.values()
 

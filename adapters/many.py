@@ -16,6 +16,7 @@ from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy, known_sources
 from adapters.strategies.losses import information, moment_distance, moments, teaching
 from da_compose import Backbone, Domain, probabilities
+from da_compose.context import undisturbed
 from da_compose.model.batched import features_many, forward_many
 
 
@@ -67,6 +68,7 @@ TOGETHER: Mapping[str, Objective] = {
 }
 
 
+@undisturbed()
 def adapt_many(
     backbone: Backbone,
     targets: Mapping[str, Any],

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adapters.parts import check_parts, unlock
 from adapters.start import MEAN, NEAREST, domain_like
+from da_compose.context import undisturbed
 from da_compose.images import to_pixels
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
@@ -50,6 +51,7 @@ class Transfer:
         save_adapter(path, self.backbone, self.domain, notes)
 
 
+@undisturbed()
 def transfer(
     backbone: Backbone,
     task: Task,

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from da_compose.context import undisturbed
 from da_compose.images import to_pixels
 from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import Domain
@@ -60,11 +61,13 @@ class DomainModel:
         """Class indices (M,), into `class_names`."""
         return self.predict_proba(images).argmax(dim=1)
 
+    @undisturbed()
     def predict_proba(self, images: Any) -> Tensor:
         """Class probabilities (M, N), rows summing to 1."""
         pixels = read_images(images, self.backbone.network.config.image_size)
         return probabilities(predict_logits(self.backbone.network, self.domain, pixels))
 
+    @undisturbed()
     def model(self) -> Classifier:
         """An ordinary module: pixels in [0, 1], float (B, 3, S, S) -> probabilities (B, N).
 
@@ -77,6 +80,7 @@ class DomainModel:
         """Write the adapter file: xi, statistics and any part of the domain's own, as it is."""
         save_adapter(path, self.backbone, self.domain, self.notes)
 
+    @undisturbed()
     def export(self, path: str | Path) -> float:
         """Write a file that runs without this package; see `da_compose.storage.export.export`."""
         return export(self.backbone, self.domain, path)

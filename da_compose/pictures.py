@@ -102,6 +102,15 @@ def read_all(paths: Sequence[Path], size: int) -> Iterator[NDArray[np.uint8] | B
         yield from found
 
 
+def open_rgb(path: Path) -> Image.Image:
+    """One picture file at its own size, as `to_rgb`; raises `BrokenPicture`."""
+    try:
+        with _careful_pillow(), Image.open(path, formats=FORMATS) as picture:
+            return to_rgb(picture)
+    except BROKEN_PICTURE as error:
+        raise BrokenPicture(path, _reason(error)) from error
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture as a viewer shows it, in 8-bit RGB.
 

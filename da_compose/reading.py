@@ -3,45 +3,57 @@
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch.utils.data import DataLoader
 
 from da_compose.images import resize
-from da_compose.pictures import BrokenPicture, list_pictures, read_all, to_rgb
+from da_compose.items import ACCEPTED, COLOUR_OR_GREY, as_array, iterate
+from da_compose.pictures import BrokenPicture, list_pictures, read_all
 from da_compose.storage.files import BROKEN_ARCHIVE
 
-ACCEPTED = "an array, a tensor, a Dataset, a DataLoader, an .npz file or a folder of pictures"
+OVERSHOOT, MOST_BEYOND = 0.25, 0.1  # of bicubic resizing: how far, how many values; they are cut
+ROUNDING = 1e-3
+NEARLY_BLACK = 32  # of 255, a word is said below
 IN_MEMORY = 64 * 2**20  # bytes of pictures; more of them lie in a temporary file
 
 
 def read_images(source: Any, size: int) -> NDArray[np.uint8]:
-    """Images as uint8 (M, S, S) or (M, S, S, 3), S = size.
+    """Images as uint8 (M, S, S) or (M, S, S, 3), S = size; a word where all are nearly black.
 
     source: uint8 or float (in [0, 1]) array or tensor of shape (M, H, W), (M, H, W, 1 or 3) or
-    (M, 1 or 3, H, W), where a last axis of 1 or 3 is always the channels; a Dataset or DataLoader
-    of images or (image, label) pairs, whose labels are never looked at; a path to a `.npz` with
-    `images` or `train_images`, to one picture or to a folder of pictures.
-    A shuffling DataLoader comes in one fixed order, but for one with a generator of its own, and
-    leaves torch's global generator alone.
+    (M, 1 or 3, H, W), where a last axis of 1 or 3 is always the channels; a Dataset, DataLoader,
+    list, column of a table or iterable, of images, pictures, paths, (image, label) pairs or
+    mappings with `image` (`da_compose.items`), whose labels are never looked at; a path to a `.npz`
+    with `images` or `train_images`, to one picture or to a folder of pictures.
+    Rows are those of the source in its order, of a DataLoader those of its data set, also where it
+    shuffles or drops the last batch; torch's global generator is left alone.
     Many pictures come memory-mapped, from a temporary file that is gone with the array.
     """
+    images = _read(source, size)
+    if not isinstance(source, (str, Path)) or is_archive(Path(source)):  # of pictures it was said
+        warn_of_darkness(len(images), int(images.max()))
+    return images
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is read as `.npz`."""
+    return path.suffix.lower() == ".npz"
+
+
+def _read(source: Any, size: int) -> NDArray[np.uint8]:
     if isinstance(source, (str, Path)):
         path = Path(source)
-        if path.suffix.lower() == ".npz":
+        if is_archive(path):
             return resize(as_uint8(read_arrays(path, ("images",))[0]), size)
         return read_pictures(list_pictures(path), size)[0]
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return resize(as_uint8(source), size)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        parts = [resize(as_uint8(part), size) for part in _iterate(source)]
+    parts = [resize(as_uint8(part), size) for part in iterate(source)]
     if not parts:
         raise ValueError("the target has no images; adaptation needs at least one")
     if len({part.ndim for part in parts}) > 1:
@@ -51,7 +63,7 @@ def read_images(source: Any, size: int) -> NDArray[np.uint8]:
 
 def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
     """An array or tensor of images as uint8 (M, H, W) or (M, H, W, 3)."""
-    array = _to_array(images)
+    array = as_array(images)
     if array.ndim == 4 and array.shape[-1] not in (1, 3) and array.shape[1] in (1, 3):
         array = np.moveaxis(array, 1, -1)
     if array.ndim == 4 and array.shape[-1] == 1:
@@ -62,6 +74,8 @@ def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
             "images must have shape (M, H, W), (M, H, W, 3) or (M, 3, H, W), "
             f"got {tuple(images.shape)}; one image needs a leading axis: image[None]"
         )
+    if images.ndim == 3 and len(array) == 3 and min(array.shape[1:]) > 3:
+        raise ValueError(f"{tuple(images.shape)}: {COLOUR_OR_GREY}")
     if 0 in array.shape:
         raise ValueError(
             f"the target has no images (shape {tuple(images.shape)}); adaptation needs at least one"
@@ -70,12 +84,30 @@ def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"images must be uint8 in [0, 255] or float in [0, 1], got {array.dtype}")
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+    low, high = float(array.min()), float(array.max())  # NaN where there is any
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT) or _beyond(array) > MOST_BEYOND:
+        whole = 1 < high <= 255 and low >= 0
         raise ValueError(
-            f"float images must be finite and lie in [0, 1], got {array.min()} to {array.max()}; "
-            "divide by 255, or undo the normalization: the backbone applies its own"
+            f"float images must be finite and lie in [0, 1], got {low:.4g} to {high:.4g}; "
+            + ("divide by 255" if whole else "undo the normalization: the backbone applies its own")
         )
-    return (array * 255).round().astype(np.uint8)
+    return (array.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _beyond(array: NDArray[Any]) -> float:
+    """Share of values outside of [0, 1] by more than rounding."""
+    return float(((array < -ROUNDING) | (array > 1 + ROUNDING)).mean())
+
+
+def warn_of_darkness(count: int, brightest: int) -> None:
+    """Warn where all of `count` images are nearly black: they may have been divided twice."""
+    if brightest < NEARLY_BLACK:
+        warnings.warn(
+            f"the brightest pixel of all {count:,} images is {brightest} of 255, so they are "
+            "nearly black; uint8 images go from 0 to 255, float ones from 0 to 1: were these "
+            "divided twice, or do they have another range, such as 0 to 16 or 10 bits?",
+            stacklevel=3,
+        )
 
 
 def read_pictures(paths: Sequence[Path], size: int) -> tuple[NDArray[np.uint8], list[Path]]:
@@ -89,19 +121,22 @@ def picture_batches(
 ) -> Iterator[tuple[NDArray[np.uint8], list[Path]]]:
     """Readable pictures as uint8 (M, S, S, 3) with their paths, of `at_once` paths at a time.
 
-    After the last one, one warning names every picture that was left out, and says why;
-    ValueError where none could be read.
+    After the last one, one warning names every picture that was left out, and says why, and one
+    says where all are nearly black; ValueError where none could be read.
     """
     broken: list[str] = []
+    brightest = 0
     for start in range(0, len(paths), at_once):
         images, kept = _read_some(paths[start : start + at_once], size, broken)
         if kept:
+            brightest = max(brightest, int(images.max()))
             yield images, kept
     if len(broken) == len(paths):
         raise ValueError(
             f"none of {len(broken)} pictures could be read; give pictures or {ACCEPTED}; "
             f"the first: {broken[0] if broken else 'none given'}"
         )
+    warn_of_darkness(len(paths) - len(broken), brightest)
     if broken:
         lines = "\n".join(broken)
         warnings.warn(f"{len(broken):,} unreadable pictures left out:\n{lines}", stacklevel=2)
@@ -159,42 +194,16 @@ def read_arrays(path: Path, names: Sequence[str]) -> tuple[NDArray[Any], ...]:
             raise ValueError(
                 f"{path} holds {held}, expected `{name}` or `train_{name}`; rename one"
             )
-    return tuple(found)
+    return tuple(
+        with_all_axes(array) if name == "images" else array
+        for name, array in zip(names, found, strict=True)
+    )
 
 
-def _iterate(source: Any) -> Iterator[NDArray[Any] | torch.Tensor]:
-    """Batches of images from a DataLoader, or from a Dataset by its items."""
-    if isinstance(source, DataLoader):
-        for item in source:
-            image = _image_of(item)
-            single = source.batch_sampler is None and image.ndim < 4  # batching is switched off
-            yield image[None] if single else image
-        return
-    indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
-    if not indexed or isinstance(source, Mapping):
-        raise ValueError(f"cannot read images from {type(source).__name__}; give {ACCEPTED}")
-    for position in range(len(source)):
-        yield _image_of(source[position])[None]
-
-
-def _image_of(item: Any) -> NDArray[Any]:
-    """The image of an item, which is it or starts with it; a label is dropped unseen."""
-    image = item[0] if isinstance(item, (tuple, list)) and item else item
-    if isinstance(image, Image.Image):
-        return np.asarray(to_rgb(image))
-    if not isinstance(image, (np.ndarray, torch.Tensor)):
-        raise ValueError(
-            f"an item must be an image (array, tensor or picture) or an (image, label) pair, "
-            f"got {type(image).__name__}"
-        )
-    return _to_array(image)
-
-
-def _to_array(images: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
-    if not isinstance(images, torch.Tensor):
-        return images
-    images = images.detach().cpu()
-    return (images.float() if images.dtype == torch.bfloat16 else images).numpy()
+def with_all_axes(images: NDArray[Any]) -> NDArray[Any]:
+    """Grey images of an archive, which are several, with an axis of channels: (M, 1, H, W)."""
+    grey = images.ndim == 3 and images.shape[-1] not in (1, 3)
+    return images[:, None] if grey else images
 
 
 def _as_colour(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

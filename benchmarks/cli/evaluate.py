@@ -13,7 +13,7 @@ from benchmarks.options import NAME_OR_PATH, PATH, backbone_option, data_option
 from da_compose import Backbone, load_backbone, probabilities
 from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
-from da_compose.reading import read_images, read_pictures
+from da_compose.reading import read_images, read_pictures, with_all_axes
 from da_compose.storage.files import BROKEN_ARCHIVE
 from da_compose.trees import read_tree
 from data_prep import load_task, task_classes
@@ -113,4 +113,4 @@ def _labelled_archive(path: Path, size: int) -> ImageSet:
     images, labels = (arrays[part] for part in parts)
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels in {path} must be whole numbers, got {labels.dtype}")
-    return ImageSet(read_images(images, size), labels.astype(np.int64))
+    return ImageSet(read_images(with_all_axes(images), size), labels.astype(np.int64))

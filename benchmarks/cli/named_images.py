@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da_compose.pictures import BrokenPicture, list_pictures, read_picture
-from da_compose.reading import read_images, read_pictures
+from da_compose.reading import is_archive, read_images, read_pictures
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class NamedImages:
 
 def read_named_images(path: Path, size: int) -> NamedImages:
     """What `read_images` makes of a folder, a picture or an `.npz`, and names."""
-    if path.suffix.lower() == ".npz":
+    if is_archive(path):
         images = read_images(path, size)
         return NamedImages(images, [f"{path}[{n}]" for n in range(len(images))], ())
     paths = list_pictures(path)

@@ -14,7 +14,7 @@ from benchmarks.options import PATH, backbone_option
 from da_compose import Backbone, Domain, load_backbone
 from da_compose.inference import DomainModel
 from da_compose.pictures import list_pictures
-from da_compose.reading import picture_batches, read_images
+from da_compose.reading import is_archive, picture_batches, read_images
 
 PICTURES_AT_ONCE = 512
 
@@ -42,7 +42,7 @@ def predictions(backbone: Backbone, domain: Domain, images: Path) -> Iterator[tu
     """(path, class, confidence) of every readable picture, a few hundred at a time."""
     names, size = backbone.class_names_of(domain), backbone.network.config.image_size
     model = DomainModel(backbone, domain)
-    if images.suffix.lower() == ".npz":
+    if is_archive(images):
         pixels = read_images(images, size)
         batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
     else:

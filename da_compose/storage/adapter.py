@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from da_compose.context import undisturbed
 from da_compose.model.domain import Domain
 from da_compose.model.mixture import Coefficients
 from da_compose.storage.backbone import FORMAT, Backbone, check_format, versions
@@ -27,6 +28,7 @@ def save_adapter(
     save_tensors(Path(path), domain.state_dict(), metadata)
 
 
+@undisturbed()
 def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str, Any]]:
     """A domain that `save_adapter` wrote, and its notes; refused on any backbone but its own."""
     tensors, metadata = load_tensors(Path(path), "adapter")

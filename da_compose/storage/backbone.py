@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from da_compose.context import undisturbed
 from da_compose.knowledge import SourceKnowledge, embed
 from da_compose.model.config import NetworkConfig
 from da_compose.model.contract import Network, Shape
@@ -123,6 +124,7 @@ def saved_fingerprint(path: str | Path) -> str:
         return load_metadata(Path(path), "backbone")["fingerprint"]
 
 
+@undisturbed()
 def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     """Read a backbone that `Backbone.save` wrote; raises ValueError where it is not one."""
     tensors, metadata = load_tensors(Path(path), "backbone")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from da_compose.context import undisturbed
 from da_compose.model.domain import Domain
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import IMAGENET_MEAN, IMAGENET_STD
@@ -22,6 +23,7 @@ TOLERANCE = 1e-3  # of logits, over the largest
 ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
 
 
+@undisturbed()
 def compose(
     experts: Mapping[str, Any],
     *,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from da_compose.context import undisturbed
 from da_compose.images import ImageSet, to_pixels, with_channels
 from da_compose.model.domain import Domain
 from da_compose.model.pretrained import PretrainedNetwork
@@ -73,6 +74,7 @@ class Mock:
     displacement: Tensor | None
 
 
+@undisturbed()
 def learn_templates(
     backbone: Backbone,
     sources: Mapping[str, Any],

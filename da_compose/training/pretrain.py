@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from da_compose.context import undisturbed
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.model.network import CompositionalNetwork
@@ -27,6 +28,7 @@ from da_compose.training.trainer import PretrainConfig
 BACKBONE = "backbone.safetensors"
 
 
+@undisturbed()
 def pretrain(
     sources: Mapping[str, Any],
     *,

@@ -4,11 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from da_compose.reading import as_uint8, read_images
 
@@ -43,6 +53,16 @@ class Stream(IterableDataset):
         return iter(torch.from_numpy(COLOUR))
 
 
+class Batches(IterableDataset):
+    def __iter__(self):
+        return iter(torch.from_numpy(GREY).split(4))
+
+
+class Counted(Stream):
+    def __len__(self) -> int:
+        return len(COLOUR)
+
+
 def first(images: NDArray[Any]) -> NDArray[Any]:
     return np.moveaxis(images, -1, 1)
 
@@ -66,6 +86,33 @@ COLOUR_SOURCES: dict[str, Any] = {
     "loader of channels-first": DataLoader(Items(torch.from_numpy(first(FLOAT))), batch_size=3),
     "loader without batches": DataLoader(Items(torch.from_numpy(first(COLOUR))), batch_size=None),
     "loader of a stream": DataLoader(Stream(), batch_size=2),
+    "loader of a stream that drops the last": DataLoader(Stream(), batch_size=2, drop_last=True),
+    "shuffling loader": DataLoader(Items(torch.from_numpy(COLOUR)), batch_size=2, shuffle=True),
+    "loader that drops the last": DataLoader(Items(COLOUR), batch_size=2, drop_last=True),
+    "loader of lists": DataLoader(Items(first(FLOAT)), batch_size=2, collate_fn=list),
+    "loader of lists of one": DataLoader(Items(first(FLOAT)), batch_size=1, collate_fn=list),
+    "loader of lists of pairs": DataLoader(
+        Items([(image, 1) for image in COLOUR]), batch_size=2, collate_fn=list
+    ),
+    "loader of images and labels apart": DataLoader(
+        Items([(image, 1) for image in COLOUR]),
+        batch_size=2,
+        collate_fn=lambda items: tuple(zip(*items, strict=True)),
+    ),
+    "loader of mappings": DataLoader(
+        Items([{"label": 1, "image": image} for image in COLOUR]), batch_size=3
+    ),
+    "dataset of mappings": Items(
+        [{"image": Image.fromarray(image), "label": Untouchable()} for image in COLOUR]
+    ),
+    "list of arrays": [*COLOUR],
+    "list of tensors": [*torch.from_numpy(first(FLOAT))],
+    "list of pictures": [Image.fromarray(image) for image in COLOUR],
+    "column of a table": pd.Series([*COLOUR], index=[7, 3, 5, 1, 0]),
+    "sampled column": pd.Series([COLOUR[0], *COLOUR])[1:],
+    "stream with a length": Counted(),
+    "stream": Stream(),
+    "generator": lambda: (image for image in COLOUR),
 }
 GREY_SOURCES: dict[str, Any] = {
     "array": GREY,
@@ -76,13 +123,21 @@ GREY_SOURCES: dict[str, Any] = {
     "dataset of (1, H, W)": Items(GREY[:, None]),
     "dataset of (H, W, 1)": Items(GREY[..., None]),
     "loader": DataLoader(Items(torch.from_numpy(GREY[:, None])), batch_size=4),
+    "loader of batches of three": DataLoader(TensorDataset(torch.from_numpy(GREY)), batch_size=3),
+    "loader of lists": DataLoader(Items(torch.from_numpy(GREY[:, None])), 2, collate_fn=list),
+    "stream in batches": DataLoader(Batches(), batch_size=None),
     "read-only memory": np.frombuffer(GREY.tobytes(), np.uint8).reshape(GREY.shape),
 }
 
 
 @pytest.mark.parametrize("kind", COLOUR_SOURCES)
 def test_every_kind_and_layout_gives_the_same_colour_images(kind: str):
-    np.testing.assert_array_equal(read_images(COLOUR_SOURCES[kind], SIZE), COLOUR)
+    source = COLOUR_SOURCES[kind]
+    before = torch.get_rng_state()
+    np.testing.assert_array_equal(
+        read_images(source() if callable(source) else source, SIZE), COLOUR
+    )
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("kind", GREY_SOURCES)
@@ -212,6 +267,7 @@ def test_an_npz_without_images_is_refused_by_its_keys(tmp_path: Path):
         (GREY.astype(object), "got object"),
         (GREY.astype(np.float32), "divide by 255"),
         (GREY / 127.5 - 1, "undo the normalization"),
+        (GREY / 1000 - 0.13, "undo the normalization"),
         (np.full((2, 8, 8), np.nan), "finite"),
         (np.full((2, 8, 8), np.inf), "finite"),
     ],
@@ -224,32 +280,91 @@ def test_wrong_arrays_are_refused_with_what_was_expected(images: NDArray[Any], c
             read_images(torch.from_numpy(images), SIZE)
 
 
-@pytest.mark.parametrize("source", [None, 5, {"images": COLOUR}, (image for image in COLOUR)])
+@pytest.mark.parametrize("source", [None, 5, {"images": COLOUR}])
 def test_what_holds_no_images_is_refused_with_what_is_accepted(source: Any):
     with pytest.raises(ValueError, match="give an array, a tensor, a Dataset"):
         read_images(source, SIZE)
 
 
-@pytest.mark.parametrize("item", [{"image": COLOUR[0]}, "scan.png", 3, (), None])
+@pytest.mark.parametrize("item", [{"x": COLOUR[0]}, 3, (), None, COLOUR[:2], np.zeros(3)])
 def test_items_that_are_no_images_are_refused(item: Any):
-    with pytest.raises(ValueError, match="an item must be an image"):
+    with pytest.raises(ValueError, match="an item must be"):
         read_images(Items([item]), SIZE)
+
+
+def test_paths_are_read_in_their_order_or_refused(tmp_path: Path):
+    for number in (0, 1):
+        Image.fromarray(COLOUR[number]).save(tmp_path / f"{number}.png")
+    paths = [tmp_path / "1.png", str(tmp_path / "0.png")]
+    np.testing.assert_array_equal(read_images(paths, SIZE), COLOUR[[1, 0]])
+    with pytest.raises(ValueError, match=r"2\.png: No such file"):
+        read_images([*paths, tmp_path / "2.png"], SIZE)
+
+
+def test_a_table_is_asked_for_one_column():
+    with pytest.raises(ValueError, match=r"a table has columns \(\['x', 'y'\]\); give one"):
+        read_images(pd.DataFrame({"x": [1], "y": [2]}), SIZE)
+
+
+THREE = np.stack([GREY[0]] * 3)
+
+
+class Threes(IterableDataset):
+    def __iter__(self):
+        return iter([torch.from_numpy(THREE)] * 2)
+
+
+@pytest.mark.parametrize(
+    "source", [THREE, torch.from_numpy(THREE / 255), DataLoader(Threes(), batch_size=None)]
+)
+def test_one_colour_image_or_three_grey_ones_are_told_apart_by_the_user(source: Any):
+    with pytest.raises(ValueError, match=r"Give image\[None\] or images\[:, None\]"):
+        read_images(source, SIZE)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [SubsetRandomSampler([0, 1]), WeightedRandomSampler([1.0] * 5, 5),
+     RandomSampler(COLOUR, replacement=True), RandomSampler(COLOUR, num_samples=3)],
+)  # fmt: skip
+def test_a_sampler_that_chooses_rows_is_refused(sampler: Any):
+    with pytest.raises(ValueError, match=r"chooses rows and their order.*or a Subset"):
+        read_images(DataLoader(Items(COLOUR), batch_size=2, sampler=sampler), SIZE)
+    batches = BatchSampler(sampler, 2, drop_last=False)
+    with pytest.raises(ValueError, match="chooses rows"):
+        read_images(DataLoader(Items(COLOUR), batch_sampler=batches), SIZE)
+
+
+def test_lists_of_pictures_beside_pictures_are_refused():
+    pairs = Items([(image, image[..., 0]) for image in COLOUR])
+    with pytest.raises(ValueError, match="are they pairs, or images and their masks"):
+        read_images(DataLoader(pairs, batch_size=2, collate_fn=list), SIZE)
+
+
+@pytest.mark.parametrize("beyond", [1e-7, 5e-4, 0.086, 0.24])
+def test_what_resizing_puts_beyond_the_range_is_cut(beyond: float):
+    images = FLOAT.copy()
+    images[0, 0, 0], images[1, 1, 1] = -beyond, 1 + beyond
+    expected = COLOUR.copy()
+    expected[0, 0, 0], expected[1, 1, 1] = 0, 255
+    np.testing.assert_array_equal(read_images(images, SIZE), expected)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [GREY // 16, (GREY > 100).astype(np.uint8), FLOAT / 255, (COLOUR // 64).astype(np.uint8)],
+)
+def test_images_that_are_nearly_black_are_said_to_be(images: NDArray[Any], tmp_path: Path):
+    np.savez(tmp_path / "target.npz", images=images)
+    for source in (images, torch.from_numpy(images), [*images], tmp_path / "target.npz"):
+        with pytest.warns(UserWarning, match=r"brightest pixel of all 5 images is \d+ of 255"):
+            read_images(source, SIZE)
 
 
 @pytest.mark.parametrize("source", [[], DataLoader(Items(COLOUR[:0]), batch_size=2)])
 def test_an_empty_data_set_is_refused(source: Any):
     with pytest.raises(ValueError, match="no images"):
         read_images(source, SIZE)
-
-
-def test_a_shuffling_loader_has_one_order_and_leaves_the_global_generator_alone():
-    loader = DataLoader(Items(torch.from_numpy(COLOUR)), batch_size=2, shuffle=True)
-    before = torch.get_rng_state()
-    once = read_images(loader, SIZE)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.rand(3)
-    np.testing.assert_array_equal(read_images(loader, SIZE), once)
-    assert sorted(map(bytes, once)) == sorted(map(bytes, COLOUR))
 
 
 def test_reading_does_not_change_the_source():

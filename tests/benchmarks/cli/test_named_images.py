@@ -23,7 +23,7 @@ def test_pictures_come_with_their_paths_and_the_broken_with_a_reason(user_files)
 def test_images_of_an_archive_are_numbered(tmp_path: Path):
     path = tmp_path / "IMAGES.NPZ"
     with path.open("wb") as file:
-        np.savez(file, images=np.zeros((2, 8, 8), dtype=np.uint8))
+        np.savez(file, images=np.full((2, 8, 8), 99, np.uint8))
     found = read_named_images(path, 4)
     assert found.images.shape == (2, 4, 4)
     assert list(found.names) == [f"{path}[0]", f"{path}[1]"] and not found.left_out

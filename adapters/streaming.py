@@ -84,7 +84,20 @@ class Stream:
         self.changed, self.reason = self.last.changed, self.last.reason
 
     def update(self, pixels: NDArray[np.uint8]) -> StreamUpdate:
-        """Take in unlabelled images, one or more: uint8 (M, S, S) or (M, S, S, 3)."""
+        """Take in unlabelled images, one or more: uint8 (M, S, S) or (M, S, S, 3).
+
+        Where an error or ctrl-C ends it, nothing of it has happened.
+        """
+        kept, values = dict(vars(self)), self._values()
+        try:
+            return self._take_in(pixels)
+        except BaseException:
+            vars(self).update(kept)
+            self._go_to(values)
+            self.domain.requires_grad_(False)
+            raise
+
+    def _take_in(self, pixels: NDArray[np.uint8]) -> StreamUpdate:
         if pixels.ndim < self.waiting.ndim:
             pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
         followed = []

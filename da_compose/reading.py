@@ -89,7 +89,11 @@ def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
         whole = 1 < high <= 255 and low >= 0
         raise ValueError(
             f"float images must be finite and lie in [0, 1], got {low:.4g} to {high:.4g}; "
-            + ("divide by 255" if whole else "undo the normalization: the backbone applies its own")
+            + (
+                "divide by the largest value a pixel may have, 255 or 16, say"
+                if whole
+                else "undo the normalization: the backbone applies its own"
+            )
         )
     return (array.clip(0, 1) * 255).round().astype(np.uint8)
 

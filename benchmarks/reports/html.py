@@ -20,6 +20,7 @@ from benchmarks.reports.html_page import curve, image, page, table
 from benchmarks.reports.plots import plot_mixtures
 from benchmarks.reports.tables import display_name
 from da_compose import probabilities
+from da_compose.context import undisturbed
 from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.reading import read_images
@@ -50,6 +51,7 @@ class Predictions:
     after: NDArray[np.float32]
 
 
+@undisturbed()
 def write_adaptation_report(
     path: str | Path,
     adaptation: Adaptation,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from da_compose.context import undisturbed
 from da_compose.model.domain import Domain
 from da_compose.model.plain import Classifier, materialize
 from da_compose.storage.backbone import Backbone, versions
@@ -25,6 +26,7 @@ OPSET = 18  # the one torch's exporter is written in: nothing is converted, old 
 Predict = Callable[[Tensor], Tensor]
 
 
+@undisturbed()
 def export(backbone: Backbone, domain: Domain, path: str | Path) -> float:
     """Write `domain` on `backbone` as ONNX (`.onnx`) or as a torch.export program (`.pt2`).
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters import Adaptation, adapt, load_adaptation
+from adapters import Adaptation, adapt, load_adaptation, streaming
 from adapters.guard import Verdict
 from adapters.parts import ADAPTED
 from adapters.streaming import Stream, StreamConfig, StreamUpdate
@@ -64,6 +64,37 @@ def test_how_a_stream_is_cut_does_not_matter(adapted: Adaptation, make_pixels, a
     assert same(content(adapted), expected)
     assert sum(update.moves for update in updates) == 3
     assert replace(updates[-1], moves=3) == whole
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("place", ["judge", "begun"])
+def test_an_update_that_is_broken_off_has_not_happened(
+    backbone: Backbone, adapted: Adaptation, make_pixels, always, monkeypatch, error, place: str
+):
+    images = make_pixels(20, seed=3)
+    always(True)
+    stream = stream_of(backbone, adapted)
+    stream.update(images[:4])
+    expected = Stream(backbone, stream.adapted, stream.config)
+    expected.update(images[:4])
+    last = stream.last
+    calls = iter(range(100))
+
+    def breaks(*given: Any) -> Any:
+        if next(calls) == 1:
+            raise error
+        return whole(*given)
+
+    whole = getattr(streaming, place)
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, place, breaks)
+        with pytest.raises(error):
+            stream.update(images[4:])
+    assert stream.last == last
+    assert not any(value.requires_grad for value in stream.domain.parameters())
+    always(True)
+    assert stream.update(images[4:]) == expected.update(images[4:])
+    assert same(stream.domain.state_dict(), expected.domain.state_dict())
 
 
 def test_one_image_waits_and_moves_nothing(adapted: Adaptation, make_pixels):

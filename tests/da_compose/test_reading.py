@@ -265,7 +265,7 @@ def test_an_npz_without_images_is_refused_by_its_keys(tmp_path: Path):
         (GREY.astype(np.uint16), "got uint16"),
         (GREY > 100, "got bool"),
         (GREY.astype(object), "got object"),
-        (GREY.astype(np.float32), "divide by 255"),
+        (GREY.astype(np.float32), "divide by the largest value a pixel may have, 255 or"),
         (GREY / 127.5 - 1, "undo the normalization"),
         (GREY / 1000 - 0.13, "undo the normalization"),
         (np.full((2, 8, 8), np.nan), "finite"),

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from torch import Tensor
+
 from adapters.adaptation import Adaptation
 from adapters.config import AUTO, T3A, UNLEARNED, AdaptConfig, with_options
 from adapters.guard import judge_learning
@@ -67,18 +69,20 @@ def strategy_of(strategy: str | Strategy) -> Strategy:
 
 def unlearned(ready: Ready) -> Adaptation:
     """The start as the outcome."""
-    return _result(ready, ready.target, {}, learned_parameters=0, last=ready.target)
+    return _result(ready, ready.target, ready.logits, {}, learned_parameters=0, last=ready.target)
 
 
 def prototyped(ready: Ready) -> Adaptation:
     """The start with prototypes for classifiers, or as it is where the guard says so."""
     last = with_prototypes(ready.backbone.network, ready.target, ready.pixels)
+    logits = predict_logits(ready.backbone.network, last, ready.checked)
     domain, notes = last, {}
     if ready.config.guard:
-        found = predict_logits(ready.backbone.network, last, ready.checked)
-        verdict = judge_learning(ready.logits, found, ready.config.guard_config)
-        domain, notes = last if verdict.trusted else ready.target, {"guard": asdict(verdict)}
-    return _result(ready, domain, notes, learned_parameters=0, last=last)
+        verdict = judge_learning(ready.logits, logits, ready.config.guard_config)
+        notes = {"guard": asdict(verdict)}
+        if not verdict.trusted:
+            domain, logits = ready.target, ready.logits
+    return _result(ready, domain, logits, notes, learned_parameters=0, last=last)
 
 
 def conclude(ready: Ready, learned: Learned, **notes: Any) -> Adaptation:
@@ -89,15 +93,16 @@ def conclude(ready: Ready, learned: Learned, **notes: Any) -> Adaptation:
     config = ready.config
     share, step = shrunk_share(len(ready.pixels), config.prior_images), learned.best_step
     domain, guard = learned.between(share), {}
+    logits = predict_logits(ready.backbone.network, domain, ready.checked)
     if config.guard:
-        kept = predict_logits(ready.backbone.network, domain, ready.checked)
-        verdict = judge_learning(ready.logits, kept, config.guard_config)
+        verdict = judge_learning(ready.logits, logits, config.guard_config)
         guard = {"guard": asdict(verdict)}
         if not verdict.trusted:
-            domain, share, step = learned.between(0.0), 0.0, 0
+            domain, logits, share, step = learned.between(0.0), ready.logits, 0.0, 0
     return _result(
         ready,
         domain,
+        logits,
         {"kept_step": step, "kept_share": share} | guard | notes,
         learned_parameters=learned.num_parameters,
         history=learned.history,
@@ -130,8 +135,9 @@ def _tries(ready: Ready) -> Iterator[tuple[str, Adaptation]]:
         yield name, conclude(ready, learn(ready, STRATEGIES[name]()))
 
 
-def _result(ready: Ready, domain: Domain, notes: dict[str, Any], **outcome: Any) -> Adaptation:
-    scored = score(predict_logits(ready.backbone.network, domain, ready.checked))
+def _result(
+    ready: Ready, domain: Domain, logits: Tensor, notes: dict[str, Any], **outcome: Any
+) -> Adaptation:
     how = {
         "learned_parameters": outcome["learned_parameters"],
         "trains": ready.config.trains,
@@ -140,7 +146,7 @@ def _result(ready: Ready, domain: Domain, notes: dict[str, Any], **outcome: Any)
     return Adaptation(
         ready.backbone,
         domain,
-        scores=dict(ready.scores) | {"adapted": scored},
+        scores=dict(ready.scores) | {"adapted": score(logits)},
         notes=dict(ready.notes) | notes | how,
         **outcome,
     )

@@ -144,7 +144,9 @@ class Loop:
 
         Where there is a teacher: more information, less the cross-entropy to it.
         """
-        logits = predict_logits(self.backbone.network, self.target, self.ready.checked)
+        logits = self.ready.logits  # of the start
+        if step > 0:
+            logits = predict_logits(self.backbone.network, self.target, self.ready.checked)
         found = information(probabilities(logits), self.expected).item()
         if self.consensus is not None:
             taught = logits[:, : len(self.consensus)]

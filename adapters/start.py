@@ -1,6 +1,6 @@
 """Where an adaptation starts: whose mixture weights, and whose batch-norm statistics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -170,17 +170,48 @@ def choose_start(
 
     The start is one of the `baselines` where it is named, else `best_start`.
     """
-    plain = make_start(backbone, plain_start_name(backbone), name, images, config)
-    logits = {}
-    for named, share in baselines.items():
-        plain.use_statistics(share)
-        logits[named] = predict_logits(backbone.network, plain.target, images)
+    tried, plain = Tried(backbone, name, images, config), plain_start_name(backbone)
+    logits = {named: tried.logits(plain, share) for named, share in baselines.items()}
     if baseline is not None:
-        plain.use_statistics(baselines[baseline])
-        return Chosen(plain, logits[baseline], probabilities(logits[baseline]), logits)
-    best, consensus = search(backbone, start, name, images, searched, config)
-    found = predict_logits(backbone.network, best.target, images)
-    return Chosen(best, found, consensus, logits)
+        best, share, consensus = plain, baselines[baseline], probabilities(logits[baseline])
+    else:
+        best, share, consensus = search(tried.on_first(searched), start)
+    return Chosen(tried.start(best, share), tried.logits(best, share), consensus, logits)
+
+
+class Tried:
+    """Starts on some images: each is made once, and each of its blends predicted once."""
+
+    def __init__(
+        self, backbone: Backbone, name: str, images: NDArray[np.uint8], config: StartConfig
+    ) -> None:
+        self.backbone, self.name, self.images, self.config = backbone, name, images, config
+        self._starts: dict[str, Start] = {}
+        self._logits: dict[tuple[str, float], Tensor] = {}
+
+    def on_first(self, count: int) -> "Tried":
+        """On the first images alone; the same where there are no more."""
+        if count >= len(self.images):
+            return self
+        return Tried(self.backbone, self.name, self.images[:count], self.config)
+
+    def start(self, which: str, share: float) -> Start:
+        """A start by its name, with this share of the images' own statistics in use."""
+        if which not in self._starts:
+            self._starts[which] = make_start(
+                self.backbone, which, self.name, self.images, self.config
+            )
+        self._starts[which].use_statistics(share)
+        return self._starts[which]
+
+    def logits(self, which: str, share: float) -> Tensor:
+        """Of both heads on the images (2, M, N); without batch norm alike for all shares."""
+        if not self.backbone.network.config.num_statistics:
+            share = 0.0
+        if (which, share) not in self._logits:
+            target = self.start(which, share).target
+            self._logits[which, share] = predict_logits(self.backbone.network, target, self.images)
+        return self._logits[which, share]
 
 
 def best_start(
@@ -203,26 +234,25 @@ def best_start(
     plain start in statistics alone, and only its blends are tried.
     searched: images the choice is made on; the statistics are then those of all images.
     """
-    return search(backbone, start, name, images, searched, config)[0]
+    tried = Tried(backbone, name, images, config)
+    best, share, _ = search(tried.on_first(searched), start)
+    return tried.start(best, share)
 
 
-def search(
-    backbone: Backbone,
-    start: str,
-    name: str,
-    images: NDArray[np.uint8],
-    searched: int,
-    config: StartConfig = USUAL,
-) -> tuple[Start, Tensor]:
-    """As `best_start`, with the mean prediction (C, N) of all that were compared."""
+def search(tried: Tried, start: str) -> tuple[str, float, Tensor]:
+    """As `best_start`: name, share, and the mean prediction (C, N) of all that were compared."""
+    backbone, config = tried.backbone, tried.config
     plain = plain_start_name(backbone) if start == NEAREST else start
-    few = images[:searched]
-    compared = len(few) >= config.least_compared
+    compared = len(tried.images) >= config.least_compared
     names = [plain]
     if compared and start == NEAREST and not unmoved(backbone.network):
         # A task with classes of its own is no start
         names = [MEAN, *(d.name for d in backbone.network.domains if d.class_names is None)]
-    predictions = predictions_of(backbone, names, few, name, config)
+    predictions = {
+        (one, share): probabilities(tried.logits(one, share))
+        for one in names
+        for share in sorted({0.0, *config.shares, 1.0})
+    }
     consensus = torch.stack(list(predictions.values())).mean(dim=0)
     trusted = {one: trust(prediction, consensus) for one, prediction in predictions.items()}
     best, share = max(trusted, key=trusted.__getitem__) if compared else (plain, 1.0)
@@ -233,37 +263,13 @@ def search(
         if gain_much(own_statistics, source_only, config):
             known = certainty(source_only) >= config.least_known
             best, share = plain, 1.0 if known else 0.0
-    chosen = make_start(backbone, best, name, images, config)
-    chosen.use_statistics(share)
-    return chosen, consensus
+    return best, share, consensus
 
 
 def unmoved(network: Network) -> bool:
     """Whether this is a pretrained network all of whose domains are at xi = 0."""
     pretrained = isinstance(network, PretrainedNetwork)
     return pretrained and not any(domain.mixture().any() for domain in network.domains)
-
-
-def predictions_of(
-    backbone: Backbone,
-    starts: Iterable[str],
-    images: NDArray[np.uint8],
-    name: str,
-    config: StartConfig,
-) -> dict[tuple[str, float], Tensor]:
-    """Probabilities (M, N) of each start with each share of the images' own statistics.
-
-    Shares 0 and 1 are always among them; without batch norm all are alike.
-    """
-    found = {}
-    for start in starts:
-        made, logits = make_start(backbone, start, name, images, config), torch.empty(0)
-        for share in sorted({0.0, *config.shares, 1.0}):
-            if share == 0 or backbone.network.config.num_statistics:
-                made.use_statistics(share)
-                logits = predict_logits(backbone.network, made.target, images)
-            found[start, share] = probabilities(logits)
-    return found
 
 
 def gain_much(own_statistics: Tensor, source_only: Tensor, config: StartConfig = USUAL) -> bool:

@@ -132,7 +132,9 @@ def nearest(name: str, names: Any) -> str:
 def check_whole(config: object, name: str, least: int) -> None:
     """Raise ValueError where an option is no int, which notes can hold, of at least `least`."""
     value = getattr(config, name)
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{name} must be an int, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    if value >= 2**63:
+        raise ValueError(f"{name} must be below 2^63, got {value}")

@@ -32,8 +32,8 @@ class ImageSet:
             )
         if self.labels.dtype != np.int64 or self.labels.ndim != 1:
             raise ValueError(
-                "labels must be int64 of shape (M,), "
-                f"got {self.labels.dtype} {self.labels.shape}; convert them with astype"
+                f"labels must be int64 of shape (M,), got {self.labels.dtype} {self.labels.shape}; "
+                "convert them: labels.reshape(-1).astype(np.int64)"
             )
         if len(self.images) != len(self.labels) or len(self.images) == 0:
             raise ValueError(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,12 +148,45 @@ def _orientation(picture: Image.Image) -> int:
 def _careful_pillow() -> Iterator[None]:
     """Damage that Pillow mends is silent, a decompression bomb an error.
 
-    Filters of warnings belong to the whole process: set them around threads, never in one.
+    Filters of warnings belong to the whole process: the first reader sets them, the last one that
+    reads at the same time, in whatever thread, puts back what was there.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _READERS:
+        _READERS.enter()
+    try:
         yield
+    finally:
+        with _READERS:
+            _READERS.leave()
+
+
+class _Readers:
+    """How many read now; its lock is taken by `with`."""
+
+    def __init__(self) -> None:
+        self.lock, self.count, self.filters = Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+    def enter(self) -> None:
+        if self.count == 0:
+            self.filters = warnings.catch_warnings()
+            self.filters.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        self.count += 1
+
+    def leave(self) -> None:
+        self.count -= 1
+        if self.count == 0:
+            self.filters.__exit__(None, None, None)
+
+
+_READERS = _Readers()
 
 
 def _try(path: Path, size: int) -> NDArray[np.uint8] | BrokenPicture:

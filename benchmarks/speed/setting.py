@@ -64,12 +64,9 @@ class Setting:
     def target_images(self) -> Tensor:
         return self.batch(self.data.target)[0]
 
-    def our_strategy(
-        self, network: str, name: str, precision: torch.dtype | None = None
-    ) -> Strategy:
-        """A strategy on a fresh backbone, ready to step; its blocks compute in `precision`."""
+    def our_strategy(self, network: str, name: str) -> Strategy:
+        """A strategy on a fresh backbone, ready to step."""
         backbone = self.backbone(network)
-        backbone.network.block_precision = precision
         target = fresh_target(backbone, self.target)
         trains = TRAINED[network]
         learned = unlock(backbone.network, target, trains)

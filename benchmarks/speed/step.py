@@ -80,9 +80,14 @@ def compare_peers(setting: Setting) -> Iterator[SpeedRow]:
 def our_step(
     setting: Setting, strategy: str, precision: torch.dtype | None = None
 ) -> Callable[[], object]:
-    """A step on 64 xi, past the first ones, which differ."""
-    made = setting.our_strategy("compositional", strategy, precision)
-    images = setting.target_images()
+    """A step on 64 xi, past the first ones, which differ; its blocks compute in `precision`."""
+    made = setting.our_strategy("compositional", strategy)
+    network, images = setting.backbone("compositional").network, setting.target_images()
+
+    def step() -> object:
+        with network.computing(precision):
+            return made.step(images)
+
     for _ in range(warm_up_of(made) + 1):
-        made.step(images)
-    return lambda: made.step(images)
+        step()
+    return step

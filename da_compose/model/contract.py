@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from typing import Any, ClassVar, Protocol
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from da_compose.images import PIXEL_MEAN, PIXEL_STD, normalize
 from da_compose.model.domain import Domain, DomainTable
 from da_compose.model.ends import new_heads
+
+PRECISION: ContextVar[torch.dtype | None] = ContextVar("precision of blocks", default=None)
 
 
 class Shape(Protocol):
@@ -51,7 +54,6 @@ class Network(nn.Module, ABC):
     input_adapter: nn.Module
     heads: nn.ModuleList
     domains: DomainTable
-    block_precision: torch.dtype | None = None  # None: that of the weights
 
     @property
     def device(self) -> torch.device:
@@ -143,11 +145,16 @@ class Network(nn.Module, ABC):
         None: as the weights are. bfloat16 is faster on a GPU and on a CPU that has it (AVX-512
         BF16, AMX).
         """
-        before, self.block_precision = self.block_precision, precision
+        before = PRECISION.set(precision)
         try:
             yield
         finally:
-            self.block_precision = before
+            PRECISION.reset(before)
+
+    @property
+    def block_precision(self) -> torch.dtype | None:
+        """What `computing` asks for here and now; other threads have their own."""
+        return PRECISION.get()
 
     def check_xi(self, xi: Tensor) -> None:
         """Raise ValueError where xi is not (L, K)."""

@@ -57,7 +57,8 @@ class Backbone:
     def fingerprint(self) -> str:
         """Hash of every shared weight: an adapter fits the backbone it was made with, no other."""
         digest = hashlib.sha256(_identity(self.network.config).encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
+        network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
+        for name, tensor in sorted(network.state_dict().items()):
             if not name.startswith("domains."):
                 digest.update(name.encode())
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())

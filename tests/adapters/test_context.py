@@ -1,17 +1,22 @@
 """What the caller has switched on in torch changes no result, and stays as it was."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from adapters import Adaptation, adapt, adapt_many, adapt_with_labels, load_adaptation
 from da_compose import load_backbone
+from da_compose.reading import read_images
 
 Context = Callable[[], AbstractContextManager[Any]]
 CONTEXTS: dict[str, Context] = {
@@ -70,3 +75,30 @@ def test_what_is_loaded_can_be_adapted_and_exported(
     with CONTEXTS[context]():
         labelled = adapt_with_labels(loaded, images, (images[:4], labels[:4]), **QUICK)
     assert same(labelled, adapt_with_labels(loaded, images, (images[:4], labels[:4]), **QUICK))
+
+
+def test_a_precision_is_of_its_own_thread(backbone):
+    network, seen = backbone.network, []
+    with network.computing(torch.bfloat16):
+        other = Thread(target=lambda: seen.append(network.block_precision))
+        other.start()
+        other.join()
+        assert network.block_precision == torch.bfloat16
+    assert seen == [None] and network.block_precision is None
+
+
+def test_pictures_that_are_read_at_once_leave_the_filters_of_warnings(tmp_path: Path):
+    for number in range(6):
+        Image.new("RGB", (300, 300), (40 * number, 90, 90)).save(tmp_path / f"{number}.png")
+    before = list(warnings.filters)
+    readers = [Thread(target=read_images, args=(tmp_path, 8)) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert list(warnings.filters) == before
+
+
+def test_a_compiled_network_is_the_same_backbone(backbone):
+    compiled = replace(backbone, network=cast(Any, torch.compile(backbone.network)))
+    assert compiled.fingerprint == backbone.fingerprint

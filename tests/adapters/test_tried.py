@@ -26,8 +26,8 @@ def test_each_model_predicts_the_checked_images_once(
             return whole(network, domain, images)
 
         monkeypatch.setattr(module, "predict_logits", counted)
-    images, quick = make_pixels(60), {"steps": 4, "batch_size": 8, "check_every": 2}
-    found = adapt(backbone, images, strategy, **quick)
+    images = make_pixels(60)
+    found = adapt(backbone, images, strategy, steps=4, batch_size=8, check_every=2)
     starts = 3 * (1 + len(backbone.network.domains.names))  # three blends of the mean and of each
     learned = 2 + 1  # checks after the start's, then the share that is kept
     expected = {"source_only": 2, "chosen_start": starts}.get(strategy, starts + learned)

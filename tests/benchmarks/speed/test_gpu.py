@@ -61,6 +61,7 @@ def test_the_suite_runs_on_any_device_but_for_the_recording(
         "gpu/step/moment_matching",
         "gpu/step/classifier_discrepancy",
         "gpu/step/information_maximization",
+        "gpu/step/consensus",
         "gpu/step/tent",
         "gpu/step/shot",
     ]

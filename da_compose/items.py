@@ -106,10 +106,10 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
     chooser: Any = loader.batch_sampler if loader.batch_size is None else loader.sampler
     if chooser is None:  # neither batches nor a sampler of batches
         chooser = loader.sampler
+    data: Any = loader.dataset
     shuffles = type(chooser) is RandomSampler and not chooser.replacement
-    whole = shuffles and chooser.num_samples == len(chooser.data_source)
-    streams = isinstance(loader.dataset, IterableDataset)
-    if not (streams or whole or type(chooser) is SequentialSampler):
+    known = shuffles or type(chooser) is SequentialSampler
+    if not isinstance(data, IterableDataset) and not (known and len(chooser) == len(data)):
         raise ValueError(
             f"the DataLoader's {type(chooser).__name__} chooses rows and their order, so results "
             "would not belong to the data set's rows; give the data set, or a Subset of it"
@@ -122,7 +122,7 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
             )
         return loader
     kept = {name: getattr(loader, name) for name in KEPT}
-    return DataLoader(loader.dataset, generator=torch.Generator(), **kept)
+    return DataLoader(data, generator=torch.Generator(), **kept)
 
 
 def _of_stream(item: Any) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     RandomSampler,
+    SequentialSampler,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -325,6 +326,7 @@ def test_one_colour_image_or_three_grey_ones_are_told_apart_by_the_user(source: 
 @pytest.mark.parametrize(
     "sampler",
     [SubsetRandomSampler([0, 1]), WeightedRandomSampler([1.0] * 5, 5),
+     SequentialSampler(COLOUR[:3]), RandomSampler(COLOUR[:3]),
      RandomSampler(COLOUR, replacement=True), RandomSampler(COLOUR, num_samples=3)],
 )  # fmt: skip
 def test_a_sampler_that_chooses_rows_is_refused(sampler: Any):

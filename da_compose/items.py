@@ -9,7 +9,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,16 @@ def iterate(source: Any) -> Iterator[NDArray[Any]]:
     Raises ValueError for what is no image, and for a loader whose rows are not those of its data.
     """
     if isinstance(source, DataLoader):
-        yield from _of_loader(source)
+        rows, data = 0, source.dataset
+        for batch in _of_loader(source):
+            rows += len(batch)
+            yield batch
+        if not isinstance(data, IterableDataset) and rows != len(cast(Any, data)):
+            raise ValueError(
+                f"the DataLoader gave {rows} images of {len(cast(Any, data))} rows, so results "
+                "would not belong to them; let its collate_fn give (images, labels), or give the "
+                "data set"
+            )
         return
     if hasattr(source, "iloc"):  # pandas: by position, whatever the index says
         if getattr(source, "ndim", 1) != 1:

@@ -19,6 +19,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from da_compose.reading import as_uint8, read_images
@@ -341,6 +342,13 @@ def test_lists_of_pictures_beside_pictures_are_refused():
     pairs = Items([(image, image[..., 0]) for image in COLOUR])
     with pytest.raises(ValueError, match="are they pairs, or images and their masks"):
         read_images(DataLoader(pairs, batch_size=2, collate_fn=list), SIZE)
+
+
+def test_as_many_images_as_rows_are_read_or_none():
+    pairs = TensorDataset(torch.from_numpy(GREY), torch.from_numpy(GREY))  # images and masks
+    loader = DataLoader(pairs, batch_size=4, collate_fn=lambda rows: default_collate(rows))
+    with pytest.raises(ValueError, match="gave 6 images of 5 rows"):  # the last batch is of one
+        read_images(loader, SIZE)
 
 
 @pytest.mark.parametrize("beyond", [1e-7, 5e-4, 0.086, 0.24])

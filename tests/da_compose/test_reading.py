@@ -1,5 +1,3 @@
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,92 +164,6 @@ def test_items_of_unequal_sizes_are_resized():
 def test_a_last_axis_of_three_is_the_channels_even_of_images_three_rows_high():
     images = COLOUR[:2, :3, :3]
     np.testing.assert_array_equal(read_images(images, 3), images)
-
-
-@pytest.mark.parametrize("key", ["images", "train_images"])
-@pytest.mark.parametrize("suffix", [".npz", ".NPZ"])
-def test_npz_is_read_by_key(tmp_path: Path, key: str, suffix: str):
-    path = tmp_path / f"target{suffix}"
-    with path.open("wb") as file:
-        np.savez(file, **{key: COLOUR, "train_labels": np.arange(5)})
-    np.testing.assert_array_equal(read_images(path, SIZE), COLOUR)
-    np.testing.assert_array_equal(read_images(str(path), SIZE), COLOUR)
-
-
-def whole_npz(folder: Path, **arrays: Any) -> Path:
-    path = folder / "target.npz"
-    np.savez(path, **arrays)
-    return path
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-60])
-
-
-def corrupt(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[400] ^= 0xFF
-    path.write_bytes(bytes(content))
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def as_npy(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, COLOUR)
-
-
-def rewritten(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    """Harms the header of the array in an archive whose checksums are right."""
-
-    def harm(path: Path) -> None:
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read("images.npy")
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("images.npy", change(content))
-
-    return harm
-
-
-def locked(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    for place in (content.index(b"PK\3\4") + 6, content.index(b"PK\1\2") + 8):
-        content[place] |= 1  # the flag of encryption
-    path.write_bytes(bytes(content))
-
-
-unclosed = rewritten(lambda content: content.replace(b"}", b" ", 1))
-vast = rewritten(lambda content: content.replace(b"(5, ", b"(99999999999, ", 1))
-beyond = rewritten(lambda content: content.replace(b"(5, ", b"(" + b"9" * 20 + b", ", 1))
-
-
-@pytest.mark.parametrize("harm", [cut, corrupt, empty, as_npy, unclosed, vast, beyond, locked])
-def test_a_broken_npz_is_refused(tmp_path: Path, harm: Callable[[Path], None]):
-    path = whole_npz(tmp_path, images=COLOUR)
-    harm(path)
-    with pytest.raises(ValueError, match=r"target\.npz is not a whole \.npz file.*write it again"):
-        read_images(path, SIZE)
-
-
-def test_a_broken_compressed_npz_is_refused(tmp_path: Path):
-    path = tmp_path / "target.npz"
-    np.savez_compressed(path, images=COLOUR)
-    corrupt(path)
-    with pytest.raises(ValueError, match="not a whole"):
-        read_images(path, SIZE)
-
-
-def test_an_npz_of_objects_is_refused(tmp_path: Path):
-    path = whole_npz(tmp_path, images=np.array([None, GREY[0]], dtype=object))
-    with pytest.raises(ValueError, match=r"plain arrays .*write it again"):
-        read_images(path, SIZE)
-
-
-def test_an_npz_without_images_is_refused_by_its_keys(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"holds \['x', 'y'\], expected `images`"):
-        read_images(whole_npz(tmp_path, x=COLOUR, y=GREY), SIZE)
 
 
 @pytest.mark.parametrize(

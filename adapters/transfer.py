@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from adapters.parts import check_parts, unlock
-from adapters.start import MEAN, NEAREST, domain_like
+from adapters.start import NEAREST
 from da_compose.context import undisturbed
 from da_compose.images import to_pixels
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.model.mixture import LearnedMixture, initial_xi
+from da_compose.starts import MEAN, domain_like
 from da_compose.statistics import estimate_statistics
 from da_compose.storage.adapter import save_adapter
 from da_compose.storage.backbone import Backbone

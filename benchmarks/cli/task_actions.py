@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adapters.start import MEAN, NEAREST
+from adapters.start import NEAREST
 from adapters.transfer import RANDOM, USUAL, transfer
 from benchmarks.cli.mixture_options import MixtureOptions
 from benchmarks.cli.pretraining import domain_name, domain_notes
@@ -14,6 +14,7 @@ from benchmarks.harness.few_labels import draw_labelled
 from da_compose import load_backbone
 from da_compose.images import ImageSet
 from da_compose.parallel import process_0_first, rank
+from da_compose.starts import MEAN
 from da_compose.training.recipes import DIGIT_RECIPES, usual_patch_size
 from da_compose.training.run import discard_state
 from da_compose.training.tasks import XI_RATE, Task, train_tasks

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from adapters import load_adaptation
-from adapters.start import make_start, plain_start_name
 from da_compose import Backbone, Domain
+from da_compose.starts import make_start, plain_start_name
 
 
 def chosen_domain(backbone: Backbone, adapter: Path | None, name: str | None = None) -> Domain:

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from adapters import load_adaptation
-from adapters.start import make_start, plain_start_name
 from benchmarks.harness.cells import Splits
 from benchmarks.harness.measure import ROOT
 from benchmarks.harness.plan import TRAINED, BackboneJob
@@ -21,6 +20,7 @@ from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.images import ImageSet
 from da_compose.inference import batches, predict_logits
 from da_compose.model.mixture import MixtureWeights
+from da_compose.starts import make_start, plain_start_name
 from da_compose.storage.files import replacing
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from adapters.parts import LEARNING_RATES, unlock
-from adapters.start import MEAN, make_start
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import AdaptationTask, Strategy, begun
 from adapters.strategies.contract import rate_of as multiple_of
@@ -20,6 +19,7 @@ from benchmarks.harness.plan import TRAINED, BackboneJob, Profile
 from benchmarks.speed.plain import Batch, PlainLoop
 from da_compose import Backbone, CompositionalNetwork, Domain
 from da_compose.images import to_pixels, with_channels
+from da_compose.starts import MEAN, make_start
 
 BATCH = 128  # images of a domain, as `adapt` uses
 

@@ -19,7 +19,6 @@ from adapters.config import BASELINES, AdaptConfig
 from adapters.guard import judge_learning
 from adapters.loop import learn
 from adapters.prepare import Ready, prepare
-from adapters.start import plain_start_name
 from adapters.strategies.information_maximization import InformationMaximization
 from benchmarks.harness import measure
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
@@ -31,6 +30,7 @@ from benchmarks.studies.study import backbone_options, run_on_targets, study_opt
 from da_compose import Backbone, Domain
 from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
+from da_compose.starts import plain_start_name
 from da_compose.statistics import shrunk_share
 
 CONDITIONS = ("all", "tiny-30", "10 to 1")  # of `benchmarks.studies.guard`

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from adapters import Adaptation, adapt
 from adapters.parts import DIRECTED
-from adapters.start import MEAN, make_start
 from benchmarks.harness import measure
 from benchmarks.harness.cells import BACKBONE, Splits, accuracy
 from benchmarks.harness.folders import ROWS, runs_of
@@ -35,6 +34,7 @@ from benchmarks.reports.tables import GUIDE, NONE
 from benchmarks.studies.study import study_options, users_mistakes
 from da_compose import Backbone, PretrainedRecipe, compose, probabilities
 from da_compose.inference import predict_logits
+from da_compose.starts import MEAN, make_start
 from da_compose.storage.files import replacing
 from da_compose.training.pretrained import finetune_backbone
 from data_prep.locations import alone_in

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from adapters import STRATEGIES, AdaptConfig, StartConfig, adapt
 from adapters.parts import LEARNING_RATES, MIXED
-from adapters.start import MEAN, NEAREST, best_start, make_start
+from adapters.start import NEAREST, best_start
 from adapters.strategies.contract import rate_of
 from benchmarks.harness import measure
 from benchmarks.harness.benchmark import load_digits
@@ -40,6 +40,7 @@ from benchmarks.studies.study import (
 )
 from benchmarks.studies.tuning import DEVELOPMENT_TARGETS
 from da_compose import Backbone, Domain
+from da_compose.starts import MEAN, make_start
 
 STEPS = 40
 MULTIPLES = (0.3, 1.0, 3.0)  # of a strategy's learning rate

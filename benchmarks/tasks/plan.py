@@ -8,11 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from adapters.start import MEAN, NEAREST
+from adapters.start import NEAREST
 from adapters.transfer import RANDOM, TRANSFERRED, USUAL
 from benchmarks.harness.plan import without_what_is_off
 from da_compose import PRESETS, NetworkConfig
 from da_compose.model.signature import SIGNATURES, make_signature
+from da_compose.starts import MEAN
 from da_compose.training.regularizers import Regularization
 from da_compose.training.tasks import XI_RATE
 from da_compose.training.trainer import PretrainConfig

@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 
 import torch
 
-from adapters.start import MEAN, NEAREST
+from adapters.start import NEAREST
 from adapters.transfer import RANDOM, TRANSFERRED
 from benchmarks.harness.rows import FORMER_PARTS
 from benchmarks.reports.tables import GUIDE
@@ -27,6 +27,7 @@ from da_compose.model.signature import (
     sharpness,
     signature_of,
 )
+from da_compose.starts import MEAN
 
 NONE = "-"
 SETTINGS = (LEARNED, *REGULARIZED, *SIGNATURES)

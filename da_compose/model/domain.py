@@ -13,6 +13,7 @@ from da_compose.model.mixture import Mixture
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SHOWN_NAMES = 20  # at most, in an error
+POOLED = "pooled"  # name of the domain that is trained on all sources together
 
 
 class Domain(nn.Module):

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from da_compose.context import undisturbed
-from da_compose.model.domain import Domain
+from da_compose.model.domain import POOLED, Domain
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import IMAGENET_MEAN, IMAGENET_STD
 from da_compose.model.zoo import KNOWN, build_module, published
 from da_compose.statistics import Statistics, average_statistics
 from da_compose.storage.backbone import Backbone
 from da_compose.storage.experts import Expert, Fitted, Heads, fit_expert, open_expert
-from da_compose.training.trainer import POOLED
 
 IMAGE_SIZE = 224  # pixels a side, as is usual of published weights
 ALL = "*"  # weights that move: from the first block to the embedding

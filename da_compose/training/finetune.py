@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from da_compose.images import ImageSet, to_pixels, with_channels
-from da_compose.model.domain import Domain
+from da_compose.model.domain import POOLED, Domain
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.tracing import layer_of
 from da_compose.parallel import world
@@ -18,7 +18,6 @@ from da_compose.statistics import estimate_statistics
 from da_compose.training.picture_batches import crop_and_colour
 from da_compose.training.sampling import seeded
 from da_compose.training.styles import restyle
-from da_compose.training.trainer import POOLED
 
 BATCH = 128  # pictures a batch, for the statistics
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from da_compose.images import ImageSet, with_channels
 from da_compose.model.contract import Network
-from da_compose.model.domain import Domain
+from da_compose.model.domain import POOLED, Domain
 from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import copy_from_process_0, rank, sum_figures, sum_gradients, world
 from da_compose.statistics import estimate_statistics
@@ -17,8 +17,6 @@ from da_compose.training.augmentation import AugmentationConfig
 from da_compose.training.picture_augmentation import PictureAugmentation
 from da_compose.training.regularizers import Regularization
 from da_compose.training.sampling import Sampler, seeded
-
-POOLED = "pooled"  # name of the domain that is trained on all sources together
 
 
 @dataclass(frozen=True, kw_only=True)

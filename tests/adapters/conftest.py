@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from adapters.loop import as_numbers
 from adapters.parts import LEARNING_RATES, unlock
-from adapters.start import MEAN, make_start
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import AdaptationTask, begun
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig
 from da_compose.images import ImageSet, to_pixels
 from da_compose.knowledge import collect_knowledge
+from da_compose.starts import MEAN, make_start
 
 TINY = NetworkConfig(
     num_layers=3,

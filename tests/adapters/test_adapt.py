@@ -22,10 +22,11 @@ from adapters import (
 from adapters.adapt import strategy_of
 from adapters.config import CHOICES, UNLEARNED
 from adapters.parts import ADAPTED, LEARNING_RATES, STEPS, unlock
-from adapters.start import MEAN, USUAL, make_start
+from adapters.start import USUAL
 from adapters.strategies.losses import entropy
 from da_compose import Backbone, probabilities
 from da_compose.model.mixture import MixtureWeights
+from da_compose.starts import MEAN, make_start
 from da_compose.statistics import blend_statistics
 
 QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2}

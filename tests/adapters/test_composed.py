@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from adapters import STRATEGIES, adapt, adapt_many, load_adaptation
 from adapters.config import CHOICES
 from adapters.parts import DIRECTED
-from adapters.start import MEAN, check_start, make_start
+from adapters.start import check_start
 from da_compose import Backbone, PretrainedNetwork, compose
 from da_compose.images import to_pixels
+from da_compose.starts import MEAN, make_start
 from da_compose.statistics import estimate_statistics
 from tests.tiny_modules import SIZE, tiny_module
 

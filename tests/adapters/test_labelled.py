@@ -11,12 +11,12 @@ from adapters import STRATEGIES, Adaptation, MomentMatching, adapt
 from adapters.config import UNLEARNED
 from adapters.labelled import adapt_with_labels, fit_labelled, supervised
 from adapters.parts import ADAPTED, unlock
-from adapters.start import MEAN, make_start
 from adapters.strategies.contract import AdaptationTask
 from da_compose import Backbone, Domain
 from da_compose.images import ImageSet, to_pixels
 from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
+from da_compose.starts import MEAN, make_start
 
 FREE: dict[str, Any] = {"steps": 4, "batch_size": 8, "guard": False}
 

@@ -15,13 +15,13 @@ from adapters.guard import Verdict
 from adapters.loop import Loop, learn
 from adapters.parts import ADAPTED
 from adapters.prepare import Ready, prepare
-from adapters.start import MEAN
 from adapters.strategies.contract import AdaptationTask
 from adapters.strategies.information_maximization import InformationMaximization
 from adapters.strategies.losses import class_frequencies, information
 from da_compose import Backbone, Domain, probabilities
 from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
+from da_compose.starts import MEAN
 
 QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "check_every": 2}
 

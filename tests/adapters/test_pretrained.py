@@ -14,7 +14,6 @@ from adapters import STRATEGIES, adapt, adapt_many, adapt_with_labels, load_adap
 from adapters.config import CHOICES, UNLEARNED, AdaptConfig
 from adapters.parts import ADAPTED, DIRECTED
 from adapters.prepare import prepare
-from adapters.start import MEAN, make_start
 from da_compose import (
     Backbone,
     Domain,
@@ -26,6 +25,7 @@ from da_compose import (
 from da_compose.images import ImageSet, to_pixels
 from da_compose.inference import predict_logits
 from da_compose.knowledge import collect_knowledge
+from da_compose.starts import MEAN, make_start
 from da_compose.storage import backbone as backbone_file
 from tests.tiny_modules import CLASSES, KINDS, SIZE, tiny_module, tiny_pretrained
 

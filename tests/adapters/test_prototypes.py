@@ -12,9 +12,9 @@ from torch.nn import functional
 from adapters import adapt, load_adaptation
 from adapters.guard import Verdict
 from adapters.prototypes import prototypes, with_prototypes
-from adapters.start import MEAN, make_start
 from da_compose import Backbone, Domain, load_backbone
 from da_compose.images import to_pixels
+from da_compose.starts import MEAN, make_start
 
 
 def head_of(weight: list[list[float]], bias: list[float]) -> nn.Linear:

@@ -10,24 +10,14 @@ from torch import Tensor
 
 from adapters.parts import unlock
 from adapters.selection import certainty, score, trust
-from adapters.start import (
-    MEAN,
-    NEAREST,
-    USUAL,
-    Start,
-    StartConfig,
-    best_start,
-    check_start,
-    gain_much,
-    make_start,
-    plain_start_name,
-)
+from adapters.start import NEAREST, USUAL, StartConfig, best_start, check_start, gain_much
 from da_compose import Backbone, CompositionalNetwork, Domain, NetworkConfig, probabilities
 from da_compose.images import to_pixels
 from da_compose.inference import predict_logits
+from da_compose.model.domain import POOLED
 from da_compose.model.mixture import MixtureWeights
+from da_compose.starts import MEAN, Start, make_start, plain_start_name
 from da_compose.statistics import estimate_statistics
-from da_compose.training.trainer import POOLED
 
 LEAST_COMPARED, SHARES = USUAL.least_compared, USUAL.shares
 UNSURE, SURE = StartConfig(least_certainty=1.1), StartConfig(least_certainty=-1.0)  # every start
@@ -346,7 +336,7 @@ def test_a_start_of_one_domain_keeps_that_domains_own_parts(make_backbone, make_
 def test_the_own_statistics_of_a_start_are_under_its_own_parts(make_backbone, make_pixels):
     backbone, images = make_backbone(), make_pixels(40)
     known = differently(backbone, "site-1", "input_adapter")
-    start = make_start(backbone, "site-1", "target", images, StartConfig(prior_images=0))
+    start = make_start(backbone, "site-1", "target", images, prior_images=0)
     own = estimate_statistics(backbone.network, known, [to_pixels(images)])
     torch.testing.assert_close(start.target_statistics, own)
 

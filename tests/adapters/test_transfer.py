@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from adapters.start import MEAN, NEAREST
+from adapters.start import NEAREST
 from adapters.transfer import (
     RANDOM,
     TRANSFERRED,
@@ -18,6 +18,7 @@ from adapters.transfer import (
 )
 from da_compose import Backbone, CompositionalNetwork, Domain, load_adapter
 from da_compose.images import ImageSet, to_pixels
+from da_compose.starts import MEAN
 from da_compose.training.tasks import Task
 from da_compose.training.trainer import PretrainConfig
 

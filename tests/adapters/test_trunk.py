@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from adapters import STRATEGIES, adapt, adapt_many
-from adapters.start import MEAN, make_start
 from adapters.strategies.adversarial import Adversarial
 from da_compose import Backbone, NetworkConfig
+from da_compose.starts import MEAN, make_start
 
 SIZE = 32
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from adapters.parts import ADAPTED, unlock
-from adapters.start import MEAN, make_start
 from adapters.strategies import (
     STRATEGIES,
     Adversarial,
@@ -21,6 +20,7 @@ from adapters.strategies.contract import AdaptationTask, begun, rate_of, warm_up
 from adapters.strategies.losses import discrepancy, information, moment_distance, moments
 from da_compose import PRESETS, Backbone, Domain, NetworkConfig, probabilities
 from da_compose.images import to_pixels
+from da_compose.starts import MEAN, make_start
 
 NETWORKS = [
     ("compositional", "mixture_weights"),

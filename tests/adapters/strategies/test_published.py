@@ -13,11 +13,11 @@ from adapters.config import AdaptConfig
 from adapters.loop import learn
 from adapters.parts import unlock
 from adapters.prepare import prepare
-from adapters.start import MEAN, make_start
 from adapters.strategies.contract import AdaptationTask, begun
 from adapters.strategies.shot import pseudo_labels
 from da_compose import Backbone
 from da_compose.images import to_pixels
+from da_compose.starts import MEAN, make_start
 
 RATE = 0.5
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from click.testing import Result
 
-from adapters.start import make_start
 from benchmarks.cli import predict as predict_cli
 from benchmarks.cli.main import main
 from benchmarks.harness.rows import read_rows
 from da_compose import load_backbone, probabilities
+from da_compose.starts import make_start
 from da_compose.training.run import STATE
 from tests.benchmarks.calls import refuse, succeed
 

@@ -15,7 +15,6 @@ from adapters import adapt
 from adapters.config import AdaptConfig
 from adapters.parts import ADAPTED, unlock
 from adapters.prepare import prepare
-from adapters.start import plain_start_name
 from benchmarks.harness.digit_benchmark import PROFILES
 from benchmarks.harness.rows import read_lines
 from benchmarks.reports.report import RESULTS
@@ -39,6 +38,7 @@ from benchmarks.studies.ablation import (
 from benchmarks.studies.guard import CONDITIONS as KNOWN
 from da_compose import Backbone, Domain
 from da_compose.images import ImageSet
+from da_compose.starts import plain_start_name
 
 
 def line(accuracy: float, **changes: Any) -> dict[str, Any]:

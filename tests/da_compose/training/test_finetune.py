@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from da_compose import PretrainedRecipe, pretrain
 from da_compose.images import ImageSet, to_pixels
+from da_compose.model.domain import POOLED
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.statistics import estimate_statistics
 from da_compose.storage import backbone as backbone_file
@@ -17,7 +18,6 @@ from da_compose.training.directions import DirectionsConfig
 from da_compose.training.finetune import FinetuneConfig, Finetuner
 from da_compose.training.picture_batches import crop_and_colour
 from da_compose.training.run import STATE, run
-from da_compose.training.trainer import POOLED
 from tests.tiny_modules import CLASSES, KINDS, SIZE, tiny_module
 
 SHORT = FinetuneConfig(steps=4, head_steps=1, batch_size=8, chunks=2, frozen=0.4)

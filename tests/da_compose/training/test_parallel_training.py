@@ -11,11 +11,12 @@ from torch import Tensor
 
 from da_compose import CompositionalNetwork, Network, NetworkConfig
 from da_compose.images import ImageSet
+from da_compose.model.domain import POOLED
 from da_compose.parallel import rank
 from da_compose.training import run as training_run
 from da_compose.training.augmentation import AugmentationConfig
 from da_compose.training.regularizers import Regularization
-from da_compose.training.trainer import POOLED, PretrainConfig, Pretrainer
+from da_compose.training.trainer import PretrainConfig, Pretrainer
 from tests.da_compose.processes import Together
 
 Arrays = dict[str, np.ndarray]

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from da_compose.images import ImageSet, to_pixels
+from da_compose.model.domain import POOLED
 from da_compose.statistics import estimate_statistics
 from da_compose.training.augmentation import AugmentationConfig
 from da_compose.training.sampling import Sampler, hold_out, seeded
-from da_compose.training.trainer import POOLED, PretrainConfig, Pretrainer, one_cycle
+from da_compose.training.trainer import PretrainConfig, Pretrainer, one_cycle
 
 STILL = AugmentationConfig(log_scale=0, log_aspect=0, rotation=0, shear=0, shift=0)
 

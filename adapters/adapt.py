@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from adapters.adaptation import Adaptation
-from adapters.config import AUTO, T3A, UNLEARNED, AdaptConfig, with_options
+from adapters.config import AUTO, OUTCOME, T3A, UNLEARNED, AdaptConfig, with_options
+from adapters.estimates import estimates
 from adapters.guard import judge_learning
 from adapters.loop import Learned, learn
 from adapters.parts import usual_of
@@ -16,8 +17,9 @@ from adapters.prototypes import with_prototypes
 from adapters.selection import score
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy
-from da_compose import Backbone, Domain
+from da_compose import Backbone, Domain, probabilities
 from da_compose.context import undisturbed
+from da_compose.estimate import temperature_for
 from da_compose.inference import predict_logits
 from da_compose.statistics import shrunk_share
 
@@ -138,15 +140,19 @@ def _tries(ready: Ready) -> Iterator[tuple[str, Adaptation]]:
 def _result(
     ready: Ready, domain: Domain, logits: Tensor, notes: dict[str, Any], **outcome: Any
 ) -> Adaptation:
-    how = {
+    how: dict[str, Any] = {
         "learned_parameters": outcome["learned_parameters"],
         "trains": ready.config.trains,
         "seed": ready.config.seed,
     }
+    found = estimates(ready, domain, logits)
+    if found:
+        how["estimates"] = {name: asdict(estimate) for name, estimate in found.items()}
+        how["temperature"] = temperature_for(probabilities(logits), found[OUTCOME].accuracy)
     return Adaptation(
         ready.backbone,
         domain,
-        scores=dict(ready.scores) | {"adapted": score(logits)},
+        scores=dict(ready.scores) | {OUTCOME: score(logits)},
         notes=dict(ready.notes) | notes | how,
         **outcome,
     )

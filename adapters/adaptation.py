@@ -4,10 +4,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from adapters.config import OUTCOME
 from adapters.selection import Scores
 from adapters.streaming import Stream, StreamConfig, StreamUpdate
 from da_compose import Backbone, Domain, load_adapter, save_adapter
 from da_compose.context import undisturbed
+from da_compose.estimate import Estimate
 from da_compose.inference import DomainModel
 from da_compose.reading import read_images
 
@@ -23,6 +25,19 @@ class Adaptation(DomainModel):
     history: list[dict[str, float]] = field(default_factory=list)
     last: Domain | None = None  # the domain after the last step, whether kept or not
     stream: Stream | None = field(default=None, repr=False)
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """Expected accuracy of source_only, batch_norm, start and adapted, when it was adapted.
+
+        None where the backbone was not rehearsed (`da_compose.training.rehearsal`).
+        """
+        return {name: Estimate(**found) for name, found in self.notes.get("estimates", {}).items()}
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """Expected accuracy of the outcome, with an interval, where there are `estimates`."""
+        return self.estimates.get(OUTCOME)
 
     @undisturbed()
     def update(self, images: Any, **options: Any) -> StreamUpdate:

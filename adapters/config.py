@@ -16,6 +16,7 @@ from da_compose import Network
 T3A = "t3a"
 UNLEARNED = ("source_only", "batch_norm", "chosen_start", T3A)
 BASELINES = {"source_only": 0.0, "batch_norm": 1.0}  # share of the target's own statistics
+OUTCOME = "adapted"  # as scores and estimates name it, beside those and the start
 AUTO = "auto"  # the first of these that learns what the guard trusts
 CHOICES = (*UNLEARNED, *STRATEGIES, AUTO)  # names that `strategy` may be
 Config = TypeVar("Config")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from adapters.selection import LEAST_CERTAINTY, certainty, score
+from adapters.selection import LEAST_CERTAINTY, score
 from da_compose import probabilities
+from da_compose.evidence import certainty
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapters.config import BASELINES, AdaptConfig
-from adapters.selection import Scores, certainty, score
+from adapters.selection import Scores, score
 from adapters.start import check_start, choose_start
 from adapters.strategies.losses import class_frequencies
 from da_compose import Backbone, Domain, probabilities
+from da_compose.evidence import certainty
 from da_compose.reading import read_images
 
 
@@ -25,6 +26,7 @@ class Ready:
     target: the domain at its start. logits: of both heads on the checked images, (2, M, N).
     consensus: mean prediction of all starts (C, N), of the first C checked images.
     pixels: all images, uint8; `checked` those of them that iterates are compared on, unlabelled.
+    evidence: figures of the baselines, by name, and of the `start`: `da_compose.evidence`.
     drawn: state of the random generator after the images were ordered.
     """
 
@@ -36,6 +38,7 @@ class Ready:
     pixels: NDArray[np.uint8]
     checked: NDArray[np.uint8]
     scores: Mapping[str, Scores]
+    evidence: Mapping[str, Tensor]
     notes: Mapping[str, Any]
     drawn: Tensor
 
@@ -88,6 +91,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         checked=checked,
         scores={name: score(found) for name, found in chosen.baselines.items()}
         | {"start": score(logits)},
+        evidence=chosen.evidence,
         notes=strategy_notes(config) | {"start": start.name, "target_share": start.share},
         drawn=generator.get_state(),
     )

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapters.strategies.losses import entropy
 from da_compose import Domain, Network
+from da_compose.evidence import entropy
 from da_compose.inference import batches
 
 SUPPORT = 100  # images of a class at most; the publication chooses among 1, 5, 20, 50, 100 and all

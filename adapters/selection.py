@@ -1,13 +1,13 @@
 """Label-free scores of a target model: what stands in for accuracy when there are no labels."""
 
 from dataclasses import dataclass
-from math import log
 
 import torch
 from torch import Tensor
 
-from adapters.strategies.losses import entropy, information
+from adapters.strategies.losses import information
 from da_compose import probabilities
+from da_compose.evidence import certainty, entropy
 
 LEAST_CERTAINTY = 0.75  # of predictions on a domain that a model is sure of
 
@@ -26,14 +26,6 @@ class Scores:
     confidence: float
     agreement: float
     diversity: float
-
-
-def certainty(prediction: Tensor) -> float:
-    """Information of image and prediction (M, N) over log N, the most of many images: 0 to 1.
-
-    Of M < N images it is at most log M / log N, so few images of many classes count as unsure.
-    """
-    return information(prediction).item() / log(prediction.shape[1])
 
 
 def trust(prediction: Tensor, consensus: Tensor) -> float:

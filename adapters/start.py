@@ -1,6 +1,6 @@
 """Which start an adaptation takes: whose mixture weights, and whose batch-norm statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapters.selection import LEAST_CERTAINTY, certainty, trust
-from da_compose import Backbone, probabilities
-from da_compose.inference import predict_logits
-from da_compose.starts import MEAN, Start, is_composed, make_start, plain_start_name, unmoved
+from da_compose import Backbone
+from da_compose.evidence import evidence, view_information
+from da_compose.starts import (
+    MEAN,
+    PRIOR_IMAGES,
+    SHARES,
+    Start,
+    Tried,
+    is_composed,
+    plain_start_name,
+    starts_to_compare,
+)
 
 NEAREST = "nearest"
 
@@ -20,13 +28,11 @@ NEAREST = "nearest"
 class StartConfig:
     """Limits of the choice of a start, made on development targets (benchmarks/LOG.md)."""
 
-    shares: tuple[float, ...] = (0.0, 0.5, 1.0)  # of the target's own statistics, tried
-    prior_images: int = 64  # a source's statistics weigh like so many images of the target
+    shares: tuple[float, ...] = SHARES  # of the target's own statistics, tried
+    prior_images: int = PRIOR_IMAGES  # a source's statistics weigh like so many of the target
     least_compared: int = 50  # images, to compare starts on
-    least_certainty: float = LEAST_CERTAINTY  # below which predictions do not tell domains apart
-    least_known: float = 0.25  # certainty of source only, below which it hardly tells images apart
-    # Certainty that their own statistics may add: more is made up there, else real
-    most_gained: float = 0.2
+    # Information of the most informed start, below which the images mean nothing to the backbone
+    least_informed: float = 0.05
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):
@@ -64,12 +70,14 @@ class Chosen:
     """The start that was chosen, and logits of both heads (2, M, N) there and of the baselines.
 
     consensus: mean prediction (C, N) of all that were compared, on the images searched.
+    evidence: figures (`da_compose.evidence`) of the baselines, by name, and of the `start`.
     """
 
     start: Start
     logits: Tensor
     consensus: Tensor
     baselines: Mapping[str, Tensor]
+    evidence: Mapping[str, Tensor]
 
 
 def choose_start(
@@ -86,48 +94,17 @@ def choose_start(
 
     The start is one of the `baselines` where it is named, else `best_start`.
     """
-    tried, plain = Tried(backbone, name, images, config), plain_start_name(backbone)
+    tried = Tried(backbone, name, images, searched, config.prior_images)
+    plain = plain_start_name(backbone)
     logits = {named: tried.logits(plain, share) for named, share in baselines.items()}
     if baseline is not None:
-        best, share, consensus = plain, baselines[baseline], probabilities(logits[baseline])
+        best = plain, baselines[baseline]
+        consensus = tried.prediction(*best)
     else:
-        best, share, consensus = search(tried.on_first(searched), start)
-    return Chosen(tried.start(best, share), tried.logits(best, share), consensus, logits)
-
-
-class Tried:
-    """Starts on some images: each is made once, and each of its blends predicted once."""
-
-    def __init__(
-        self, backbone: Backbone, name: str, images: NDArray[np.uint8], config: StartConfig
-    ) -> None:
-        self.backbone, self.name, self.images, self.config = backbone, name, images, config
-        self._starts: dict[str, Start] = {}
-        self._logits: dict[tuple[str, float], Tensor] = {}
-
-    def on_first(self, count: int) -> "Tried":
-        """On the first images alone; the same where there are no more."""
-        if count >= len(self.images):
-            return self
-        return Tried(self.backbone, self.name, self.images[:count], self.config)
-
-    def start(self, which: str, share: float) -> Start:
-        """A start by its name, with this share of the images' own statistics in use."""
-        if which not in self._starts:
-            self._starts[which] = make_start(
-                self.backbone, which, self.name, self.images, self.config.prior_images
-            )
-        self._starts[which].use_statistics(share)
-        return self._starts[which]
-
-    def logits(self, which: str, share: float) -> Tensor:
-        """Of both heads on the images (2, M, N); without batch norm alike for all shares."""
-        if not self.backbone.network.config.num_statistics:
-            share = 0.0
-        if (which, share) not in self._logits:
-            target = self.start(which, share).target
-            self._logits[which, share] = predict_logits(self.backbone.network, target, self.images)
-        return self._logits[which, share]
+        best, consensus = search(tried, start, config)
+    figures = {named: evidence(*tried.views(plain, share)) for named, share in baselines.items()}
+    figures["start"] = evidence(*tried.views(*best))
+    return Chosen(tried.start(*best), tried.logits(*best), consensus, logits, figures)
 
 
 def best_start(
@@ -138,55 +115,32 @@ def best_start(
     searched: int,
     config: StartConfig = USUAL,
 ) -> Start:
-    """The start and the blend of statistics whose predictions are trusted most: `trust`.
+    """The start and the blend of statistics that know most of these images.
 
-    Fewer than `least_compared` images compare nothing: then it is AdaBN, whose statistics are
-    shrunk toward the source's. Where even the most trusted is unsure, predictions do not tell
-    domains apart, and only the blend of the plain start is chosen: source only where the images'
-    own statistics make classes up, of noise say; those alone where they tell much more.
+    By the information that predictions on the images and on another view of them have of each other
+    (`da_compose.evidence.view_information`). Fewer than `least_compared` images compare nothing:
+    then it is AdaBN, whose statistics are shrunk toward the source's. Images that mean nothing to
+    any start are left to source only.
 
-    start: a name as in `make_start`, or `nearest` to try the mean and every domain.
-    Where no domain of a pretrained network has moved along its directions, all differ from the
-    plain start in statistics alone, and only its blends are tried.
-    searched: images the choice is made on; the statistics are then those of all images.
+    start: a name as in `make_start`, or `nearest` to compare those of `starts_to_compare`.
+    searched: images the choice is made on; the statistics are those of all images.
     """
-    tried = Tried(backbone, name, images, config)
-    best, share, _ = search(tried.on_first(searched), start)
-    return tried.start(best, share)
+    tried = Tried(backbone, name, images, searched, config.prior_images)
+    best, _ = search(tried, start, config)
+    return tried.start(*best)
 
 
-def search(tried: Tried, start: str) -> tuple[str, float, Tensor]:
-    """As `best_start`: name, share, and the mean prediction (C, N) of all that were compared."""
-    backbone, config = tried.backbone, tried.config
-    plain = plain_start_name(backbone) if start == NEAREST else start
-    compared = len(tried.images) >= config.least_compared
-    names = [plain]
-    if compared and start == NEAREST and not unmoved(backbone.network):
-        # A task with classes of its own is no start
-        names = [MEAN, *(d.name for d in backbone.network.domains if d.class_names is None)]
-    predictions = {
-        (one, share): probabilities(tried.logits(one, share))
-        for one in names
-        for share in sorted({0.0, *config.shares, 1.0})
-    }
-    consensus = torch.stack(list(predictions.values())).mean(dim=0)
-    trusted = {one: trust(prediction, consensus) for one, prediction in predictions.items()}
-    best, share = max(trusted, key=trusted.__getitem__) if compared else (plain, 1.0)
-    if certainty(predictions[best, share]) < config.least_certainty:
-        if compared:
-            best, share = max(((plain, s) for s in config.shares), key=trusted.__getitem__)
-        own_statistics, source_only = predictions[plain, 1.0], predictions[plain, 0.0]
-        if gain_much(own_statistics, source_only, config):
-            known = certainty(source_only) >= config.least_known
-            best, share = plain, 1.0 if known else 0.0
-    return best, share, consensus
-
-
-def gain_much(own_statistics: Tensor, source_only: Tensor, config: StartConfig = USUAL) -> bool:
-    """Whether the images' own statistics are far more certain than source only.
-
-    Both are predictions (M, N). Where source only hardly tells images apart, the gain is made up;
-    where it does, it is real, though a blend of the two may agree better with the other starts, of
-    which two thirds hold on to a source's statistics.
-    """
-    return certainty(own_statistics) > certainty(source_only) + config.most_gained
+def search(tried: Tried, start: str, config: StartConfig) -> tuple[tuple[str, float], Tensor]:
+    """As `best_start`: name and share, and the mean prediction (C, N) of all compared."""
+    shares = sorted({0.0, *config.shares, 1.0})
+    plain = plain_start_name(tried.backbone) if start == NEAREST else start
+    candidates: Sequence[tuple[str, float]] = [(plain, share) for share in shares]
+    compared = len(tried.seen) >= config.least_compared
+    if compared and start == NEAREST:
+        candidates = starts_to_compare(tried.backbone, shares)
+    consensus = torch.stack([tried.prediction(*one) for one in candidates]).mean(dim=0)
+    if not compared:
+        return (plain, 1.0), consensus
+    informed = {one: view_information(*tried.views(*one)) for one in candidates}
+    best = max(informed, key=informed.__getitem__)
+    return (best if informed[best] >= config.least_informed else (plain, 0.0)), consensus

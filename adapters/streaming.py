@@ -15,8 +15,9 @@ from adapters.parts import LEARNING_RATES
 from adapters.selection import score
 from adapters.strategies.contract import AdaptationTask, begun
 from adapters.strategies.information_maximization import InformationMaximization
-from adapters.strategies.losses import TINY, class_frequencies
+from adapters.strategies.losses import class_frequencies
 from da_compose import Backbone, Domain, probabilities
+from da_compose.evidence import TINY
 from da_compose.inference import batches, predict_logits
 from da_compose.model.mixture import LearnedMixture
 from da_compose.model.norms import EPSILON

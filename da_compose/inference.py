@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from da_compose.context import undisturbed
+from da_compose.estimate import tempered
 from da_compose.images import to_pixels
 from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import Domain
@@ -62,10 +63,26 @@ class DomainModel:
         return self.predict_proba(images).argmax(dim=1)
 
     @undisturbed()
-    def predict_proba(self, images: Any) -> Tensor:
-        """Class probabilities (M, N), rows summing to 1."""
+    def predict_proba(self, images: Any, *, calibrated: bool = False) -> Tensor:
+        """Class probabilities (M, N), rows summing to 1.
+
+        calibrated: as sure as the model is right, by the estimate of its accuracy when it was
+        adapted: of images that are 0.8 sure, about 8 in 10 are right, as far as can be known. The
+        classes are the same. Raises ValueError where there is no estimate.
+        """
+        if calibrated and not self.is_calibrated:
+            raise ValueError(
+                f"domain {self.domain.name} has no estimate of its accuracy to calibrate by: it "
+                "is no adapter's, or its backbone was not rehearsed; leave calibrated out"
+            )
         pixels = read_images(images, self.backbone.network.config.image_size)
-        return probabilities(predict_logits(self.backbone.network, self.domain, pixels))
+        found = probabilities(predict_logits(self.backbone.network, self.domain, pixels))
+        return tempered(found, self.notes["temperature"]) if calibrated else found
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it has an estimate of its accuracy that `predict_proba` can be calibrated by."""
+        return "temperature" in self.notes
 
     @undisturbed()
     def model(self) -> Classifier:

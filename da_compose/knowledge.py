@@ -40,6 +40,21 @@ class SourceKnowledge:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What predictions said of mock targets, and how accurate they were: `training.rehearsal`.
+
+    figures: (R, F) float64, of `da_compose.evidence`. accuracy: (R,) float64, 0 to 1. mock: (R,)
+    int64, the number of the mock target that a row is of. images: (R,) int64, of how many of its
+    images the figures are; figures of few are other ones.
+    """
+
+    figures: Tensor
+    accuracy: Tensor
+    mock: Tensor
+    images: Tensor
+
+
 @torch.no_grad()
 def collect_knowledge(
     network: Network,

@@ -1,16 +1,17 @@
 """Starts of a new domain: whose mixture weights, and whose batch-norm statistics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from da_compose.inference import batches
-from da_compose.model.contract import Network
+from da_compose.evidence import another_view
+from da_compose.inference import batches, predict_logits
+from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import POOLED, Domain
 from da_compose.model.mixture import LearnedMixture
 from da_compose.model.pretrained import PretrainedNetwork
@@ -25,22 +26,38 @@ from da_compose.storage.backbone import Backbone
 
 MEAN = "mean"
 PRIOR_IMAGES = 64  # a source's statistics weigh like so many images of a target
+SHARES = (0.0, 0.5, 1.0)  # of the target's own statistics, that are compared
+MOST_VIEWED = 500  # images that are seen in another view
 
 
-@dataclass
 class Start:
-    """A target domain before anything is learned: mixture weights and statistics to blend."""
+    """A target domain before anything is learned: mixture weights and statistics to blend.
 
-    name: str  # "mean", or the domain it copies
-    target: Domain
-    source_statistics: Statistics
-    target_statistics: Statistics  # the target's own, shrunk toward the source's
-    share: float = 0.0  # of the target's own statistics in use
-    least_share: float = 0.0  # 1 where no others fit the weights
+    name: "mean", or the domain that the target copies. least_share: 1 where no other statistics
+    than the target's own fit its weights. own: gives the target's own, when they are first asked
+    for, shrunk toward the source's.
+    """
+
+    def __init__(
+        self, name: str, target: Domain, own: Callable[[], Statistics], least_share: float = 0.0
+    ) -> None:
+        self.name, self.target, self.least_share = name, target, least_share
+        self.source_statistics: Statistics = target.mean.clone(), target.var.clone()
+        self.share = 0.0  # of the target's own statistics in use
+        self._own = own
+        self.use_statistics(0.0)
+
+    @cached_property
+    def target_statistics(self) -> Statistics:
+        """The target's own, shrunk toward the source's."""
+        return self._own()
 
     def use_statistics(self, share: float) -> None:
         """Blend: 0 is the source's statistics, 1 the target's own."""
         self.share = share = max(share, self.least_share)
+        if share == 0:
+            self.target.set_statistics(*self.source_statistics)
+            return
         blend = blend_statistics(self.source_statistics, self.target_statistics, share)
         self.target.set_statistics(*blend)
 
@@ -103,7 +120,80 @@ def make_start(
         copied = [network.domains[n] for n in (backbone.knowledge if start == MEAN else [start])]
         target = domain_like(network, name, copied)
     source = target.mean.clone(), target.var.clone()
-    own = estimate_statistics(network, target, batches(network, images))
-    if not of_experts:
-        own = blend_statistics(source, own, shrunk_share(len(images), prior_images))
-    return Start(start, target, source, own, least_share=float(of_experts))
+
+    def own() -> Statistics:
+        found = estimate_statistics(network, target, batches(network, images))
+        if of_experts:
+            return found
+        return blend_statistics(source, found, shrunk_share(len(images), prior_images))
+
+    return Start(start, target, own, least_share=float(of_experts))
+
+
+def starts_to_compare(
+    backbone: Backbone, shares: Sequence[float] = SHARES
+) -> list[tuple[str, float]]:
+    """Starts by name and share of the target's own statistics, the plain one's first.
+
+    The plain start and the mean of the sources; of experts (`compose`) each as well. A source alone
+    is hardly ever better than both (benchmarks/LOG.md).
+    """
+    names = [plain_start_name(backbone), MEAN]
+    if unmoved(backbone.network):
+        names = names[:1]  # all differ in statistics alone
+    elif is_composed(backbone):
+        names += backbone.network.domains.names
+    return [(name, share) for name in dict.fromkeys(names) for share in shares]
+
+
+class Tried:
+    """Starts on some images: each is made once, and each of its blends predicts them once.
+
+    seen: as many of the first images are predicted to compare starts on, and at most `MOST_VIEWED`
+    of those in another view; statistics are of all images.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        name: str,
+        images: NDArray[np.uint8],
+        seen: int,
+        prior_images: int = PRIOR_IMAGES,
+    ) -> None:
+        self.backbone, self.name, self.images = backbone, name, images
+        self.seen, self.prior_images = images[:seen], prior_images
+        self.viewed = another_view(self.seen[:MOST_VIEWED])
+        self._starts: dict[str, Start] = {}
+        self._logits: dict[tuple[str, str, float], Tensor] = {}
+
+    def start(self, which: str, share: float) -> Start:
+        """A start by its name, with this share of the images' own statistics in use."""
+        if which not in self._starts:
+            self._starts[which] = make_start(
+                self.backbone, which, self.name, self.images, self.prior_images
+            )
+        self._starts[which].use_statistics(share)
+        return self._starts[which]
+
+    def logits(self, which: str, share: float) -> Tensor:
+        """Of both heads on all images (2, M, N); without batch norm alike for all shares."""
+        return self._predicted("images", which, share)
+
+    def prediction(self, which: str, share: float) -> Tensor:
+        """Of the images that are seen to compare starts, (C, N)."""
+        if len(self.seen) == len(self.images):
+            return probabilities(self.logits(which, share))
+        return probabilities(self._predicted("seen", which, share))
+
+    def views(self, which: str, share: float) -> tuple[Tensor, Tensor]:
+        """`prediction`, and that of another view of the first images (V, N)."""
+        return self.prediction(which, share), probabilities(self._predicted("viewed", which, share))
+
+    def _predicted(self, what: str, which: str, share: float) -> Tensor:
+        start = self.start(which, share if self.backbone.network.config.num_statistics else 0.0)
+        key = what, which, start.share
+        if key not in self._logits:
+            network = self.backbone.network
+            self._logits[key] = predict_logits(network, start.target, getattr(self, what))
+        return self._logits[key]

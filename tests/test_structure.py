@@ -25,11 +25,11 @@ ALLOWED = {
 # A room is a folder, or a file beside the folders.
 STOREYS = (
     ("da_compose.context", "da_compose.images", "da_compose.parallel", "da_compose.pictures"),
-    ("da_compose.items", "da_compose.model", "da_compose.trees"),
+    ("da_compose.evidence", "da_compose.items", "da_compose.model", "da_compose.trees"),
     ("da_compose.knowledge", "da_compose.statistics"),
     ("da_compose.storage",),
     ("da_compose.reading",),
-    ("da_compose.inference", "da_compose.sources"),
+    ("da_compose.estimate", "da_compose.inference", "da_compose.sources"),
     ("da_compose.starts",),
     ("da_compose.training",),
     ("da_compose",),
@@ -38,7 +38,7 @@ STOREYS = (
     ("adapters.guard", "adapters.start"),
     ("adapters.config", "adapters.transfer"),
     ("adapters.prepare", "adapters.streaming"),
-    ("adapters.adaptation", "adapters.loop"),
+    ("adapters.adaptation", "adapters.estimates", "adapters.loop"),
     ("adapters.adapt",),
     ("adapters.labelled", "adapters.many"),
     ("adapters.estimator", "adapters"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TINY = 1e-12
+from da_compose.evidence import TINY, entropy
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,11 +43,6 @@ def discrepancy(logits: Tensor) -> Tensor:
     """
     first, second = logits.softmax(dim=-1)
     return (first - second).abs().mean()
-
-
-def entropy(probabilities: Tensor) -> Tensor:
-    """Shannon entropy in nats of each row: (..., N) -> (...)."""
-    return -(probabilities * probabilities.clamp_min(TINY).log()).sum(dim=-1)
 
 
 def information(probabilities: Tensor, expected: Tensor | None = None) -> Tensor:

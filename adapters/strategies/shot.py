@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapters.strategies.contract import AdaptationTask, check_above
-from adapters.strategies.losses import TINY, information
+from adapters.strategies.losses import information
 from da_compose import probabilities
+from da_compose.evidence import TINY
 
 
 @final

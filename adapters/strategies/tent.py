@@ -7,8 +7,8 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from adapters.strategies.contract import AdaptationTask
-from adapters.strategies.losses import entropy
 from da_compose import probabilities
+from da_compose.evidence import entropy
 
 
 @final

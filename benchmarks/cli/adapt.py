@@ -1,14 +1,15 @@
 """The command `da-compose adapt`."""
 
 import shlex
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from adapters import adapt
-from adapters.config import CHOICES
+from adapters import Adaptation, adapt
+from adapters.config import CHOICES, OUTCOME
 from adapters.parts import ADAPTED, DIRECTED, MIXED
 from adapters.parts import STEPS as USUAL_STEPS
 from benchmarks.cli.files import check_output
@@ -75,6 +76,8 @@ def adapt_command(
     found = read_named_images(images, loaded.network.config.image_size)
     adaptation = adapt(loaded, found.images, name=name, **options)
     adaptation.save(out)
+    for line in estimated(adaptation):
+        click.echo(line)
     for model, scores in adaptation.scores.items():
         click.echo(
             f"{model}: information {scores.information:.3f} nats, "
@@ -103,6 +106,19 @@ def adapt_command(
             seed=options["seed"],
         )
         click.echo(f"wrote {report}")
+
+
+def estimated(adaptation: Adaptation) -> Iterator[str]:
+    """How accurate the adapted model is expected to be, and what it was adapted from."""
+    if adaptation.estimate is None:
+        yield "estimated accuracy: none, this backbone was never rehearsed; pretrain one anew"
+        return
+    others = (
+        f"{model.replace('_', ' ')} {100 * found.accuracy:.0f} %"
+        for model, found in adaptation.estimates.items()
+        if model != OUTCOME
+    )
+    yield f"estimated accuracy: {adaptation.estimate}; {', '.join(others)}"
 
 
 def command_line(context: click.Context) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from adapters import Adaptation
 from benchmarks.cli.task_actions import task_name
-from benchmarks.harness.chosen_domain import chosen_domain
+from benchmarks.harness.chosen_model import chosen_model
 from benchmarks.options import NAME_OR_PATH, PATH, backbone_option, data_option
 from da_compose import Backbone, load_backbone, probabilities
 from da_compose.images import ImageSet
@@ -49,7 +50,8 @@ def evaluation(
     """Lines with the accuracy on a test split: in all, then class by class."""
     own = task_name(domain)
     is_own = not backbone.knowledge and own in backbone.network.domains
-    chosen = chosen_domain(backbone, adapter, own if is_own and adapter is None else None)
+    model = chosen_model(backbone, adapter, own if is_own and adapter is None else None)
+    chosen = model.domain
     names, size = backbone.class_names_of(chosen), backbone.network.config.image_size
     test = labelled_test_split(domain, names, size, data_root)
     if not 0 <= test.labels.min() <= test.labels.max() < len(names):
@@ -61,6 +63,8 @@ def evaluation(
     right = probabilities(logits).argmax(dim=1).numpy() == test.labels
     kind = "pictures of the folder" if Path(domain).is_dir() else "test images"
     yield f"accuracy {100 * right.mean():.2f} % of {len(test):,} {kind}"
+    if isinstance(model, Adaptation) and model.estimate is not None:
+        yield f"estimated without labels when it was adapted: {model.estimate}"
     for label in np.unique(test.labels):
         of_class = test.labels == label
         yield (

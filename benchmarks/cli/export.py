@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from benchmarks.cli.files import check_output
-from benchmarks.harness.chosen_domain import chosen_domain
+from benchmarks.harness.chosen_model import chosen_model
 from benchmarks.options import PATH, backbone_option
 from da_compose import load_backbone
 from da_compose.storage.export import check_format, export
@@ -32,7 +32,7 @@ def exported(backbone: Path, adapter: Path | None, domain: str | None, out: Path
     check_format(out)
     check_output(out, backbone, *([] if adapter is None else [adapter]))
     loaded = load_backbone(backbone)
-    chosen = chosen_domain(loaded, adapter, domain)
+    chosen = chosen_model(loaded, adapter, domain).domain
     difference = export(loaded, chosen, out)
     config = loaded.network.config
     shape = f"{config.image_channels}, {config.image_size}, {config.image_size}"

@@ -230,7 +230,10 @@ def _pretrain(
     train = {name: domain.train for name, domain in domains.items()}
     data = {name: domain.fingerprint for name, domain in domains.items()}
     notes = notes | {"seed": config.seed, "steps": config.steps, "data": data}
-    backbone = train_backbone(model, train, config, class_names, out, notes=notes)
+    backbone = train_backbone(
+        model, train, config, class_names, out,
+        notes=notes, held_out={name: domain.test for name, domain in domains.items()},
+    )  # fmt: skip
     if rank() == 0:
         yield from _tested(out, backbone, domains)
 

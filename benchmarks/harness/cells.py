@@ -129,7 +129,7 @@ def prepare_backbone(
             return load_backbone(path, device)
         print(f"{folder.name}: pretraining, log in {folder}", flush=True)
         with measure.measured() as spent:
-            backbone = _train(job, {n: domains[n].train for n in job.sources}, path, device)
+            backbone = _train(job, {n: domains[n] for n in job.sources}, path, device)
     known = backbone.network.domains
     test = [accuracy(backbone, known[n], domains[n].test) for n in job.sources]
     print(
@@ -140,8 +140,12 @@ def prepare_backbone(
     return backbone
 
 
-def _train(job: BackboneJob, sources: Mapping[str, ImageSet], path: Path, device: str) -> Backbone:
-    """Train the job's backbone in the folder of `path`, and write it there."""
+def _train(job: BackboneJob, sources: Mapping[str, Splits], path: Path, device: str) -> Backbone:
+    """Train the job's backbone in the folder of `path`, and write it there.
+
+    It rehearses on test splits of the sources, or on what its recipe holds out of fine-tuning.
+    """
+    train = {name: splits.train for name, splits in sources.items()}
     options: dict[str, Any] = {
         "notes": job.identity | {"recipe": job.recipe},
         "knowledge_images": job.profile.knowledge_images,
@@ -150,12 +154,13 @@ def _train(job: BackboneJob, sources: Mapping[str, ImageSet], path: Path, device
     }
     if job.pretrained is not None:
         return finetune_backbone(
-            job.pretrained, sources, job.class_names, path,
+            job.pretrained, train, job.class_names, path,
             steps=job.finetune_steps, seed=job.seed, device=device, **options,
         )  # fmt: skip
     network = CompositionalNetwork(job.network_config, seed=job.seed).to(device)
     config = replace(job.pretrain_config, bfloat16=network.device.type == "cuda")
-    return train_backbone(network, sources, config, job.class_names, path, **options)
+    options["held_out"] = {name: splits.test for name, splits in sources.items()}
+    return train_backbone(network, train, config, job.class_names, path, **options)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from adapters import Adaptation
 from benchmarks.harness import measure
-from benchmarks.harness.chosen_domain import chosen_domain
+from benchmarks.harness.chosen_model import chosen_model
 from benchmarks.reports.html_page import curve, image, page, table
 from benchmarks.reports.plots import plot_mixtures
 from benchmarks.reports.tables import display_name
@@ -100,7 +100,7 @@ def _predict(
     """Predictions on all images, or on a seeded sample of many, in random order."""
     chosen = np.random.default_rng(seed).permutation(len(pixels))[:PREDICTED_IMAGES]
     network, some = adaptation.backbone.network, pixels[chosen]
-    plain = chosen_domain(adaptation.backbone, None)
+    plain = chosen_model(adaptation.backbone, None).domain
     before, after = (
         probabilities(predict_logits(network, domain, some)).numpy()
         for domain in (plain, adaptation.domain)

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapters.selection import score, trust
-from adapters.strategies.losses import TINY, entropy, information, moment_distance, moments
+from adapters.strategies.losses import information, moment_distance, moments
 from da_compose import Backbone, Domain, probabilities
+from da_compose.evidence import TINY, entropy
 from da_compose.inference import batches
 from da_compose.knowledge import SourceKnowledge
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from da_compose.context import undisturbed
-from da_compose.knowledge import SourceKnowledge, embed
+from da_compose.knowledge import Rehearsal, SourceKnowledge, embed
 from da_compose.model.config import NetworkConfig
 from da_compose.model.contract import Network, Shape
 from da_compose.model.domain import Domain
@@ -43,6 +43,7 @@ class Backbone:
     class_names: tuple[str, ...]
     knowledge: dict[str, SourceKnowledge]
     notes: dict[str, Any] = field(default_factory=dict)  # recipe, data, seed: provenance only
+    rehearsal: Rehearsal | None = None  # what estimates of accuracy rest on, where it was rehearsed
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.network.config.num_classes:
@@ -78,6 +79,8 @@ class Backbone:
         for source, known in self.knowledge.items():
             for part in KNOWN:
                 tensors[f"knowledge.{source}.{part}"] = getattr(known, part)
+        if self.rehearsal is not None:
+            tensors |= {f"rehearsal.{part}": value for part, value in vars(self.rehearsal).items()}
         tensors["first_xi"] = self.network.get_buffer("first_xi")
         metadata = {
             "kind": "backbone",
@@ -140,6 +143,10 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
         }
         class_names, notes = tuple(metadata["class_names"]), metadata["notes"]
         fingerprint = metadata["fingerprint"]
+        rehearsal = None
+        if "rehearsal.figures" in tensors:
+            parts = (tensors[f"rehearsal.{one.name}"] for one in fields(Rehearsal))
+            rehearsal = Rehearsal(*parts)
     network.to(device)
     knowledge = {}
     for name, parts in known.items():
@@ -147,7 +154,7 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
         knowledge[name] = SourceKnowledge(
             **parts, embeddings=embeddings, num_images=num_images[name]
         )
-    backbone = Backbone(network, class_names, knowledge, notes)
+    backbone = Backbone(network, class_names, knowledge, notes, rehearsal)
     if backbone.fingerprint != fingerprint:
         raise ValueError(f"{path} was changed after it was written: its fingerprint differs")
     return backbone

@@ -22,7 +22,9 @@ from da_compose.training.pretrained import (
     finetune_backbone,
 )
 from da_compose.training.recipes import RECIPES, Recipe
+from da_compose.training.rehearsal import rehearse
 from da_compose.training.run import discard_state, run_training
+from da_compose.training.sampling import hold_out
 from da_compose.training.trainer import PretrainConfig
 
 BACKBONE = "backbone.safetensors"
@@ -37,6 +39,7 @@ def pretrain(
     seed: int = 0,
     steps: int | None = None,
     image_size: int | None = None,
+    held_out: float | None = None,
     class_names: Sequence[str] | None = None,
     device: str | None = None,
     show_progress: bool = True,
@@ -51,6 +54,8 @@ def pretrain(
     mirroring), or a `Recipe`; on published weights, with templates that are learned from mock
     domains, one of `da_compose.training.pretrained.PRETRAINED_RECIPES` ("lite0"), or a
     `PretrainedRecipe`. steps, image_size: in place of the recipe's; pixels a side.
+    held_out: share of each source that training does not see: what the accuracy on new domains is
+    estimated with (`da_compose.estimate`); None: a tenth, or the recipe's; 0: no estimates.
     class_names: what numbers as labels stand for, and the order of the classes.
     device: "cpu", "cuda", ...; None: a GPU where there is one.
     Raises ValueError for sources that do not fit together, and where `out` holds another backbone.
@@ -59,12 +64,15 @@ def pretrain(
     if image_size is not None:
         made = made.at_size(image_size)
     data, names = read_sources(sources, made.image_size, class_names)
-    steps = steps or made.num_steps
+    steps, share = steps or made.num_steps, made.held_out if held_out is None else held_out
+    if not 0 <= share < 1:
+        raise ValueError(f"held_out must be a share from 0 to below 1, got {share}")
     notes = {
         "recipe": recipe if isinstance(recipe, str) else f"own-{_hash(repr(recipe))}",
         "classes": list(names),
         "steps": steps,
         "seed": seed,
+        "held_out": share,
         "data": {name: images.fingerprint for name, images in data.items()},
     }
     path, where = Path(out) / BACKBONE, device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,15 +80,17 @@ def pretrain(
         return _finished(path, notes, where)
     if isinstance(made, PretrainedRecipe):
         return finetune_backbone(
-            made, data, names, path,
+            replace(made, held_out=share), data, names, path,
             steps=steps, seed=seed, device=where, notes=notes, show_progress=show_progress,
         )  # fmt: skip
     shape = replace(made.network, num_classes=len(names))
     config = replace(made.pretraining, steps=steps, seed=seed)
     network = CompositionalNetwork(shape, seed=seed).to(where)
+    data, held = hold_out(data, share, seed)
     return train_backbone(
-        network, data, config, names, path, notes=notes, show_progress=show_progress
-    )
+        network, data, config, names, path,
+        notes=notes, held_out=held, show_progress=show_progress,
+    )  # fmt: skip
 
 
 def train_backbone(
@@ -91,19 +101,21 @@ def train_backbone(
     path: Path,
     *,
     notes: dict[str, Any],
+    held_out: Mapping[str, ImageSet] | None = None,
     knowledge_images: int = 10_000,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Backbone:
     """Train in the folder of `path`, remember the sources, and write the backbone there.
 
+    held_out: labelled images of the sources that training does not see, to rehearse on.
     Several processes of one group call it together; process 0 alone writes.
     """
     started = time.perf_counter()
     run_training(network, sources, config, path.parent, show_progress=show_progress, say=say)
     notes = notes | {"seconds": round(time.perf_counter() - started, 1)}  # of the last call
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=config.seed)
-    backbone = Backbone(network, class_names, knowledge, notes)
+    backbone = rehearse(Backbone(network, class_names, knowledge, notes), held_out or {}, say=say)
     if rank() == 0:
         backbone.save(path)
         discard_state(path.parent)

@@ -13,6 +13,7 @@ from da_compose.storage.backbone import Backbone
 from da_compose.storage.pretrained_weights import pretrained_network
 from da_compose.training.directions import DirectionsConfig, learn_templates
 from da_compose.training.finetune import FinetuneConfig, Finetuner
+from da_compose.training.rehearsal import rehearse
 from da_compose.training.run import discard_state, run
 from da_compose.training.sampling import hold_out
 
@@ -61,7 +62,7 @@ def finetune_backbone(
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Backbone:
-    """Fine-tune in the folder of `path`, learn templates, and write the backbone there.
+    """Fine-tune in the folder of `path`, learn templates, rehearse, and write the backbone there.
 
     An interrupted call goes on, bit for bit on CPU. `say` gets a line now and then.
     """
@@ -75,7 +76,7 @@ def finetune_backbone(
     ).to(device)
     if say is not None:
         say(f"weights of {recipe.network}: {network.config.weights}")
-    sources, _ = hold_out(sources, recipe.held_out, seed)
+    sources, held = hold_out(sources, recipe.held_out, seed)
     trainer = Finetuner(network, sources, replace(recipe.finetuning, steps=steps, seed=seed))
     run(trainer, path.parent, show_progress=show_progress, say=say)
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=seed)
@@ -84,6 +85,7 @@ def finetune_backbone(
     if recipe.directions is not None:
         directions = replace(recipe.directions, seed=seed)
         backbone = learn_templates(backbone, sources, directions, kept, say)
+    backbone = rehearse(backbone, held, say=say)
     backbone.notes["seconds"] = round(time.perf_counter() - started, 1)  # of the last call
     backbone.save(path)
     discard_state(path.parent)

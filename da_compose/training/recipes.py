@@ -23,6 +23,7 @@ class Recipe:
     pretraining: PretrainConfig
     network: NetworkConfig
     longer: int = 1
+    held_out: float = 0.1  # share of each source's images that training does not see
     usual: bool = True
 
     @property

@@ -57,16 +57,20 @@ def hold_out(
 ) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
     """Each source without a random share of its images, and those: for what training must not see.
 
-    Rounded down, so that a source of fewer than 1 / share images holds none out and is missing.
+    The share is of each class and rounded down, so that training sees all classes; a source of
+    which nothing is held out is missing among the latter.
     """
     train, held = {}, {}
     for number, (name, data) in enumerate(sources.items()):
         order = torch.randperm(len(data), generator=seeded(seed, number, 3)).numpy()
-        count = int(share * len(data))
-        for part, chosen in ((train, order[count:]), (held, order[:count])):
-            if len(chosen):
-                chosen = np.sort(chosen)
-                part[name] = ImageSet(data.images[chosen], data.labels[chosen])
+        labels = data.labels[order]
+        chosen = np.zeros(len(data), dtype=bool)
+        for label in np.unique(labels):
+            of_class = order[labels == label]
+            chosen[of_class[: int(share * len(of_class))]] = True
+        for part, which in ((train, ~chosen), (held, chosen)):
+            if which.any():
+                part[name] = ImageSet(data.images[which], data.labels[which])
     return train, held
 
 

@@ -16,7 +16,6 @@ from adapters import (
     AdaptationTask,
     AdaptConfig,
     MomentMatching,
-    StartConfig,
     adapt,
 )
 from adapters.adapt import strategy_of
@@ -143,18 +142,6 @@ def test_start_by_name_mean_or_nearest(backbone: Backbone, make_pixels, start: s
     names = {"mean", "left", "middle", "right"}
     assert found.notes["start"] in (names if start == "nearest" else {start})
     assert 0 <= found.notes["target_share"] <= 1
-
-
-def test_a_start_is_at_most_as_informative_as_nearest(backbone: Backbone, make_pixels):
-    options: dict[str, Any] = QUICK | {
-        "start_config": StartConfig(least_certainty=0.0)
-    }  # a backbone that is sure
-    images = make_pixels(USUAL.least_compared)
-    found = {
-        start: adapt(backbone, images, start=start, **options).scores["start"].information
-        for start in ("left", "middle", "right", "mean", "nearest")
-    }
-    assert found["nearest"] == max(found.values())
 
 
 def test_an_adaptation_starts_from_its_start(backbone: Backbone, make_pixels):

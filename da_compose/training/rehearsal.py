@@ -32,8 +32,8 @@ PARTS = (1, 2, 4, 8, 16)  # figures are also those of this part of a mock target
 class RehearsalConfig:
     """How much is rehearsed; about a minute on one core for digits, five for 128-pixel pictures."""
 
-    mock_targets: int = 20
-    images: int = 256  # of a mock target, or as many as its source holds
+    mock_targets: int = 16
+    images: int = 192  # of a mock target, or as many as its source holds
     most_styles: int = 3
     posed: float = 0.4  # share of the mock targets whose images are scaled, turned, sheared, moved
     seed: int = 0

@@ -1,0 +1,286 @@
+"""May it be trusted? Estimates, starts and the guard, beside the truth.
+
+`python -m benchmarks.studies.trust` pretrains backbones as a user would (`da_compose.pretrain`),
+adapts them with the defaults to targets as users have them, and looks at test labels afterwards:
+what was estimated, what the choice of the start cost, what the guard let through. Limits were made
+on the digits and pictures marked as development; the other data sets are held out.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapters import AdaptConfig, adapt
+from adapters.adapt import conclude, strategy_of
+from adapters.config import BASELINES, OUTCOME
+from adapters.estimates import told
+from adapters.loop import learn
+from adapters.prepare import prepare
+from benchmarks.harness import measure
+from benchmarks.harness.cells import accuracy
+from benchmarks.harness.folders import ROWS, runs_of
+from benchmarks.harness.grid import run_grid
+from benchmarks.harness.picture_benchmarks import load_pictures
+from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.studies.guard import everything, few, noise, unbalanced, without_a_class
+from benchmarks.studies.study import study_options, users_mistakes
+from da_compose import Backbone, pretrain
+from da_compose.images import ImageSet
+from da_compose.inference import predict_logits
+from da_compose.storage.files import replacing
+from data_prep import PreparedDomain, load_digit_domain
+
+STEPS, MOST_IMAGES, TEST_IMAGES = 300, 600, 500
+GUARDED, ALL = "guarded", "in all"
+HARM = 0.01  # below the start, from which on learning did harm
+KEYS = ("backbone", "target", "condition")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A backbone of the study: its data, its sources, its targets."""
+
+    kind: str  # digits, or a benchmark of pictures
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    development: bool
+
+    @property
+    def recipe(self) -> str:
+        return "digits-strong" if self.kind == "digits" else "strong"
+
+    def load(self, data: Path | None) -> dict[str, PreparedDomain]:
+        """All domains, prepared."""
+        if self.kind == "digits":
+            names = (*self.sources, *self.targets)
+            return {name: load_digit_domain(name, data_root=data) for name in names}
+        return load_pictures(self.kind, data, target=self.targets[0])[0].prepared
+
+
+def in_turn(kind: str, *domains: str, development: bool) -> dict[str, Setting]:
+    """Each domain the target of the others."""
+    return {
+        f"{kind}-{one}": Setting(
+            kind, tuple(name for name in domains if name != one), (one,), development
+        )
+        for one in domains
+    }
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "digits-real": Setting("digits", ("usps", "meter", "mnist"), ("mnist_m", "optdigits"), True),
+    "digits-mixed": Setting("digits", ("mnist_m", "optdigits", "meter"), ("mnist", "usps"), True),
+    **in_turn("pacs", "art_painting", "cartoon", "photo", "sketch", development=True),
+    **in_turn("satellite", "aid", "rsscn7", "ucm", development=False),
+    "digits-signs": Setting("digits", ("mnist", "usps", "meter"), ("printed", "street"), False),
+    **{
+        name: setting
+        for name, setting in in_turn(
+            "emoji", "twemoji", "openmoji", "noto_line", development=False
+        ).items()
+        if name == "emoji-noto_line"
+    },
+}
+
+
+def half_of_the_classes(train: ImageSet, generator: np.random.Generator) -> ImageSet:
+    """All images of half of the classes."""
+    classes = generator.permutation(np.unique(train.labels))
+    kept = np.isin(train.labels, classes[: max(2, len(classes) // 2)])
+    return ImageSet(train.images[kept], train.labels[kept])
+
+
+Condition = Callable[[ImageSet, np.random.Generator], Any]
+CONDITIONS: Mapping[str, Condition] = {
+    "all": everything,
+    "100 images": partial(few, count=100),
+    "30 images": partial(few, count=30),
+    "10 images": partial(few, count=10),
+    "one class missing": without_a_class,
+    "half of the classes": half_of_the_classes,
+    "10 to 1": unbalanced,
+    "noise": noise,
+}
+
+
+def run_setting(name: str, data: Path | None, runs: Path, results: Path) -> None:
+    """Every unfinished cell on one backbone, in this process."""
+    torch.set_num_threads(1)
+    setting = SETTINGS[name]
+    finished = {identity(line) for line in read_lines(results)}
+    domains = setting.load(data)
+    sources = {source: domains[source].train for source in setting.sources}
+    backbone = pretrain(
+        {source: (found.images, found.labels) for source, found in sources.items()},
+        out=runs / name, recipe=setting.recipe, steps=STEPS, show_progress=False,
+    )  # fmt: skip
+    for target in setting.targets:
+        for condition in CONDITIONS:
+            cell = {"backbone": name, "target": target, "condition": condition}
+            if identity(cell) in finished:
+                continue
+            line = measure_cell(backbone, domains[target], condition)
+            line |= {"development": setting.development, "commit": measure.commit()}
+            append_line(results, cell | line)
+            print(cell | line["accuracy"], flush=True)
+
+
+def identity(line: Mapping[str, Any]) -> str:
+    """What a line is the result of."""
+    return json.dumps([line[key] for key in KEYS])
+
+
+def measure_cell(backbone: Backbone, domain: PreparedDomain, condition: str) -> dict[str, Any]:
+    """True and estimated accuracies of one cell, shares from 0 to 1, and what the guard says."""
+    generator = np.random.default_rng(0)
+    found = CONDITIONS[condition](domain.train, generator)
+    images = found.images if isinstance(found, ImageSet) else found
+    images = images[generator.permutation(len(images))[:MOST_IMAGES]]
+    test = domain.test
+    if isinstance(found, ImageSet):  # the target has no other classes
+        kept = np.isin(test.labels, np.unique(found.labels))
+        test = ImageSet(test.images[kept], test.labels[kept])
+    chosen = generator.permutation(len(test))[:TEST_IMAGES]
+    test = ImageSet(test.images[chosen], test.labels[chosen])
+    ready = prepare(backbone, images, "target", AdaptConfig())
+    learned = learn(ready, strategy_of(ready.config.method))
+    guarded = conclude(ready, learned)
+    config = replace(ready.config, guard=False)
+    kept = conclude(replace(ready, config=config), learned)
+    models = {name: adapt(backbone, images, name).domain for name in BASELINES}
+    models |= {"start": ready.target, OUTCOME: kept.domain, GUARDED: guarded.domain}
+    estimates = kept.notes["estimates"] | {GUARDED: guarded.notes["estimates"][OUTCOME]}
+    return {
+        "images": len(images),
+        "accuracy": {
+            name: accuracy(backbone, model, test) / 100 for name, model in models.items()
+        },
+        "estimates": estimates,
+        "figures": {name: told.tolist() for name, told in ready.evidence.items()}
+        | {OUTCOME: told(ready, kept.domain, predict_logits(
+            backbone.network, kept.domain, ready.checked)).tolist()},
+        "verdict": guarded.notes["guard"],
+        "start": {key: guarded.notes[key] for key in ("start", "target_share")},
+        "calibration_error": {
+            "raw": calibration_error(guarded.predict_proba(test.images), test.labels),
+            "calibrated": calibration_error(
+                guarded.predict_proba(test.images, calibrated=True), test.labels
+            ),
+        },
+    }  # fmt: skip
+
+
+def calibration_error(prediction: Tensor, labels: NDArray[np.int64]) -> float:
+    """Expected calibration error of predictions (M, N), ten equal bins (Guo et al. 2017)."""
+    confidence, chosen = prediction.max(dim=1)
+    right = (chosen.numpy() == labels).astype(float)
+    place = np.minimum((10 * confidence.numpy()).astype(int), 9)
+    apart = [
+        abs(right[place == one].sum() - confidence.numpy()[place == one].sum()) for one in range(10)
+    ]
+    return float(sum(apart) / len(labels))
+
+
+def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row of each condition and of all: development, then what is held out."""
+    frame = pd.DataFrame([_figures(line) for line in lines])
+    parts = []
+    for development, group in frame.groupby("development", sort=False):
+        for condition in (*CONDITIONS, ALL):
+            own = group[(group.condition == condition) | (condition == ALL)]
+            if len(own):
+                harmful, harmless = own.query("harmful"), own.query("not harmful")
+                parts.append(
+                    {
+                        "data": "development" if development else "held out",
+                        "condition": condition,
+                        "cells": len(own),
+                        "start": 100 * own.start_gain.mean(),
+                        "worst start": 100 * own.start_gain.min(),
+                        "guarded": 100 * own.gain.mean(),
+                        "worst guarded": 100 * own.gain.min(),
+                        "caught": f"{(~harmful['trusted']).sum()} of {len(harmful)}",
+                        "false alarms": f"{(~harmless['trusted']).sum()} of {len(harmless)}",
+                        "error": 100 * own.error.mean(),
+                        "covered": 100 * own.covered.mean(),
+                        "width": 100 * own.width.mean(),
+                        "calibration, raw": own.raw.mean(),
+                        "calibrated": own.calibrated.mean(),
+                    }
+                )
+    return pd.DataFrame(parts)
+
+
+def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table counts of one cell; errors and intervals are means over its models."""
+    true, said = line["accuracy"], line["estimates"]
+    better = max(true[name] for name in BASELINES)
+    models = ("source_only", "batch_norm", "start", GUARDED)
+    return {
+        "condition": line["condition"],
+        "development": line["development"],
+        "start_gain": true["start"] - better,
+        "gain": true[GUARDED] - better,
+        "harmful": true[OUTCOME] < true["start"] - HARM,
+        "trusted": line["verdict"]["trusted"],
+        "error": np.mean([abs(said[name]["accuracy"] - true[name]) for name in models]),
+        "covered": np.mean(
+            [said[name]["low"] <= true[name] <= said[name]["high"] for name in models]
+        ),
+        "width": np.mean([said[name]["high"] - said[name]["low"] for name in models]),
+    } | line["calibration_error"]
+
+
+def markdown(means: pd.DataFrame) -> str:
+    """The summary as tables."""
+    parts = [
+        "Points over the better of source only and AdaBN: of the start, and of what the guard "
+        "keeps. Harm: more than a point below the start, caught where the guard refuses it. "
+        "Estimates against the truth in points, of source only, AdaBN, start and outcome: mean "
+        "distance, share of 90 % intervals that hold it, their width. Expected calibration error "
+        "of confidences.\n"
+    ]
+    for data, group in means.groupby("data", sort=False):
+        table = [[*group.columns[1:]], ["---", *["--:"] * (len(group.columns) - 2)]]
+        for row in group.drop(columns="data").to_dict("records"):
+            table.append([_cell(name, value) for name, value in row.items()])
+        lines = "".join(f"| {' | '.join(line)} |\n" for line in table)
+        parts.append(f"{data}\n\n{lines}")
+    return "\n".join(parts)
+
+
+def _cell(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if name.startswith("calibrat") else f"{value:.1f}"
+
+
+@click.command()
+@study_options("trust", runs=runs_of("trust"), seeds=(0,))
+@click.option("--setting", "settings", type=click.Choice(tuple(SETTINGS)), multiple=True)
+def main(
+    runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int,
+    settings: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Measure estimates, starts and the guard; write rows and the table."""
+    with users_mistakes():
+        shared = (data, runs.absolute(), (results / ROWS).absolute())
+        run_grid(run_setting, settings or tuple(SETTINGS), shared, processes=processes)
+        with replacing(results / "table.md") as temporary:
+            lines = read_lines(results / ROWS)
+            temporary.write_text(markdown(summary(lines)), encoding="utf-8")
+        click.echo(f"wrote {results / 'table.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
-from math import log, nan
+from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 from adapters import Adaptation
 from benchmarks.harness import measure
 from benchmarks.harness.chosen_model import chosen_model
+from benchmarks.reports.html_figures import estimated, scored
 from benchmarks.reports.html_page import curve, image, page, table
 from benchmarks.reports.plots import plot_mixtures
 from benchmarks.reports.tables import display_name
@@ -32,13 +33,6 @@ DRAWN_DOMAINS = 12  # at most, with the new one, in the heat map
 LISTED_LETTERS = 300  # of class names; more are folded away
 THUMBNAIL = 128  # pixels at most, a side
 CURVE_NAMES = {"checked": "best checked information so far"}
-SCORE_MEANINGS = {
-    "Information": "mutual information of image and prediction in nats: confident and diverse at "
-    "once; 0 to {limit:.2f} here. The step is chosen by it, start and statistics partly.",
-    "Confidence": "mean probability of the predicted class.",
-    "Agreement": "share of images on which both classifiers of the network choose the same class.",
-    "Diversity": "how evenly predictions spread over classes: 0 is one class only, 1 all alike.",
-}
 
 
 @dataclass(frozen=True)
@@ -79,8 +73,9 @@ def write_adaptation_report(
         )
     found = _predict(adaptation, pixels, names or [f"image {n}" for n in range(len(pixels))], seed)
     sections = {
+        "How accurate it is": estimated(adaptation),
         "What was adapted": _facts(adaptation, len(pixels)),
-        "Label-free scores": _scores(adaptation),
+        "Label-free scores": scored(adaptation),
         "Training": _training(adaptation),
         "Mixture weights": _mixtures(adaptation),
         "Sample predictions": _samples(found, adaptation.backbone.class_names, predictions),
@@ -150,25 +145,6 @@ def _file_size(adaptation: Adaptation) -> int:
         file = Path(folder) / "adapter.safetensors"
         adaptation.save(file)
         return file.stat().st_size
-
-
-def _scores(adaptation: Adaptation) -> str:
-    if not adaptation.scores:
-        return ""  # an adapter file keeps none
-    rows = [
-        (
-            display_name(model),
-            f"{scores.information:.3f}",
-            *(f"{100 * v:.1f} %" for v in (scores.confidence, scores.agreement, scores.diversity)),
-        )
-        for model, scores in adaptation.scores.items()
-    ]
-    limit = log(len(adaptation.backbone.class_names))
-    meanings = "".join(
-        f"<dt>{name}</dt><dd>{meaning.format(limit=limit)}</dd>"
-        for name, meaning in SCORE_MEANINGS.items()
-    )
-    return table(rows, ("Model", *SCORE_MEANINGS), "numbers") + f"\n<dl>{meanings}</dl>"
 
 
 def _training(adaptation: Adaptation) -> str:

@@ -53,6 +53,18 @@ tbody tr:last-child > * { border-bottom: 0; }
 }
 .before { background-image: linear-gradient(var(--before), var(--before)); }
 .after { background-image: linear-gradient(var(--after), var(--after)); }
+.estimates td:first-of-type { width: 55%; }
+.estimates td:last-child { white-space: nowrap; }
+.estimate {
+  position: relative; height: 1.5rem; border-radius: 0.2rem; background-repeat: no-repeat;
+  background-size: var(--share) 100%;
+}
+.estimate::after {
+  content: ""; position: absolute; top: 0.45rem; height: 0.6rem;
+  left: var(--low); width: calc(var(--high) - var(--low));
+  border: solid var(--ink); border-width: 0 2px;
+  background: linear-gradient(var(--ink), var(--ink)) center / 100% 2px no-repeat;
+}
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1rem; margin: 1rem 0 0; }
 dt { font-weight: 600; }
 dd { margin: 0; }

@@ -33,7 +33,7 @@ class RehearsalConfig:
     """How much is rehearsed; about a minute on one core for digits, five for 128-pixel pictures."""
 
     mock_targets: int = 16
-    images: int = 192  # of a mock target, or as many as its source holds
+    images: int = 192  # of a mock target, or half of its source's
     most_styles: int = 3
     posed: float = 0.4  # share of the mock targets whose images are scaled, turned, sheared, moved
     seed: int = 0
@@ -83,7 +83,7 @@ def mock_target(
     weights = torch.ones(num_classes)
     if number % 2:
         weights = -torch.rand(num_classes, generator=generator).clamp_min(1e-3).log()
-    count = min(config.images, len(labels))
+    count = min(config.images, (len(labels) + 1) // 2)  # more would leave no choice of classes
     chosen = torch.multinomial(weights[labels], count, generator=generator)
     pixels = with_channels(to_pixels(np.asarray(source.images[chosen.numpy()])), 3)
     styles = int(torch.randint(1, config.most_styles + 1, (), generator=generator))

@@ -65,8 +65,8 @@ def test_every_part_is_there_in_order(make, report):
     adaptation.notes["guard"] = {"verdict": "kept", "gain": 0.123456}
     page = report(adaptation, left_out=[("a.png", "truncated")], command="da-compose adapt --x")
     assert list(page.text)[1:] == [
-        "What was adapted", "Label-free scores", "Training", "Mixture weights",
-        "Sample predictions", "Predicted classes", "Pictures left out", "Verdict of the guard",
+        "How accurate it is", "What was adapted", "Label-free scores", "Training",
+        "Mixture weights", "Sample predictions", "Predicted classes", "Pictures left out", "Verdict of the guard",
         "How it was made",
     ]  # fmt: skip
     facts = page.text["What was adapted"]
@@ -99,6 +99,15 @@ def test_a_refusal_of_the_guard_is_not_called_the_best_iterate(make, report):
     assert refused.notes["guard"]["trusted"] is False
     said = report(refused).text["Training"]
     assert "Kept: the start" in said and "the most information" not in said
+
+
+def test_estimates_are_bars_with_intervals_or_are_said_to_be_missing(make, report):
+    adaptation = make()
+    assert "never rehearsed" in report(adaptation).text["How accurate it is"]
+    found = {"accuracy": 0.81, "low": 0.74, "high": 0.87}
+    adaptation.notes["estimates"] = {"source_only": found, "adapted": found | {"low": 0.7}}
+    said = report(adaptation).text["How accurate it is"]
+    assert "Source only|81 %| 74 to 87|" in said and "Adapted|81 %| 70 to 87|" in said
 
 
 def test_parts_without_content_are_left_out(make, report):

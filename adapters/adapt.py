@@ -145,7 +145,9 @@ def _result(
         "trains": ready.config.trains,
         "seed": ready.config.seed,
     }
-    found = estimates(ready, domain, logits)
+    found = estimates(ready, logits)
+    if ready.meaningless:
+        how["meaningless"] = True
     if found:
         how["estimates"] = {name: asdict(estimate) for name, estimate in found.items()}
         how["temperature"] = temperature_for(probabilities(logits), found[OUTCOME].accuracy)

@@ -1,30 +1,43 @@
 """Estimates of accuracy of an adaptation: of what learns nothing, its start, and its outcome."""
 
+import torch
 from torch import Tensor
 
 from adapters.config import OUTCOME
 from adapters.prepare import Ready
-from da_compose import Domain, probabilities
-from da_compose.estimate import Estimate, Estimator
-from da_compose.evidence import another_view, evidence
-from da_compose.inference import predict_logits
-from da_compose.starts import MOST_VIEWED
+from da_compose import probabilities
+from da_compose.estimate import Estimate, Estimator, temperature_for, tempered
 
 
-def estimates(ready: Ready, domain: Domain, logits: Tensor) -> dict[str, Estimate]:
-    """Of source_only, batch_norm, start and `adapted`, whose logits (2, M, N) on the checked images
-    are given; none where the backbone has no rehearsal."""
-    if ready.backbone.rehearsal is None:
+def estimates(ready: Ready, logits: Tensor) -> dict[str, Estimate]:
+    """Of source_only, batch_norm, start and `adapted`, of which logits (2, M, N) are given.
+
+    The last are those on the checked images. There are none where the backbone was not rehearsed,
+    and none of images that mean nothing to it.
+    """
+    if ready.backbone.rehearsal is None or ready.meaningless:
         return {}
     count = min(len(ready.checked), ready.config.num_start_images)
     estimator = Estimator(ready.backbone.rehearsal, count)
-    figures = dict(ready.evidence)
-    figures[OUTCOME] = figures["start"] if domain is ready.target else told(ready, domain, logits)
-    return {name: estimator(found) for name, found in figures.items()}
+    found = {name: estimator(figures) for name, figures in ready.evidence.items()}
+    found[OUTCOME] = found["start"]
+    if logits is not ready.logits:
+        said = probabilities(ready.logits), probabilities(logits)
+        found[OUTCOME] = of_outcome(found["start"], *said)
+    return found
 
 
-def told(ready: Ready, domain: Domain, logits: Tensor) -> Tensor:
-    """Figures of what a model says of the images that starts were compared on."""
-    seen = ready.checked[: ready.config.num_start_images]
-    viewed = predict_logits(ready.backbone.network, domain, another_view(seen[:MOST_VIEWED]))
-    return evidence(probabilities(logits[:, : len(seen)]), probabilities(viewed))
+def of_outcome(start: Estimate, before: Tensor, after: Tensor) -> Estimate:
+    """What was learned from a start, by predictions (M, N) before and after.
+
+    Learning makes a model surer than it is right, so its own figures would flatter it. Instead both
+    models are witnesses, as sure as the start is right: where they choose the same class the
+    outcome is as good as the start, where it changed they contradict each other, which costs.
+    """
+    witnesses = [
+        tempered(said, temperature_for(said, start.accuracy)).double() for said in (before, after)
+    ]
+    chosen = after.argmax(dim=1, keepdim=True)
+    accuracy = torch.stack(witnesses).mean(dim=0).gather(1, chosen).mean().item()
+    low, high = accuracy - (start.accuracy - start.low), accuracy + (start.high - start.accuracy)
+    return Estimate(accuracy, max(0.0, low), min(1.0, high))

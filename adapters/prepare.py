@@ -15,7 +15,7 @@ from adapters.selection import Scores, score
 from adapters.start import check_start, choose_start
 from adapters.strategies.losses import class_frequencies
 from da_compose import Backbone, Domain, probabilities
-from da_compose.evidence import certainty
+from da_compose.evidence import FIGURES, certainty
 from da_compose.reading import read_images
 
 
@@ -46,6 +46,12 @@ class Ready:
     def expected(self) -> Tensor:
         """Class frequencies (N,), by the start's predictions."""
         return class_frequencies(probabilities(self.logits))
+
+    @property
+    def meaningless(self) -> bool:
+        """Whether the images mean nothing to any start, as noise does."""
+        informed = self.evidence["start"][FIGURES.index("view_information")].item()
+        return informed < self.config.start_config.least_informed
 
     @property
     def unsure(self) -> bool:

@@ -110,6 +110,9 @@ def adapt_command(
 
 def estimated(adaptation: Adaptation) -> Iterator[str]:
     """How accurate the adapted model is expected to be, and what it was adapted from."""
+    if adaptation.notes.get("meaningless"):
+        yield "estimated accuracy: none, the images mean nothing to this backbone; are they right?"
+        return
     if adaptation.estimate is None:
         yield "estimated accuracy: none, this backbone was never rehearsed; pretrain one anew"
         return

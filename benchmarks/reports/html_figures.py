@@ -18,6 +18,11 @@ SCORE_MEANINGS = {
 
 def estimated(adaptation: Adaptation) -> str:
     """Expected accuracies as bars, with the intervals that hold them 9 times in 10."""
+    if adaptation.notes.get("meaningless"):
+        return (
+            "<p>No estimate: what the model says of an image and of the same image moved a little "
+            "have next to nothing in common. These images mean nothing to this backbone.</p>"
+        )
     if not adaptation.estimates:
         return (
             "<p>No estimate: this backbone was never rehearsed on mock targets. Pretrain one anew "

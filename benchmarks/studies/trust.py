@@ -23,7 +23,6 @@ from torch import Tensor
 from adapters import AdaptConfig, adapt
 from adapters.adapt import conclude, strategy_of
 from adapters.config import BASELINES, OUTCOME
-from adapters.estimates import told
 from adapters.loop import learn
 from adapters.prepare import prepare
 from benchmarks.harness import measure
@@ -36,7 +35,6 @@ from benchmarks.studies.guard import everything, few, noise, unbalanced, without
 from benchmarks.studies.study import study_options, users_mistakes
 from da_compose import Backbone, pretrain
 from da_compose.images import ImageSet
-from da_compose.inference import predict_logits
 from da_compose.storage.files import replacing
 from data_prep import PreparedDomain, load_digit_domain
 
@@ -159,23 +157,24 @@ def measure_cell(backbone: Backbone, domain: PreparedDomain, condition: str) -> 
     kept = conclude(replace(ready, config=config), learned)
     models = {name: adapt(backbone, images, name).domain for name in BASELINES}
     models |= {"start": ready.target, OUTCOME: kept.domain, GUARDED: guarded.domain}
-    estimates = kept.notes["estimates"] | {GUARDED: guarded.notes["estimates"][OUTCOME]}
+    estimates = dict(kept.notes.get("estimates", {}))
+    if estimates:
+        estimates[GUARDED] = guarded.notes["estimates"][OUTCOME]
     return {
         "images": len(images),
         "accuracy": {
             name: accuracy(backbone, model, test) / 100 for name, model in models.items()
         },
         "estimates": estimates,
-        "figures": {name: told.tolist() for name, told in ready.evidence.items()}
-        | {OUTCOME: told(ready, kept.domain, predict_logits(
-            backbone.network, kept.domain, ready.checked)).tolist()},
+        "figures": {name: found.tolist() for name, found in ready.evidence.items()},
         "verdict": guarded.notes["guard"],
         "start": {key: guarded.notes[key] for key in ("start", "target_share")},
         "calibration_error": {
-            "raw": calibration_error(guarded.predict_proba(test.images), test.labels),
-            "calibrated": calibration_error(
-                guarded.predict_proba(test.images, calibrated=True), test.labels
-            ),
+            kind: calibration_error(
+                guarded.predict_proba(test.images, calibrated=kind == "calibrated"), test.labels
+            )
+            for kind in ("raw", "calibrated")
+            if estimates
         },
     }  # fmt: skip
 
@@ -211,6 +210,7 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                         "worst guarded": 100 * own.gain.min(),
                         "caught": f"{(~harmful['trusted']).sum()} of {len(harmful)}",
                         "false alarms": f"{(~harmless['trusted']).sum()} of {len(harmless)}",
+                        "called meaningless": int(own.meaningless.sum()),
                         "error": 100 * own.error.mean(),
                         "covered": 100 * own.covered.mean(),
                         "width": 100 * own.width.mean(),
@@ -226,19 +226,28 @@ def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
     true, said = line["accuracy"], line["estimates"]
     better = max(true[name] for name in BASELINES)
     models = ("source_only", "batch_norm", "start", GUARDED)
-    return {
-        "condition": line["condition"],
-        "development": line["development"],
-        "start_gain": true["start"] - better,
-        "gain": true[GUARDED] - better,
-        "harmful": true[OUTCOME] < true["start"] - HARM,
-        "trusted": line["verdict"]["trusted"],
-        "error": np.mean([abs(said[name]["accuracy"] - true[name]) for name in models]),
-        "covered": np.mean(
-            [said[name]["low"] <= true[name] <= said[name]["high"] for name in models]
-        ),
-        "width": np.mean([said[name]["high"] - said[name]["low"] for name in models]),
-    } | line["calibration_error"]
+    told = {}
+    if said:  # no estimate of what means nothing
+        told = {
+            "error": np.mean([abs(said[name]["accuracy"] - true[name]) for name in models]),
+            "covered": np.mean(
+                [said[name]["low"] <= true[name] <= said[name]["high"] for name in models]
+            ),
+            "width": np.mean([said[name]["high"] - said[name]["low"] for name in models]),
+        }
+    return (
+        {
+            "condition": line["condition"],
+            "development": line["development"],
+            "start_gain": true["start"] - better,
+            "gain": true[GUARDED] - better,
+            "harmful": true[OUTCOME] < true["start"] - HARM,
+            "trusted": line["verdict"]["trusted"],
+            "meaningless": not said,
+        }
+        | told
+        | line["calibration_error"]
+    )
 
 
 def markdown(means: pd.DataFrame) -> str:

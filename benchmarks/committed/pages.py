@@ -14,6 +14,7 @@ from benchmarks.reports.rotation_table import rotation_markdown
 from benchmarks.reports.tables import GUIDE, insert_between_markers, markdown
 from benchmarks.speed.benchmark import markdown as speed_markdown
 from benchmarks.speed.benchmark import read_speed_rows
+from benchmarks.studies import trust
 from benchmarks.studies.ablation import markdown as ablation_markdown
 from benchmarks.studies.compose import markdown as compose_markdown
 from benchmarks.studies.few_labels import markdown as few_labels_markdown
@@ -64,6 +65,9 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "digits-all": partial(of_rows, name="digits-all", render=rotation_markdown),
     "digits-all-differences": partial(of_rows, name="digits-all", render=differences_markdown),
     "guard": partial(of_lines, name="guard", render=lambda lines: guard_markdown(summary(lines))),
+    "trust": partial(
+        of_lines, name="trust", render=lambda lines: trust.markdown(trust.summary(lines))
+    ),
     "compose": partial(of_lines, name="compose", render=compose_markdown),
     "ablation": partial(of_lines, name="ablation", render=ablation_markdown),
     "few-labels": partial(of_lines, name="few_labels", render=few_labels_markdown),

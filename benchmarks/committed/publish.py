@@ -12,7 +12,16 @@ from benchmarks.harness.picture_benchmarks import PICTURES
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.reports.report import write_report
 from benchmarks.speed.benchmark import write_table
-from benchmarks.studies import ablation, compose, few_labels, guard, memory, selection, tuning
+from benchmarks.studies import (
+    ablation,
+    compose,
+    few_labels,
+    guard,
+    memory,
+    selection,
+    trust,
+    tuning,
+)
 from benchmarks.tasks.benchmark import write_task_report
 from da_compose.storage.files import replacing
 
@@ -35,6 +44,7 @@ DRAW: Mapping[str, Callable[[Path], object]] = {
     "compose": of_study(compose.markdown),
     "few_labels": of_study(few_labels.markdown),
     "guard": of_study(lambda lines: guard.markdown(guard.summary(lines))),
+    "trust": of_study(lambda lines: trust.markdown(trust.summary(lines))),
     "memory": of_study(memory.table),
     "selection": of_study(lambda lines: selection.markdown(selection.summary(lines))),
     "tuning": of_study(tuning.table),

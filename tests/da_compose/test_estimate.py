@@ -3,7 +3,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from da_compose.estimate import LEAST_HALF, RIDGE, Estimate, Estimator, temperature_for, tempered
+from da_compose.estimate import (
+    FEW,
+    LEAST_HALF,
+    RIDGE,
+    SHRINK,
+    Estimate,
+    Estimator,
+    temperature_for,
+    tempered,
+)
 from da_compose.knowledge import Rehearsal
 
 
@@ -46,16 +55,19 @@ def test_figures_of_few_images_are_read_as_those_of_few(count: int, figure: int)
 
 
 def test_intervals_hold_nine_in_ten_of_what_was_not_seen():
-    known = rehearsal(noise=0.8, mocks=100)
-    estimator = Estimator(known, 64)
+    """Those of few images, which are the whole distance."""
+    counts = (FEW - 1,)
+    known = rehearsal(noise=0.8, mocks=100, counts=counts)
+    estimator = Estimator(known, FEW - 1)
     assert estimator.half > LEAST_HALF
-    fresh = rehearsal(noise=0.8, mocks=400)
+    fresh = rehearsal(noise=0.8, mocks=400, counts=counts)
     held = [
         found.low <= true <= found.high
         for figures, true in zip(fresh.figures, fresh.accuracy.tolist(), strict=True)
         for found in [estimator(figures)]
     ]
     assert 0.85 < sum(held) / len(held) <= 1
+    assert Estimator(known, FEW).half == max(LEAST_HALF, SHRINK * estimator.half)
 
 
 def test_intervals_stay_within_0_and_1_and_are_never_too_narrow():

@@ -34,7 +34,7 @@ class Estimator:
     Accuracy is a ridge regression on the figures of as many images, as nearly as were rehearsed.
     Half an interval is the distance within which nine in ten estimates of mock targets lie that the
     regression did not see (conformal: Vovk et al. 2005; each mock target is left out in turn),
-    times `SHRINK`, as mock targets are stranger than those that were met; of `FEW` images the whole.
+    times `SHRINK`, as mock targets are stranger than any met; of fewer than `FEW` images the whole.
     """
 
     def __init__(self, rehearsal: Rehearsal, num_images: int) -> None:

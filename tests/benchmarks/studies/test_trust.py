@@ -1,0 +1,105 @@
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.prepare import Ready
+from benchmarks.studies import trust
+from benchmarks.studies.trust import (
+    ALL,
+    CONDITIONS,
+    GUARDED,
+    SETTINGS,
+    calibration_error,
+    half_of_the_classes,
+    markdown,
+    measure_cell,
+    summary,
+)
+from da_compose.images import ImageSet
+from da_compose.training.rehearsal import RehearsalConfig, rehearse
+
+
+def image_set(count: int, seed: int = 0) -> ImageSet:
+    images = np.random.default_rng(seed).integers(0, 256, (count, 32, 32), dtype=np.uint8)
+    return ImageSet(images, np.arange(count) % 10)
+
+
+def test_a_target_of_half_of_the_classes_has_no_others():
+    found = half_of_the_classes(image_set(50), np.random.default_rng(0))
+    assert len(np.unique(found.labels)) == 5 and len(found) == 25
+
+
+def test_the_calibration_error_is_the_gap_of_each_bin_by_its_share():
+    prediction = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.4, 0.6], [0.35, 0.65]])
+    labels = np.array([0, 1, 1, 1])  # right, wrong; right, right
+    expected = (abs(1 - 1.9) + abs(2 - 1.25)) / 4
+    assert calibration_error(prediction, labels) == pytest.approx(expected)
+
+
+def test_data_sets_are_development_or_held_out_as_a_whole():
+    kinds = {s.kind: set() for s in SETTINGS.values()}
+    for setting in SETTINGS.values():
+        assert not set(setting.sources) & set(setting.targets)
+        if setting.kind != "digits":
+            kinds[setting.kind].add(setting.development)
+    assert all(len(found) <= 1 for found in kinds.values())
+    development = {
+        (s.kind, t) for s in SETTINGS.values() if s.development for t in (*s.sources, *s.targets)
+    }
+    held_out = {(s.kind, t) for s in SETTINGS.values() if not s.development for t in s.targets}
+    assert not development & held_out
+
+
+def line(condition: str, *, trusted: bool, learned: float, estimate: float = 0.8) -> dict[str, Any]:
+    true = {"source_only": 0.7, "batch_norm": 0.75, "start": 0.76, "adapted": learned}
+    true[GUARDED] = learned if trusted else 0.76
+    said = {"accuracy": estimate, "low": estimate - 0.05, "high": estimate + 0.05}
+    return {
+        "backbone": "b", "target": "t", "condition": condition, "development": True,
+        "accuracy": true, "estimates": dict.fromkeys(true, said) if estimate else {},
+        "verdict": {"trusted": trusted},
+        "calibration_error": {"raw": 0.2, "calibrated": 0.1} if estimate else {},
+    }  # fmt: skip
+
+
+def test_the_summary_counts_harm_alarms_errors_and_coverage():
+    lines = [
+        line("all", trusted=True, learned=0.79),
+        line("all", trusted=False, learned=0.60),  # caught
+        line("10 to 1", trusted=True, learned=0.70),  # missed
+        line("10 to 1", trusted=False, learned=0.77),  # a false alarm
+        line("noise", trusted=False, learned=0.10, estimate=0.0),  # caught, and no estimate
+    ]
+    found = summary(lines).set_index("condition")
+    whole = found.loc[ALL]
+    assert whole["caught"] == "2 of 3" and whole["false alarms"] == "1 of 2"
+    assert whole["cells"] == 5 and whole["called meaningless"] == 1
+    assert whole["start"] == pytest.approx(1.0)
+    assert whole["worst guarded"] == pytest.approx(-5.0)
+    errors = [0.1, 0.05, 0.04]  # of source only, AdaBN, start; then of what is kept
+    assert found.loc["all", "error"] == pytest.approx(100 * (sum(errors) * 2 + 0.01 + 0.04) / 8)
+    assert found.loc["all", "covered"] == pytest.approx(75.0)
+    table = markdown(summary(lines))
+    assert "development" in table and "| noise | 1 |" in table
+
+
+def test_a_cell_is_measured_with_what_a_user_gets(backbone, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Ready, "meaningless", False)
+    monkeypatch.setattr(trust, "MOST_IMAGES", 60)
+    held_out = {"mnist": image_set(60, seed=3)}
+    rehearsed = rehearse(backbone, held_out, RehearsalConfig(mock_targets=4, images=16))
+    domain = cast(Any, SimpleNamespace(train=image_set(80, seed=1), test=image_set(40, seed=2)))
+    found = measure_cell(rehearsed, domain, "half of the classes")
+    models = {"source_only", "batch_norm", "start", "adapted", GUARDED}
+    assert set(found["accuracy"]) == set(found["estimates"]) == models
+    assert all(0 <= accuracy <= 1 for accuracy in found["accuracy"].values())
+    assert found["images"] == 40 and set(found["calibration_error"]) == {"raw", "calibrated"}
+    if not found["verdict"]["trusted"]:
+        assert found["accuracy"][GUARDED] == found["accuracy"]["start"]
+    monkeypatch.setattr(Ready, "meaningless", True)
+    found = measure_cell(rehearsed, domain, "noise")
+    assert found["estimates"] == {} == found["calibration_error"]
+    assert set(CONDITIONS) >= {"noise", "all"}

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from da_compose.folders import list_pictures
 from da_compose.images import resize
 from da_compose.items import ACCEPTED, COLOUR_OR_GREY, as_array, iterate
-from da_compose.pictures import BrokenPicture, list_pictures, read_all
+from da_compose.pictures import BrokenPicture, named, read_all
 from da_compose.storage.files import BROKEN_ARCHIVE
 
 OVERSHOOT, MOST_BEYOND = 0.25, 0.1  # of bicubic resizing: how far, how many values; they are cut
@@ -128,7 +129,7 @@ def picture_batches(
     After the last one, one warning names every picture that was left out, and says why, and one
     says where all are nearly black; ValueError where none could be read.
     """
-    broken: list[str] = []
+    broken: list[BrokenPicture] = []
     brightest = 0
     for start in range(0, len(paths), at_once):
         images, kept = _read_some(paths[start : start + at_once], size, broken)
@@ -142,19 +143,19 @@ def picture_batches(
         )
     warn_of_darkness(len(paths) - len(broken), brightest)
     if broken:
-        lines = "\n".join(broken)
+        lines = "\n".join(named(broken))
         warnings.warn(f"{len(broken):,} unreadable pictures left out:\n{lines}", stacklevel=2)
 
 
 def _read_some(
-    paths: Sequence[Path], size: int, broken: list[str]
+    paths: Sequence[Path], size: int, broken: list[BrokenPicture]
 ) -> tuple[NDArray[np.uint8], list[Path]]:
     """Pictures (M, S, S, 3) and their paths; what cannot be read is added to `broken`."""
     kept = []
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
         for path, found in zip(paths, read_all(paths, size), strict=True):
             if isinstance(found, BrokenPicture):
-                broken.append(str(found))
+                broken.append(found)
             else:
                 _write(file, found)
                 kept.append(path)

@@ -12,8 +12,8 @@ import click
 from benchmarks.harness.chosen_domain import chosen_domain
 from benchmarks.options import PATH, backbone_option
 from da_compose import Backbone, Domain, load_backbone
+from da_compose.folders import list_pictures
 from da_compose.inference import DomainModel
-from da_compose.pictures import list_pictures
 from da_compose.reading import is_archive, picture_batches, read_images
 
 PICTURES_AT_ONCE = 512

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from da_compose import reading as targets
-from da_compose.pictures import list_pictures
+from da_compose.folders import list_pictures
 from da_compose.reading import picture_batches, read_images, read_pictures
 from tests.pictures import make_pictures
 
@@ -22,7 +22,6 @@ def test_a_folder_is_read_recursively_in_the_order_of_its_paths(tmp_path: Path):
     (tmp_path / "b" / "deep").mkdir(parents=True)
     for name, image in zip(("a.png", "b/deep/0.PNG", "b/x.bmp"), COLOUR, strict=False):
         Image.fromarray(image).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("not a picture")
     np.testing.assert_array_equal(read_images(tmp_path, SIZE), COLOUR[:3])
 
 
@@ -191,6 +190,29 @@ def test_a_full_disk_is_named_with_what_helps(tmp_path: Path, monkeypatch):
             read_images(tmp_path, SIZE)
 
 
+def test_files_are_read_by_what_they_hold_and_the_others_named(tmp_path: Path):
+    for number, name in enumerate(("a.jfif", "b.jpe", "c", "d.dat")):
+        Image.fromarray(COLOUR[number]).save(tmp_path / name, "PNG")
+    for name, content in (
+        ("e.heic", b"\0\0\0\x18ftypheic"), ("f.JPG", b"\0\0\0\x18ftypmif1"), ("g", b"text"),
+        ("h.xml", b"<a/>"), ("i.xml", b"<a/>"), ("Thumbs.db", b"x"), ("@eaDir/j.png", b"x"),
+        ("__MACOSX/._k.png", b"x"), (".DS_Store", b"x"),
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "l.jpg").mkdir()
+    with pytest.warns(UserWarning) as caught:
+        images = read_images(tmp_path, SIZE)
+    np.testing.assert_array_equal(images, COLOUR[:4])
+    (said,) = (str(one.message).splitlines() for one in caught)
+    heic, none = "a HEIC file, which is not read; save it as PNG or JPEG", "not a picture, or not"
+    assert [line.removeprefix(f"{tmp_path}/") for line in said] == [
+        "6 unreadable pictures left out:", f"e.heic: {heic}", f"f.JPG: {heic}",
+        f"g: {none} of a known format", "l.jpg: a folder or device, not a file",
+        f"h.xml: {none} of a known format, nor are 1 more files ending in .xml",
+    ]  # fmt: skip
+
+
 def test_a_folder_of_broken_pictures_is_refused(tmp_path: Path):
     break_pictures(tmp_path)
     with pytest.raises(ValueError, match="none of 5 pictures could be read"):
@@ -198,7 +220,7 @@ def test_a_folder_of_broken_pictures_is_refused(tmp_path: Path):
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"no pictures below .*looked for \.bmp"):
+    with pytest.raises(ValueError, match=r"no pictures below .*: it holds no files"):
         read_images(tmp_path, SIZE)
 
 

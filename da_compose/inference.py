@@ -65,6 +65,7 @@ class DomainModel:
     def predict_proba(self, images: Any) -> Tensor:
         """Class probabilities (M, N), rows summing to 1."""
         pixels = read_images(images, self.backbone.network.config.image_size)
+        self.backbone.doubt_range(pixels)
         return probabilities(predict_logits(self.backbone.network, self.domain, pixels))
 
     @undisturbed()

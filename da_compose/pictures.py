@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from da_compose.depth import deep_colours, said_bits, to_eight_bits
+
 PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp",
             ".ppm", ".pgm"}  # fmt: skip
 # Told by content. Not whatever Pillow knows: for EPS, say, it would start another program
@@ -117,22 +119,18 @@ def open_rgb(path: Path) -> Image.Image:
 def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture as a viewer shows it, in 8-bit RGB.
 
-    Turned as its EXIF data say, transparency laid on white, deep grey scaled down to 8 bits.
+    Turned as its EXIF data say, transparency laid on white, deep values as of `to_eight_bits`.
     """
+    bits = said_bits(picture)
+    colours = deep_colours(picture, bits)
     picture.load()  # some formats keep EXIF data behind the pixels
     turn = UPRIGHT.get(_orientation(picture))
+    if colours is not None:
+        picture = to_eight_bits(colours, bits)
+    elif picture.mode == "F" or picture.mode.startswith("I"):
+        picture = to_eight_bits(np.asarray(picture), bits)
     if turn is not None:
         picture = picture.transpose(turn)
-    if picture.mode == "F":  # float
-        values = np.asarray(picture)
-        if not (values.min() >= 0 and values.max() <= 1):  # nor is NaN
-            raise ValueError(f"float values {values.min()} to {values.max()} exceed [0, 1]")
-        picture = Image.fromarray((values * 255).round().astype(np.uint8))
-    elif picture.mode.startswith("I"):  # 16 bits, in 16 or 32
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"grey values {values.min()} to {values.max()} exceed 16 bits")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

@@ -12,14 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from da_compose.folders import list_pictures
-from da_compose.images import resize
+from da_compose.images import NEARLY_BLACK, of_floats, resize
 from da_compose.items import ACCEPTED, COLOUR_OR_GREY, as_array, iterate
 from da_compose.pictures import BrokenPicture, named, read_all
 from da_compose.storage.files import BROKEN_ARCHIVE
 
-OVERSHOOT, MOST_BEYOND = 0.25, 0.1  # of bicubic resizing: how far, how many values; they are cut
-ROUNDING = 1e-3
-NEARLY_BLACK = 32  # of 255, a word is said below
 IN_MEMORY = 64 * 2**20  # bytes of pictures; more of them lie in a temporary file
 
 
@@ -48,6 +45,8 @@ def is_archive(path: Path) -> bool:
 
 def _read(source: Any, size: int) -> NDArray[np.uint8]:
     if isinstance(source, (str, Path)):
+        if not str(source):
+            raise ValueError(f"expected images, got an empty text; give {ACCEPTED}")
         path = Path(source)
         if is_archive(path):
             return resize(as_uint8(read_arrays(path, ("images",))[0]), size)
@@ -85,23 +84,7 @@ def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"images must be uint8 in [0, 255] or float in [0, 1], got {array.dtype}")
-    low, high = float(array.min()), float(array.max())  # NaN where there is any
-    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT) or _beyond(array) > MOST_BEYOND:
-        whole = 1 < high <= 255 and low >= 0
-        raise ValueError(
-            f"float images must be finite and lie in [0, 1], got {low:.4g} to {high:.4g}; "
-            + (
-                "divide by the largest value a pixel may have, 255 or 16, say"
-                if whole
-                else "undo the normalization: the backbone applies its own"
-            )
-        )
-    return (array.clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def _beyond(array: NDArray[Any]) -> float:
-    """Share of values outside of [0, 1] by more than rounding."""
-    return float(((array < -ROUNDING) | (array > 1 + ROUNDING)).mean())
+    return of_floats(array)
 
 
 def warn_of_darkness(count: int, brightest: int) -> None:
@@ -109,8 +92,9 @@ def warn_of_darkness(count: int, brightest: int) -> None:
     if brightest < NEARLY_BLACK:
         warnings.warn(
             f"the brightest pixel of all {count:,} images is {brightest} of 255, so they are "
-            "nearly black; uint8 images go from 0 to 255, float ones from 0 to 1: were these "
-            "divided twice, or do they have another range, such as 0 to 16 or 10 bits?",
+            "nearly black; uint8 images go from 0 to 255, float ones from 0 to 1, deeper files "
+            "from 0 to 65535: if white is less here, such as 16, or 4095 of 12 bits, give floats: "
+            "the values as they were recorded, divided by it once",
             stacklevel=3,
         )
 

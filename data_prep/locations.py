@@ -6,6 +6,7 @@ which knows the checksums, into `downloads/` of the cache's folder.
 """
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.caches import cache_folder, project_data
-from data_prep.locks import lock
+from data_prep.locks import alone_in
 from data_prep.prepare import Origin, file_identity
 from data_prep.readers import RawDomain, RawSplit, read_idx_pair, read_npz, read_svhn, read_usps
 
@@ -109,6 +110,7 @@ def download(name: str, folder: Path) -> bool:
     unfinished = folder.with_name(f".{name}-unfinished")
     with alone_in(unfinished):
         if folder.exists():  # another process was first
+            shutil.rmtree(unfinished)
             return True
         before = _files_below(unfinished)
         if not _fetch(publisher, unfinished):
@@ -130,19 +132,6 @@ def download(name: str, folder: Path) -> bool:
 _network_missing = False  # one look at the network is enough for a process
 
 
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Make the folder, and hold it against other processes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        lock(descriptor)
-        folder.mkdir(exist_ok=True)  # the process before may have removed it
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _fetch(publisher: Publisher, folder: Path) -> bool:
     """Whether all files came; tried again only where something came, so there is a network."""
     for _ in range(DOWNLOAD_ATTEMPTS):
@@ -151,7 +140,10 @@ def _fetch(publisher: Publisher, folder: Path) -> bool:
             with _timeout(NETWORK_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
                 publisher.download(folder)
             return True
-        except (OSError, RuntimeError, EOFError, ValueError):
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                error.filename = error.filename or str(folder)
+                raise
             if _files_below(folder) == before:
                 return False
     return False

@@ -26,7 +26,7 @@ ALLOWED = {
 STOREYS = (
     ("da_compose.context", "da_compose.images", "da_compose.parallel"),
     ("da_compose.depth",),
-    ("da_compose.pictures",),
+    ("da_compose.pictures", "da_compose.pixel_range"),
     ("da_compose.folders",),
     ("da_compose.items", "da_compose.model", "da_compose.trees"),
     ("da_compose.knowledge", "da_compose.statistics"),

@@ -8,6 +8,7 @@ import click
 import numpy as np
 
 from benchmarks.cli.task_actions import task_name
+from benchmarks.cli.text import say
 from benchmarks.harness.chosen_domain import chosen_domain
 from benchmarks.options import NAME_OR_PATH, PATH, backbone_option, data_option
 from da_compose import Backbone, load_backbone, probabilities
@@ -40,7 +41,7 @@ def evaluate(backbone: Path, adapter: Path | None, domain: str, data_root: Path 
     --domain usps
     """
     for line in evaluation(load_backbone(backbone), adapter, domain, data_root):
-        click.echo(line)
+        say(line)
 
 
 def evaluation(
@@ -57,6 +58,7 @@ def evaluation(
             f"labels of {domain} must be in 0..{len(names) - 1}, the model's classes, "
             f"got {test.labels.min()}..{test.labels.max()}"
         )
+    backbone.doubt_range(test.images)
     logits = predict_logits(backbone.network, chosen, test.images)
     right = probabilities(logits).argmax(dim=1).numpy() == test.labels
     kind = "pictures of the folder" if Path(domain).is_dir() else "test images"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from benchmarks.cli.pretraining import choose_pictures, domain_notes
+from benchmarks.cli.text import say
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.options import data_option, picture_options, without_pictures
 from da_compose.pictures import BrokenPicture, named
@@ -32,7 +33,7 @@ def prepare(domains: tuple[str, ...], pictures: str | None, **options: Any) -> N
     else:
         lines = prepared_pictures(domains, pictures, **options)
     for line in lines:
-        click.echo(line)
+        say(line)
 
 
 def prepared_digits(domains: tuple[str, ...], data_root: Path | None) -> Iterator[str]:

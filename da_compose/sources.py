@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from da_compose.archives import is_archive, read_array
 from da_compose.folders import nearly_alike, one_spelling
 from da_compose.images import ImageSet
-from da_compose.reading import read_arrays, read_images, read_pictures
+from da_compose.reading import read_images, read_pictures
 from da_compose.trees import read_tree
 
 ACCEPTED = (
@@ -73,9 +74,9 @@ def _read(
     """Images and their labels, either whole numbers or names."""
     if isinstance(source, (str, Path)):
         path = Path(source)
-        if path.suffix.lower() != ".npz":
+        if not is_archive(path):
             return _read_folder(path, size, class_names)
-        source = read_arrays(path, ("images", "labels"))
+        source = path, read_array(path, "labels")
     if isinstance(source, ImageSet):
         source = source.images, source.labels
     if not isinstance(source, tuple) or len(source) != 2:

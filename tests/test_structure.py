@@ -31,6 +31,7 @@ STOREYS = (
     ("da_compose.items", "da_compose.model", "da_compose.trees"),
     ("da_compose.knowledge", "da_compose.statistics"),
     ("da_compose.storage",),
+    ("da_compose.archives",),
     ("da_compose.reading",),
     ("da_compose.inference", "da_compose.sources"),
     ("da_compose.training",),

@@ -11,9 +11,10 @@ from benchmarks.cli.text import csv_line
 from benchmarks.harness.chosen_domain import chosen_domain
 from benchmarks.options import PATH, backbone_option
 from da_compose import Backbone, Domain, load_backbone, probabilities
+from da_compose.archives import is_archive
 from da_compose.folders import list_pictures
 from da_compose.inference import predict_logits
-from da_compose.reading import is_archive, picture_batches, read_images
+from da_compose.reading import picture_batches, read_images
 from da_compose.storage.files import naming
 
 PICTURES_AT_ONCE = 512

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_a_file_of_predictions_is_whole_whatever_the_terminal(user_files) -> Non
 
 
 def test_a_full_disk_is_named(user_files) -> None:
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         found = subprocess.run(
             [sys.executable, "-m", "da_compose", "predict", "--backbone", user_files.backbone,
              user_files.pictures],

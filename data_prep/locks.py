@@ -1,9 +1,5 @@
 """Locks of files and folders, which keep processes from writing the same one at once."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol
 
 try:
@@ -27,16 +23,3 @@ def lock(file: File | int, *, wait: bool = True) -> None:
     Waits while another process holds it, or raises BlockingIOError.
     """
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Make the folder, and hold it against other processes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        lock(descriptor)
-        folder.mkdir(exist_ok=True)  # the process before may have removed it
-        yield
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,7 @@ from da_compose.images import ImageSet
 from da_compose.pictures import BrokenPicture, read_all
 from da_compose.storage.files import replacing
 from da_compose.trees import LabelledPictures
-from data_prep.locks import alone_in
+from data_prep.alone import alone_in
 from data_prep.prepare import (
     PROBLEMS,
     UNFINISHED,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da_compose.images import ImageSet, resize
-from data_prep.locks import alone_in
+from data_prep.alone import alone_in
 from data_prep.readers import RawDomain, RawSplit, checked_split
 
 Origin = Literal["files", "download", "bundled"]

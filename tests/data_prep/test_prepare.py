@@ -1,5 +1,6 @@
 """Prepared domains: what is written, noticed, refused and shared between processes."""
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_failure_while_writing_leaves_no_domain(tmp_path: Path, monkeypatch) -> 
         raise OSError("disk full")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
-        patch.setattr("data_prep.prepare.save_array", fail)
+        patch.setattr(sys.modules["data_prep.prepare"], "save_array", fail)
         prepare_here(tmp_path, raw_domain)
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
     prepare_here(tmp_path, raw_domain)

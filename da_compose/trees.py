@@ -127,19 +127,19 @@ def _classes(folder: Path) -> tuple[Path, dict[str, list[Path]]]:
     if len(found) == 1:
         ((name, files),) = found.items()
         lone = folder / name
-        if name.lower() in AROUND | SPLITS.keys() and not _is_flat(lone, files):
+        if name.lower() in AROUND | SPLITS.keys() and not _is_flat(folder, files):
             return _classes(lone)
     return folder, found
 
 
 def _is_flat(folder: Path, files: Sequence[Path]) -> bool:
-    """Whether some pictures lie in the folder itself."""
-    return any_picture(path for path in files if path.parent == folder)
+    """Whether some pictures lie in a folder of `folder` itself, and not deeper."""
+    return any_picture(path for path in files if path.parent.parent == folder)
 
 
 def _doubt(folder: Path, found: Mapping[str, list[Path]]) -> None:
     """Raise where the classes may be a level deeper; warn where they are, by their names."""
-    if not found or any(_is_flat(folder / name, files) for name, files in found.items()):
+    if not found or any(_is_flat(folder, files) for files in found.values()):
         return
     below = [{path.relative_to(folder).parts[1] for path in files} for files in found.values()]
     inside, first = ", ".join(sorted(below[0])[:5]), folder / next(iter(found))
@@ -160,7 +160,7 @@ def _splits(folder: Path, found: Mapping[str, list[Path]]) -> tuple[str, ...]:
     """The names of the folders where all of them are splits; ValueError where these are flat."""
     if len(found) < 2 or not all(name.lower() in SPLITS for name in found):
         return ()
-    if any(_is_flat(folder / name, files) for name, files in found.items()):
+    if any(_is_flat(folder, files) for files in found.values()):
         raise ValueError(
             f"{folder} holds {' and '.join(found)}: if these are classes, rename them; if they are "
             "splits, their pictures must be in folders of classes, split/class/picture"

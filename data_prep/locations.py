@@ -84,6 +84,7 @@ def locate(
             return location
     downloads = cache_folder() / "downloads"
     if location := _look(name, downloads, "download"):
+        shutil.rmtree(_unfinished(downloads / name), ignore_errors=True)  # of a killed call
         return location
     if allow_download and name in PUBLISHERS and download(name, downloads / name):
         location = _look(name, downloads, "download")
@@ -107,10 +108,10 @@ def download(name: str, folder: Path) -> bool:
     if _network_missing or os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
         return False
     publisher = PUBLISHERS[name]
-    unfinished = folder.with_name(f".{name}-unfinished")
+    unfinished = _unfinished(folder)
     with alone_in(unfinished):
         if folder.exists():  # another process was first
-            shutil.rmtree(unfinished)
+            shutil.rmtree(unfinished, ignore_errors=True)
             return True
         before = _files_below(unfinished)
         if not _fetch(publisher, unfinished):
@@ -125,8 +126,12 @@ def download(name: str, folder: Path) -> bool:
             came = found[file if file in found else file.removesuffix(".gz")]
             came.replace(complete / came.name)
         complete.replace(folder)
-        shutil.rmtree(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
         return True
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-unfinished")
 
 
 _network_missing = False  # one look at the network is enough for a process

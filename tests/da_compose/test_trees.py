@@ -94,6 +94,10 @@ def test_two_spellings_of_one_class_are_one(tmp_path: Path):
     found, names = read_tree(tmp_path)
     assert names == (composed, "dog") and found.labels == (0, 0, 1)
     assert read_tree(tmp_path, ["dog", apart])[1] == ("dog", apart)
+    alone = make_tree(
+        tmp_path / "alone", f"{apart}/1.jpg", f"{apart}/2.jpg", f"u\u0308{apart}/1.jpg"
+    )
+    assert len(read_tree(alone)[1]) == 2
 
 
 def test_classes_that_may_be_a_level_deeper_are_said(tmp_path: Path):

@@ -129,7 +129,7 @@ def _classes(folder: Path) -> tuple[Path, dict[str, list[Path]]]:
         lone = folder / name
         if name.lower() in AROUND | SPLITS.keys() and not _is_flat(folder, files):
             return _classes(lone)
-    return folder, found
+    return folder, dict(sorted(found.items()))
 
 
 def _is_flat(folder: Path, files: Sequence[Path]) -> bool:

@@ -73,6 +73,8 @@ def _read(
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Images and their labels, either whole numbers or names."""
     if isinstance(source, (str, Path)):
+        if not str(source):  # as a path, the folder one is in
+            raise ValueError(f"source {name!r} is an empty text, expected {ACCEPTED}")
         path = Path(source)
         if not is_archive(path):
             return _read_folder(path, size, class_names)

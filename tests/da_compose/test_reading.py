@@ -291,6 +291,11 @@ def test_images_that_are_nearly_black_are_said_to_be(images: NDArray[Any], tmp_p
             read_images(source, SIZE)
 
 
+def test_an_empty_text_is_not_the_folder_one_is_in():
+    with pytest.raises(ValueError, match="got an empty text; give an array"):
+        read_images("", SIZE)
+
+
 @pytest.mark.parametrize("source", [[], DataLoader(Items(COLOUR[:0]), batch_size=2)])
 def test_an_empty_data_set_is_refused(source: Any):
     with pytest.raises(ValueError, match="no images"):

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +51,10 @@ def deep_colours(picture: Image.Image, bits: int | None) -> NDArray[np.uint16] |
     upper, lower = (Image.open(io.BytesIO(content), formats=("PNG",)) for _ in range(2))
     # As if bytes came in the other order: the last one of each value is kept
     lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
-    return np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)
+    return (np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)).astype(np.uint16)
 
 
-def to_eight_bits(values: NDArray[np.number], bits: int | None) -> Image.Image:
+def to_eight_bits(values: NDArray[Any], bits: int | None) -> Image.Image:
     """Grey or colour values as an 8-bit picture; ValueError where they do not say what is white.
 
     White is 1 of floats, else the largest value of the bits that count, or of 16. Files whose bits

@@ -47,6 +47,7 @@ class Adaptation(DomainModel):
         nothing was learned, unless steps=1 is asked for. `domain` becomes a copy that moves.
         """
         pixels = read_images(images, self.backbone.network.config.image_size)
+        self.backbone.doubt_range(pixels)
         if self.stream is None:
             learned = {} if self.learned_parameters else {"steps": 0}
             self.stream = Stream(self.backbone, self.domain, StreamConfig(**learned | options))

@@ -18,6 +18,7 @@ from adapters.strategies.losses import information, moment_distance, moments, te
 from da_compose import Backbone, Domain, probabilities
 from da_compose.context import undisturbed
 from da_compose.model.batched import features_many, forward_many
+from da_compose.model.domain import check_name
 
 
 def uninformed(
@@ -89,7 +90,7 @@ def adapt_many(
         options["strategy"] = strategy
     config = with_options(config or AdaptConfig(), options).on(backbone.network)
     for name in targets:
-        backbone.network.new_domain(name)  # a wrong name is refused before any work
+        check_name(name)  # before any work
     method = config.method
     named = isinstance(method, str) and method in TOGETHER
     able = named and config.trains == "mixture_weights"

@@ -16,6 +16,7 @@ from adapters.start import check_start, choose_start
 from adapters.strategies.losses import class_frequencies
 from da_compose import Backbone, Domain, probabilities
 from da_compose.evidence import FIGURES, certainty
+from da_compose.model.domain import check_name
 from da_compose.reading import read_images
 
 
@@ -66,8 +67,10 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     images: of any kind that `da_compose.reading.read_images` takes. name: of the new domain.
     """
     check_start(backbone, config.start)
+    check_name(name)  # before any work
     config = config.on(backbone.network)
     pixels = read_images(images, backbone.network.config.image_size)
+    backbone.doubt_range(pixels)
     generator = torch.Generator().manual_seed(config.seed)
     order = torch.randperm(len(pixels), generator=generator).numpy()
     checked = pixels[order[: config.check_images]]

@@ -1,8 +1,10 @@
 """Images as uint8 arrays and as pixels in [0, 1], the one form that everything here takes."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,10 @@ from torch.nn.functional import interpolate
 # On pixels in [0, 1]; pretrained networks alone have their own
 PIXEL_MEAN = 0.5
 PIXEL_STD = 0.5
-RESIZED_AT_ONCE = 2_000
+OVERSHOOT, MOST_BEYOND = 0.25, 0.1  # of bicubic resizing: how far, how many values; they are cut
+ROUNDING = 1e-3
+NEARLY_BLACK = 32  # of 255: if no pixel is brighter, a word is said
+AT_ONCE = 2**23  # values that are converted or resized in one go
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,46 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     return images.expand(-1, channels, -1, -1) if grey else images
 
 
+def of_floats(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Floats in [0, 1] as uint8; a little outside, as resizing leaves some, is cut.
+
+    Raises ValueError, with the range that was seen and what to do, for any other range.
+    """
+    low, high = float(values.min()), float(values.max())  # NaN where there is any
+    beyond = sum(int(((p < -ROUNDING) | (p > 1 + ROUNDING)).sum()) for p in _parts(values))
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT) or beyond > MOST_BEYOND * values.size:
+        whole = high > 1 and low >= 0
+        raise ValueError(
+            f"float images must be finite and lie in [0, 1], got {low:.4g} to {high:.4g}; "
+            + (
+                "divide by the largest value a pixel may have, such as 16, 255, 4095 or 65535"
+                if whole
+                else "undo the normalization: the backbone applies its own"
+            )
+        )
+    converted = np.empty(values.shape, dtype=np.uint8)
+    for part, place in zip(_parts(values), _parts(converted), strict=True):
+        place[:] = (part.clip(0, 1) * 255).round()
+    return converted
+
+
 def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Images (M, H, W) or (M, H, W, 3) at size x size, bilinear with antialiasing."""
     if images.shape[1:3] == (size, size):
         return images
     resized = np.empty((len(images), size, size, *images.shape[3:]), dtype=np.uint8)
-    for start in range(0, len(images), RESIZED_AT_ONCE):
-        part = images[start : start + RESIZED_AT_ONCE]
+    start = 0
+    for part in _parts(images):
         channels_first = np.moveaxis(part[..., None] if part.ndim == 3 else part, -1, 1)
         pixels = torch.from_numpy(channels_first.astype(np.float32))  # (B, C, H, W)
         pixels = interpolate(pixels, (size, size), mode="bilinear", antialias=True)
         whole = pixels.round().clamp(0, 255).byte().movedim(1, -1).numpy()
-        resized[start : start + RESIZED_AT_ONCE] = whole.reshape(len(part), *resized.shape[1:])
+        resized[start : start + len(part)] = whole.reshape(len(part), *resized.shape[1:])
+        start += len(part)
     return resized
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array along its first axis, `AT_ONCE` values at a time, so that copies stay small."""
+    rows = max(1, AT_ONCE * len(array) // max(array.size, 1))
+    return (array[start : start + rows] for start in range(0, len(array), rows))

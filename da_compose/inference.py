@@ -76,8 +76,13 @@ class DomainModel:
                 "is no adapter's, or its backbone was not rehearsed; leave calibrated out"
             )
         pixels = read_images(images, self.backbone.network.config.image_size)
+        self.backbone.doubt_range(pixels)
         found = probabilities(predict_logits(self.backbone.network, self.domain, pixels))
-        return tempered(found, self.notes["temperature"]) if calibrated else found
+        return self.calibrated(found) if calibrated else found
+
+    def calibrated(self, prediction: Tensor) -> Tensor:
+        """Class probabilities (M, N) as `predict_proba` makes them of its own, calibrated."""
+        return tempered(prediction, self.notes["temperature"])
 
     @property
     def is_calibrated(self) -> bool:

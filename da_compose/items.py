@@ -56,12 +56,14 @@ def iterate(source: Any) -> Iterator[NDArray[Any]]:
         if getattr(source, "ndim", 1) != 1:
             raise ValueError(f"a table has columns ({[*source][:5]}); give one of them, of images")
         source = list(source)
-    indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    indexed = hasattr(source, "__getitem__")
     if isinstance(source, Mapping) or not (indexed or isinstance(source, Iterable)):
         raise ValueError(f"cannot read images from {type(source).__name__}; give {ACCEPTED}")
-    if indexed and not isinstance(source, IterableDataset):
+    if indexed and hasattr(source, "__len__") and not isinstance(source, IterableDataset):
         data: Any = source
         source = (data[position] for position in range(len(data)))
+    elif indexed and not isinstance(source, Iterable):  # without a length: to the IndexError
+        source = iter(cast(Any, source))
     for item in source:
         yield _alone(image_of(item))
 

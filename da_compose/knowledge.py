@@ -13,6 +13,7 @@ from torch import Tensor
 from da_compose.images import ImageSet, to_pixels
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
+from da_compose.pixel_range import Range, pixel_range
 
 MOST_BYTES = 32 * 2**20  # of features that are kept of a source
 
@@ -25,6 +26,7 @@ class SourceKnowledge:
     block_features: float16 outputs of the last block (M, C, S, S), a capped sample.
     embeddings: their embeddings (M, F), recomputed from them when a backbone is loaded.
     labels: their classes (M,).
+    pixels: how bright its images are; None in older files.
     """
 
     first: Tensor
@@ -33,6 +35,7 @@ class SourceKnowledge:
     embeddings: Tensor
     labels: Tensor
     num_images: int
+    pixels: Range | None = None
 
     def to(self, device: torch.device) -> "SourceKnowledge":
         """The same on a device."""
@@ -100,6 +103,7 @@ def collect_knowledge(
             embeddings=embed(network, features, domain),
             labels=torch.tensor(kept_labels),
             num_images=count,
+            pixels=pixel_range(data.images),
         )
     return knowledge
 

@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
@@ -15,12 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+from da_compose.depth import deep_colours, said_bits, to_eight_bits
+
+PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp",
+            ".ppm", ".pgm"}  # fmt: skip
 # Told by content. Not whatever Pillow knows: for EPS, say, it would start another program
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+# Where a file of a kind that is not read says what it is, how, and the kind
+FOREIGN = (
+    (4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),
+    (4, (b"ftypavif", b"ftypavis"), "AVIF"),
+    (4, (b"jP  \r\n\x87\n",), "JPEG 2000"),
+    (0, (b"8BPS",), "Photoshop"),
+    (128, (b"DICM",), "DICOM"),
+)
+FOREIGN_SUFFIXES = {".heic", ".heif", ".avif", ".jp2", ".psd", ".dcm"}
 BROKEN_PICTURE = (OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError,
                   MemoryError, struct.error, zlib.error,
                   Image.DecompressionBombError, Image.DecompressionBombWarning)  # fmt: skip
+NO_PICTURE = "not a picture, or not of a known format"
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and resizes outside of Python's lock
 AHEAD = 256  # decoded pictures that wait in memory
 UPRIGHT = {
@@ -46,45 +59,6 @@ class BrokenPicture(ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def list_pictures(path: Path) -> list[Path]:
-    """All picture files below a folder, sorted; or the one file that `path` is."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f"no file or folder at {path}; check the path")
-    found = [file for file in visible_files(path) if file.suffix.lower() in PICTURES]
-    if not found:
-        raise ValueError(f"no pictures below {path}; looked for {', '.join(sorted(PICTURES))}")
-    return found
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """All below a folder that is not a folder, sorted; hidden files and folders are passed over.
-
-    Links to folders are followed, but no folder is read twice. Raises OSError where one cannot be
-    listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    found, read = [], set[Path]()
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        here = Path(place).resolve()
-        if here in read:  # by another link
-            folders.clear()
-            continue
-        read.add(here)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and not here.is_relative_to(Path(place, name).resolve())  # a link in a circle
-        )
-        found += [Path(place, name) for name in files if not name.startswith(".")]
-    return sorted(found)
-
-
 def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
     """One picture file as uint8 RGB (S, S, 3), S = size, squeezed to a square.
 
@@ -103,34 +77,60 @@ def read_all(paths: Sequence[Path], size: int) -> Iterator[NDArray[np.uint8] | B
         yield from found
 
 
+def looks_like_picture(path: Path) -> bool:
+    """Whether a name is that of a picture, also of a kind that is not read."""
+    return path.suffix.lower() in PICTURES | FOREIGN_SUFFIXES
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its first bytes, also of a kind that is not read."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with _careful_pillow(), Image.open(path, formats=FORMATS):
+            return True
+    except BROKEN_PICTURE:
+        return _foreign(path) is not None
+
+
+def named(broken: Sequence[BrokenPicture]) -> list[str]:
+    """A line for each; one for all files of a suffix that is no picture's, as of annotations."""
+    lines, others = [], dict[str, list[BrokenPicture]]()
+    for one in broken:
+        if one.reason != NO_PICTURE or looks_like_picture(one.path) or not one.path.suffix:
+            lines.append(str(one))
+        else:
+            others.setdefault(one.path.suffix, []).append(one)
+    for suffix, (first, *more) in others.items():
+        also = f", nor are {len(more):,} more files ending in {suffix}" if more else ""
+        lines.append(f"{first}{also}")
+    return lines
+
+
 def open_rgb(path: Path) -> Image.Image:
     """One picture file at its own size, as `to_rgb`; raises `BrokenPicture`."""
     try:
         with _careful_pillow(), Image.open(path, formats=FORMATS) as picture:
             return to_rgb(picture)
     except BROKEN_PICTURE as error:
-        raise BrokenPicture(path, _reason(error)) from error
+        raise BrokenPicture(path, _reason(path, error)) from error
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture as a viewer shows it, in 8-bit RGB.
 
-    Turned as its EXIF data say, transparency laid on white, deep grey scaled down to 8 bits.
+    Turned as its EXIF data say, transparency laid on white, deep values as of `to_eight_bits`.
     """
+    bits = said_bits(picture)
+    colours = deep_colours(picture, bits)
     picture.load()  # some formats keep EXIF data behind the pixels
     turn = UPRIGHT.get(_orientation(picture))
+    if colours is not None:
+        picture = to_eight_bits(colours, bits)
+    elif picture.mode == "F" or picture.mode.startswith("I"):
+        picture = to_eight_bits(np.asarray(picture), bits)
     if turn is not None:
         picture = picture.transpose(turn)
-    if picture.mode == "F":  # float
-        values = np.asarray(picture)
-        if not (values.min() >= 0 and values.max() <= 1):  # nor is NaN
-            raise ValueError(f"float values {values.min()} to {values.max()} exceed [0, 1]")
-        picture = Image.fromarray((values * 255).round().astype(np.uint8))
-    elif picture.mode.startswith("I"):  # 16 bits, in 16 or 32
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"grey values {values.min()} to {values.max()} exceed 16 bits")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -209,12 +209,25 @@ def _decode(path: Path, size: int) -> NDArray[np.uint8]:
             small = to_rgb(picture).resize(square, Image.Resampling.BILINEAR, reducing_gap=3.0)
             return np.asarray(small)
     except BROKEN_PICTURE as error:
-        raise BrokenPicture(path, _reason(error)) from error
+        raise BrokenPicture(path, _reason(path, error)) from error
 
 
-def _reason(error: BaseException) -> str:
+def _reason(path: Path, error: BaseException) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture, or not of a known format"
+        kind = _foreign(path)
+        if kind is None:
+            return NO_PICTURE
+        return f"a {kind} file, which is not read; save it as PNG or JPEG"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _foreign(path: Path) -> str | None:
+    """The kind of a picture or scan that is not read, by its first bytes."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(140)
+        for start, marks, kind in FOREIGN:
+            if head.startswith(marks, start):
+                return kind
+    return None

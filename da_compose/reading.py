@@ -2,8 +2,7 @@
 
 import tempfile
 import warnings
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,14 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from da_compose.images import resize
+from da_compose.archives import image_parts, is_archive
+from da_compose.folders import list_pictures
+from da_compose.images import NEARLY_BLACK, of_floats, resize
 from da_compose.items import ACCEPTED, COLOUR_OR_GREY, as_array, iterate
-from da_compose.pictures import BrokenPicture, list_pictures, read_all
-from da_compose.storage.files import BROKEN_ARCHIVE
+from da_compose.pictures import BrokenPicture, named, read_all
 
-OVERSHOOT, MOST_BEYOND = 0.25, 0.1  # of bicubic resizing: how far, how many values; they are cut
-ROUNDING = 1e-3
-NEARLY_BLACK = 32  # of 255, a word is said below
 IN_MEMORY = 64 * 2**20  # bytes of pictures; more of them lie in a temporary file
 
 
@@ -34,31 +31,32 @@ def read_images(source: Any, size: int) -> NDArray[np.uint8]:
     shuffles or drops the last batch; torch's global generator is left alone.
     Many pictures come memory-mapped, from a temporary file that is gone with the array.
     """
-    images = _read(source, size)
-    if not isinstance(source, (str, Path)) or is_archive(Path(source)):  # of pictures it was said
-        warn_of_darkness(len(images), int(images.max()))
-    return images
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a path is read as `.npz`."""
-    return path.suffix.lower() == ".npz"
-
-
-def _read(source: Any, size: int) -> NDArray[np.uint8]:
     if isinstance(source, (str, Path)):
-        path = Path(source)
-        if is_archive(path):
-            return resize(as_uint8(read_arrays(path, ("images",))[0]), size)
-        return read_pictures(list_pictures(path), size)[0]
+        if not str(source):
+            raise ValueError(f"expected images, got an empty text; give {ACCEPTED}")
+        if is_archive(Path(source)):
+            return read_archive(Path(source), size)
+        return read_pictures(list_pictures(Path(source)), size)[0]
     if isinstance(source, (np.ndarray, torch.Tensor)):
-        return resize(as_uint8(source), size)
-    parts = [resize(as_uint8(part), size) for part in iterate(source)]
-    if not parts:
+        return _small([source], size)
+    return _small(iterate(source), size)
+
+
+def read_archive(path: Path, size: int, name: str = "images") -> NDArray[np.uint8]:
+    """Images of an `.npz` by name, or as `train_<name>`, as of `read_images`."""
+    return _small(image_parts(path, name), size)
+
+
+def _small(parts: Iterable[Any], size: int) -> NDArray[np.uint8]:
+    """Images of all parts at size x size; in colour where some are."""
+    small = [resize(as_uint8(part), size) for part in parts]
+    if not small:
         raise ValueError("the target has no images; adaptation needs at least one")
-    if len({part.ndim for part in parts}) > 1:
-        parts = [_as_colour(part) for part in parts]
-    return np.concatenate(parts)
+    if len({part.ndim for part in small}) > 1:
+        small = [_as_colour(part) for part in small]
+    images = small[0] if len(small) == 1 else np.concatenate(small)
+    warn_of_darkness(len(images), int(images.max()))
+    return images
 
 
 def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
@@ -84,23 +82,7 @@ def as_uint8(images: NDArray[Any] | torch.Tensor) -> NDArray[np.uint8]:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"images must be uint8 in [0, 255] or float in [0, 1], got {array.dtype}")
-    low, high = float(array.min()), float(array.max())  # NaN where there is any
-    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT) or _beyond(array) > MOST_BEYOND:
-        whole = 1 < high <= 255 and low >= 0
-        raise ValueError(
-            f"float images must be finite and lie in [0, 1], got {low:.4g} to {high:.4g}; "
-            + (
-                "divide by the largest value a pixel may have, 255 or 16, say"
-                if whole
-                else "undo the normalization: the backbone applies its own"
-            )
-        )
-    return (array.clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def _beyond(array: NDArray[Any]) -> float:
-    """Share of values outside of [0, 1] by more than rounding."""
-    return float(((array < -ROUNDING) | (array > 1 + ROUNDING)).mean())
+    return of_floats(array)
 
 
 def warn_of_darkness(count: int, brightest: int) -> None:
@@ -108,9 +90,10 @@ def warn_of_darkness(count: int, brightest: int) -> None:
     if brightest < NEARLY_BLACK:
         warnings.warn(
             f"the brightest pixel of all {count:,} images is {brightest} of 255, so they are "
-            "nearly black; uint8 images go from 0 to 255, float ones from 0 to 1: were these "
-            "divided twice, or do they have another range, such as 0 to 16 or 10 bits?",
-            stacklevel=3,
+            "nearly black; uint8 images go from 0 to 255, float ones from 0 to 1, deeper files "
+            "from 0 to 65535: if white is less here, such as 16, or 4095 of 12 bits, give floats: "
+            "the values as they were recorded, divided by it once",
+            stacklevel=4,
         )
 
 
@@ -128,7 +111,7 @@ def picture_batches(
     After the last one, one warning names every picture that was left out, and says why, and one
     says where all are nearly black; ValueError where none could be read.
     """
-    broken: list[str] = []
+    broken: list[BrokenPicture] = []
     brightest = 0
     for start in range(0, len(paths), at_once):
         images, kept = _read_some(paths[start : start + at_once], size, broken)
@@ -142,19 +125,19 @@ def picture_batches(
         )
     warn_of_darkness(len(paths) - len(broken), brightest)
     if broken:
-        lines = "\n".join(broken)
+        lines = "\n".join(named(broken))
         warnings.warn(f"{len(broken):,} unreadable pictures left out:\n{lines}", stacklevel=2)
 
 
 def _read_some(
-    paths: Sequence[Path], size: int, broken: list[str]
+    paths: Sequence[Path], size: int, broken: list[BrokenPicture]
 ) -> tuple[NDArray[np.uint8], list[Path]]:
     """Pictures (M, S, S, 3) and their paths; what cannot be read is added to `broken`."""
     kept = []
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
         for path, found in zip(paths, read_all(paths, size), strict=True):
             if isinstance(found, BrokenPicture):
-                broken.append(str(found))
+                broken.append(found)
             else:
                 _write(file, found)
                 kept.append(path)
@@ -175,39 +158,6 @@ def _write(file: IO[bytes], image: NDArray[np.uint8]) -> None:
             f"{error.strerror}; pictures need more room than {tempfile.gettempdir()} has: "
             "set TMPDIR to another folder",
         ) from error
-
-
-def read_arrays(path: Path, names: Sequence[str]) -> tuple[NDArray[Any], ...]:
-    """Arrays of an `.npz` by name, or as `train_<name>`; ValueError where one is missing."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}; check the path")
-    found = []
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
-            held = sorted(archive)
-            for name in names:
-                key = next((key for key in (name, f"train_{name}") if key in archive), None)
-                found.append(None if key is None else archive[key])
-    except BROKEN_ARCHIVE as error:
-        raise ValueError(
-            f"{path} is not a whole .npz file of plain arrays ({error}); "
-            "write it again, as np.savez(path, images=images) with uint8 or float images"
-        ) from error
-    for name, array in zip(names, found, strict=True):
-        if array is None:
-            raise ValueError(
-                f"{path} holds {held}, expected `{name}` or `train_{name}`; rename one"
-            )
-    return tuple(
-        with_all_axes(array) if name == "images" else array
-        for name, array in zip(names, found, strict=True)
-    )
-
-
-def with_all_axes(images: NDArray[Any]) -> NDArray[Any]:
-    """Grey images of an archive, which are several, with an axis of channels: (M, 1, H, W)."""
-    grey = images.ndim == 3 and images.shape[-1] not in (1, 3)
-    return images[:, None] if grey else images
 
 
 def _as_colour(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """Labelled images of several sources, from whatever a user has, with one numbering of classes."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from da_compose.archives import is_archive, read_array
+from da_compose.folders import nearly_alike, one_spelling
 from da_compose.images import ImageSet
-from da_compose.reading import read_arrays, read_images, read_pictures
+from da_compose.reading import read_images, read_pictures
 from da_compose.trees import read_tree
 
 ACCEPTED = (
@@ -29,6 +32,8 @@ def read_sources(
     """
     if not sources:
         raise ValueError("pretraining needs at least one labelled source domain, got none")
+    if class_names is not None:
+        class_names = [one_spelling(name) for name in class_names]
     found = {name: _read(name, source, size, class_names) for name, source in sources.items()}
     kinds = {labels.dtype.kind for _, labels in found.values()}
     if class_names is None and len(kinds) > 1:
@@ -46,10 +51,21 @@ def read_sources(
         names = tuple(map(str, range(int(everything.max()) + 1)))
     if len(names) < 2:
         raise ValueError(f"a classifier needs at least 2 classes, got {', '.join(names)}")
-    return {
+    sets = {
         name: ImageSet(images, _numbered(name, labels, names))
         for name, (images, labels) in found.items()
-    }, names
+    }
+    _say_doubts(sets, names)
+    return sets, names
+
+
+def _say_doubts(sets: Mapping[str, ImageSet], names: Sequence[str]) -> None:
+    """Warn of classes that no source has, and of names that may mean the same."""
+    held = {label for data in sets.values() for label in data.labels.tolist()}
+    if empty := [name for number, name in enumerate(names) if number not in held]:
+        warnings.warn(f"no source has images of the classes {', '.join(empty)}", stacklevel=4)
+    for pair in nearly_alike(names):
+        warnings.warn(f"{' and '.join(pair)} are read as different classes", stacklevel=4)
 
 
 def _read(
@@ -57,10 +73,12 @@ def _read(
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Images and their labels, either whole numbers or names."""
     if isinstance(source, (str, Path)):
+        if not str(source):  # as a path, the folder one is in
+            raise ValueError(f"source {name!r} is an empty text, expected {ACCEPTED}")
         path = Path(source)
-        if path.suffix.lower() != ".npz":
+        if not is_archive(path):
             return _read_folder(path, size, class_names)
-        source = read_arrays(path, ("images", "labels"))
+        source = path, read_array(path, "labels")
     if isinstance(source, ImageSet):
         source = source.images, source.labels
     if not isinstance(source, tuple) or len(source) != 2:
@@ -71,6 +89,8 @@ def _read(
             f"labels of {name} must be whole numbers or names, one an image, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
+    if labels.dtype.kind == "U":
+        labels = np.array([one_spelling(label) for label in labels.tolist()])
     if len(images) != len(labels):
         raise ValueError(f"source {name!r} has {len(images)} images and {len(labels)} labels")
     return images, labels

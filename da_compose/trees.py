@@ -1,12 +1,25 @@
 """Labelled picture files: folders "class / picture", list files "path label", and subsets."""
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from da_compose.pictures import PICTURES, visible_files
+from da_compose.folders import (
+    any_picture,
+    is_visible,
+    one_spelling,
+    visible_files,
+    visible_folders,
+)
+
+AROUND = {"images", "image", "imgs", "img", "pictures", "jpegimages"}  # a folder of classes
+SPLITS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,33 +46,126 @@ def read_tree(
     """All files in "class / picture" folders, at any depth below a class, and the class names.
 
     class_names: order of the labels, by default that of the sorted folders. A class may lack a
-    folder; a folder of no class, or a picture beside the folders, raises ValueError. Files that
-    are no pictures are listed too, so that whoever reads them can say so.
+    folder; a folder of pictures of no class, a picture beside the folders, and folders of splits
+    raise ValueError; one folder `images` around the classes is passed through. Files that are no
+    pictures are listed too, so that whoever reads them can say so; a folder without any picture is
+    no class.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}, expected one with a folder a class")
-    beside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = {path.name: path for path in beside if path.is_dir()}
-    loose = [path for path in beside if path.name not in found and path.suffix.lower() in PICTURES]
-    if loose:
+    folder, found = _classes(folder)
+    if parts := _splits(folder, found):
+        given = " or ".join(str(folder / name) for name in parts)
+        raise ValueError(
+            f"{folder} holds {' and '.join(parts)}, which are splits, not classes; give {given}"
+        )
+    beside = [path for path in folder.iterdir() if is_visible(path.name) and not path.is_dir()]
+    if loose := sorted(path for path in beside if any_picture([path])):
         raise ValueError(
             f"{folder} holds {len(loose)} pictures of no class, such as {loose[0].name}; "
             "expected a folder a class: move each picture into one"
         )
+    if class_names is None:
+        _doubt(folder, found)
     names = tuple(found if class_names is None else class_names)
     if len(set(names)) < len(names):
         raise ValueError(f"class names must differ, got {', '.join(names)}")
-    unknown = [name for name in found if name not in names]
+    label = {one_spelling(name): number for number, name in enumerate(names)}
+    unknown = [name for name in found if name not in label]
     if unknown:
         raise ValueError(
             f"{folder} holds folders of no class: {', '.join(unknown)}; the classes are "
             f"{', '.join(names)}. Remove or rename these folders, or name them as classes"
         )
-    files = {name: visible_files(place) for name, place in found.items()}
-    pairs = [(path, label) for label, name in enumerate(names) for path in files.get(name, ())]
+    pairs = [(path, label[name]) for name in sorted(found, key=label.__getitem__)
+             for path in found[name]]  # fmt: skip
     if not pairs:
-        raise ValueError(f"{folder} holds no files in folders of classes; expected class/picture")
+        raise ValueError(
+            f"{folder} holds no pictures in folders of classes; expected class/picture"
+        )
     return _labelled(pairs), names
+
+
+def read_splits(
+    folder: Path,
+) -> tuple[LabelledPictures, LabelledPictures, tuple[str, ...]] | None:
+    """Training and test pictures of "split / class / picture" folders, and the class names.
+
+    Where there are test and validation pictures, the latter are for training. None of another tree.
+    """
+    folder, found = _classes(folder)
+    names = _splits(folder, found)
+    if not names:
+        return None
+    kinds = {name: SPLITS[name.lower()] for name in names}
+    test = "test" if "test" in kinds.values() else "val"
+    if {*kinds.values()} not in ({"train", test}, {"train", "test", "val"}):
+        raise ValueError(
+            f"{folder} holds {' and '.join(names)}; expected a folder train, and test or val"
+        )
+    read = {name: read_tree(folder / name) for name in names}
+    classes = tuple(sorted({name for _, own in read.values() for name in own}))
+    splits: dict[bool, list[tuple[Path, int]]] = {False: [], True: []}
+    for name, (pictures, own) in read.items():
+        splits[kinds[name] == test] += [
+            (path, classes.index(own[number]))
+            for path, number in zip(pictures.paths, pictures.labels, strict=True)
+        ]
+    return _labelled(splits[False]), _labelled(splits[True]), classes
+
+
+def _classes(folder: Path) -> tuple[Path, dict[str, list[Path]]]:
+    """The folder around the classes, and the files below each folder with pictures, by its name.
+
+    That is a lone folder in `folder` with a name of `AROUND`, or of a split, and no picture of its
+    own; else `folder` itself. Two spellings of one name are one class.
+    """
+    found: dict[str, list[Path]] = {}
+    for place in visible_folders(folder):
+        if any_picture(files := visible_files(place)):
+            found.setdefault(one_spelling(place.name), []).extend(files)
+    if len(found) == 1:
+        ((name, files),) = found.items()
+        lone = folder / name
+        if name.lower() in AROUND | SPLITS.keys() and not _is_flat(folder, files):
+            return _classes(lone)
+    return folder, dict(sorted(found.items()))
+
+
+def _is_flat(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether some pictures lie in a folder of `folder` itself, and not deeper."""
+    return any_picture(path for path in files if path.parent.parent == folder)
+
+
+def _doubt(folder: Path, found: Mapping[str, list[Path]]) -> None:
+    """Raise where the classes may be a level deeper; warn where they are, by their names."""
+    if not found or any(_is_flat(folder, files) for files in found.values()):
+        return
+    below = [{path.relative_to(folder).parts[1] for path in files} for files in found.values()]
+    inside, first = ", ".join(sorted(below[0])[:5]), folder / next(iter(found))
+    if len(below[0]) > 1 and len(below) == 1:
+        raise ValueError(
+            f"{first} is the only folder of {folder}, around {inside}: if these are the classes, "
+            "move them up, or give that folder; else move its pictures out of them"
+        )
+    if len(below[0]) > 1 and all(names == below[0] for names in below):
+        warnings.warn(
+            f"the classes of {folder} are {', '.join([*found][:5])}, each around {inside}: if "
+            f"those are the classes, give {first}",
+            stacklevel=3,
+        )
+
+
+def _splits(folder: Path, found: Mapping[str, list[Path]]) -> tuple[str, ...]:
+    """The names of the folders where all of them are splits; ValueError where these are flat."""
+    if len(found) < 2 or not all(name.lower() in SPLITS for name in found):
+        return ()
+    if any(_is_flat(folder, files) for files in found.values()):
+        raise ValueError(
+            f"{folder} holds {' and '.join(found)}: if these are classes, rename them; if they are "
+            "splits, their pictures must be in folders of classes, split/class/picture"
+        )
+    return tuple(found)
 
 
 def read_list(file: Path, root: Path) -> LabelledPictures:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_prep.fetch import check_space, fetch
+from da_compose.storage.files import naming
+from data_prep.fetch import CHUNK, check_space, fetch
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 PUBLISHER = "http://csr.bu.edu/ftp/visda/2019/multi-source"
@@ -130,6 +131,7 @@ def fetch_domainnet(
             archive = folder / f"{domain}.zip"
             if not (folder / domain).exists():
                 unpack(archive, folder / domain)
+            shutil.rmtree(_unfinished(folder / domain), ignore_errors=True)  # of a killed call
             if not keep_zips:
                 archive.unlink(missing_ok=True)
 
@@ -141,7 +143,7 @@ def unpack(archive: Path, target: Path) -> None:
     are not written again. `ValueError` where the zip is damaged, lacks the folder or would write
     elsewhere.
     """
-    unfinished = target.with_name(f".{target.name}-unfinished")
+    unfinished = _unfinished(target)
     try:
         with zipfile.ZipFile(archive) as content:
             entries = [entry for entry in content.infolist() if not entry.is_dir()]
@@ -157,13 +159,18 @@ def unpack(archive: Path, target: Path) -> None:
             for entry in missing:
                 path = unfinished / entry.filename
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.read(entry))  # compares with the CRC
+                with naming(path), content.open(entry) as read, path.open("wb") as written:
+                    shutil.copyfileobj(read, written)  # compares with the CRC
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"{archive} cannot be unpacked: {error}; delete it and fetch it again"
         ) from error
     (unfinished / target.name).replace(target)
     shutil.rmtree(unfinished)
+
+
+def _unfinished(target: Path) -> Path:
+    return target.with_name(f".{target.name}-unfinished")
 
 
 def _checked(domains: Sequence[str]) -> Sequence[str]:
@@ -186,7 +193,11 @@ def _is_whole(folder: Path, entry: zipfile.ZipInfo) -> bool:
     path = folder / entry.filename
     if not path.is_file() or path.stat().st_size != entry.file_size:
         return False
-    return zlib.crc32(path.read_bytes()) == entry.CRC
+    found = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            found = zlib.crc32(chunk, found)
+    return found == entry.CRC
 
 
 def _read_checksums(file: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ which knows the checksums, into `downloads/` of the cache's folder.
 """
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -14,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.alone import alone_in
 from data_prep.caches import cache_folder, project_data
-from data_prep.locks import lock
 from data_prep.prepare import Origin, file_identity
 from data_prep.readers import RawDomain, RawSplit, read_idx_pair, read_npz, read_svhn, read_usps
 
@@ -83,6 +84,7 @@ def locate(
             return location
     downloads = cache_folder() / "downloads"
     if location := _look(name, downloads, "download"):
+        shutil.rmtree(_unfinished(downloads / name), ignore_errors=True)  # of a killed call
         return location
     if allow_download and name in PUBLISHERS and download(name, downloads / name):
         location = _look(name, downloads, "download")
@@ -106,9 +108,10 @@ def download(name: str, folder: Path) -> bool:
     if _network_missing or os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
         return False
     publisher = PUBLISHERS[name]
-    unfinished = folder.with_name(f".{name}-unfinished")
+    unfinished = _unfinished(folder)
     with alone_in(unfinished):
         if folder.exists():  # another process was first
+            shutil.rmtree(unfinished, ignore_errors=True)
             return True
         before = _files_below(unfinished)
         if not _fetch(publisher, unfinished):
@@ -123,24 +126,15 @@ def download(name: str, folder: Path) -> bool:
             came = found[file if file in found else file.removesuffix(".gz")]
             came.replace(complete / came.name)
         complete.replace(folder)
-        shutil.rmtree(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
         return True
 
 
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-unfinished")
+
+
 _network_missing = False  # one look at the network is enough for a process
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Make the folder, and hold it against other processes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        lock(descriptor)
-        folder.mkdir(exist_ok=True)  # the process before may have removed it
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _fetch(publisher: Publisher, folder: Path) -> bool:
@@ -151,7 +145,10 @@ def _fetch(publisher: Publisher, folder: Path) -> bool:
             with _timeout(NETWORK_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
                 publisher.download(folder)
             return True
-        except (OSError, RuntimeError, EOFError, ValueError):
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                error.filename = error.filename or str(folder)
+                raise
             if _files_below(folder) == before:
                 return False
     return False

@@ -6,7 +6,6 @@ place, size and time of change of every picture, so a changed one gives another 
 """
 
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -22,13 +21,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from da_compose.images import ImageSet
-from da_compose.pictures import PICTURES, BrokenPicture, read_all
+from da_compose.pictures import BrokenPicture, read_all
 from da_compose.storage.files import replacing
 from da_compose.trees import LabelledPictures
-from data_prep.locations import alone_in
-from data_prep.prepare import PROBLEMS, Origin, PreparedDomain, key_of, open_prepared, publish
+from data_prep.alone import alone_in
+from data_prep.prepare import (
+    PROBLEMS,
+    UNFINISHED,
+    Origin,
+    PreparedDomain,
+    explained,
+    key_of,
+    open_prepared,
+    publish,
+    save_array,
+    swept,
+)
 
-VERSION = 1  # of the preparation; raise it when the same pictures would give other bytes
+VERSION = 2  # of the preparation; raise it when the same pictures would give other bytes
 KEPT_EVERY = 1_000  # pictures, of which an interruption costs at most so many
 
 
@@ -63,12 +73,12 @@ def prepare_pictures(
     folder = cache / f"{name}-{key_of(parts, dict(identity or {}), state)}"
     prepared = open_prepared(folder)
     if prepared is not None:
-        return prepared
-    with alone_in(folder), _explained(folder):
+        return swept(prepared, folder)
+    with alone_in(folder), explained(folder):
         prepared = open_prepared(folder)  # by another process in the meantime
         if prepared is not None:
             return prepared
-        unfinished = folder / "unfinished"
+        unfinished = folder / UNFINISHED
         unfinished.mkdir(exist_ok=True)
         with _bar(name, sum(map(len, splits.values())), progress) as advance:
             broken = {
@@ -88,8 +98,7 @@ def prepare_pictures(
         notes = _report(unfinished / PROBLEMS, splits, broken)
         about = {"name": name, "origin": origin, "num_classes": num_classes, "notes": notes}
         prepared = publish(unfinished, folder, content, **about)
-        shutil.rmtree(unfinished)
-        return prepared
+    return swept(prepared, folder)
 
 
 def _check(pictures: LabelledPictures, num_classes: int, where: str) -> None:
@@ -143,9 +152,7 @@ def _decode(
         for start in range(done, len(paths), KEPT_EVERY):
             some = paths[start : start + KEPT_EVERY]
             for position, found in enumerate(read_all(some, size), start):
-                if paths[position].suffix.lower() not in PICTURES:
-                    broken[position] = "not a picture by its suffix"
-                elif isinstance(found, BrokenPicture):
+                if isinstance(found, BrokenPicture):
                     broken[position] = found.reason
                 else:
                     file.write(found.data)
@@ -186,7 +193,7 @@ def _labelled(
             f"the first: {pictures.paths[first]}: {broken[first]}"
         )
     labels = [label for at, label in enumerate(pictures.labels) if at not in broken]
-    np.save(folder / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
+    save_array(folder / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
     arrays = (
         np.load(folder / f"{split}_{kind}.npy", mmap_mode="r") for kind in ("images", "labels")
     )
@@ -254,17 +261,3 @@ def _bar(name: str, total: int, shown: bool | None) -> Iterator[Callable[[int], 
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=disable) as progress:
         task = progress.add_task(f"preparing {name}", total=total)
         yield lambda number: progress.advance(task, number)
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """An OSError of the cache names it, and says what helps."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename:
-            raise
-        what = (
-            f"{error.strerror or error}; make room or choose another cache: what is finished stays"
-        )
-        raise OSError(error.errno or errno.EIO, what, str(folder)) from error

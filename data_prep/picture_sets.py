@@ -13,25 +13,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from da_compose.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
+from da_compose.folders import nearly_alike, one_spelling
+from da_compose.trees import (
+    LabelledPictures,
+    at_most,
+    of_classes,
+    read_list,
+    read_splits,
+    read_tree,
+    split,
+)
 from data_prep.caches import cache_folder
 from data_prep.domainnet import CLASSES_126, DOMAINS
 from data_prep.emoji import STYLES, draw_all, emoji_classes, package_versions
-from data_prep.locations import DATA_VARIABLE, DomainUnavailable, data_folders
 from data_prep.picture_cache import prepare_pictures
+from data_prep.picture_folders import KNOWN, asked, find, without_classes
 from data_prep.prepare import Origin, PreparedDomain, prepare
 from data_prep.readers import RawDomain, RawSplit
 
-SPLITS = ("train", "test")
-KNOWN = ("domainnet", "pacs", "satellite", "emoji")
-TREE = "tree:"  # before the path of a user's own tree
+PARTS = ("train", "test")
 TEST_FRACTION = 0.2  # where there is no official split
 ABSENT = -1  # no label: of a class that a domain lacks
-HINTS = {
-    "domainnet": "fetch it by `da-compose fetch domainnet`",
-    "pacs": "unpack PACS there, as <domain>/<class>/<picture>",
-    "satellite": "put aerial scenes there, as <collection>/<class>/<picture>",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +70,12 @@ def choose_picture_benchmark(
     classes: Path | str | Sequence[str] | None = None,
     per_class: int | None = None,
     seed: int = 0,
+    sources: Sequence[str] = (),
+    target: str | None = None,
 ) -> PictureBenchmark:
     """A benchmark by name, or `tree:<folder>`, or a folder, with the domains and classes it has.
 
+    sources, target: only these domains, or all but the target, whose folders are never looked at.
     classes: only these, by name or in a file with a name a line; "126" is DomainNet's subset of
     that size (Saito et al. 2019). `DomainUnavailable` where the files are nowhere, `ValueError`
     for unknown names and damaged lists.
@@ -80,8 +85,9 @@ def choose_picture_benchmark(
     if name == "emoji":
         folder, domains = None, STYLES
     else:
-        folder, domains = _find(name, data_root)
+        folder, domains = find(name, data_root)
         name = folder.name
+    domains = asked(name, folder, domains, sources, target)
     listings = {domain: _list(folder, domain, seed) for domain in domains}
     all_names = sorted({name for listing in listings.values() for name in listing.names.values()})
     chosen = PictureBenchmark(
@@ -144,38 +150,6 @@ def load_picture_domain(
     return replace(prepared, name=domain)
 
 
-def _find(name: str, data_root: Path | None) -> tuple[Path, tuple[str, ...]]:
-    """The first folder with domains, and their names: two or more, in a tree of one's own one."""
-    least = 2 if name in KNOWN else 1
-    if name in KNOWN:
-        folders = data_folders(f"pictures/{name}", data_root)
-    else:
-        folders = [Path(name.removeprefix(TREE)).expanduser().resolve()]
-        if not folders[0].is_dir():
-            raise ValueError(
-                f"expected a picture benchmark, {', '.join(KNOWN)}, or a folder as "
-                f"{TREE}<domain/class/picture>; got {name!r}"
-            )
-    for folder in folders:
-        domains = tuple(path.name for path in _folders(folder) if _folders(path))
-        if name == "domainnet":
-            domains = tuple(domain for domain in DOMAINS if domain in domains)
-        if len(domains) >= least:
-            return folder, domains
-    raise DomainUnavailable(
-        f"{name} is not available: expected at least {('one domain', 'two domains')[least - 1]} as "
-        f"<domain>/<class>/<picture> in "
-        f"{' or '.join(map(str, folders))}; {HINTS.get(name, 'check the folder')}, or name a data "
-        f"root by argument or {DATA_VARIABLE}"
-    )
-
-
-def _folders(folder: Path) -> list[Path]:
-    """Visible folders in a folder that may be missing."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
-
-
 def _list(folder: Path | None, domain: str, seed: int) -> Listing:
     """All pictures of a domain; emoji have their code points in the place of paths."""
     if folder is None:
@@ -184,12 +158,14 @@ def _list(folder: Path | None, domain: str, seed: int) -> Listing:
         paths = [Path(code) for codes in classes.values() for code in codes]
         pictures, names = LabelledPictures(tuple(paths), tuple(labels)), tuple(classes)
     else:
-        lists = [folder / f"{domain}_{name}.txt" for name in SPLITS]
+        lists = [folder / f"{domain}_{name}.txt" for name in PARTS]
         if all(file.is_file() for file in lists):
             train, test = (read_list(file, folder) for file in lists)
             return Listing(train, test, _names(domain, train, test), official=True)
-        pictures, found = read_tree(folder / domain)
-        names = tuple(found)
+        if parts := read_splits(folder / domain):
+            train, test, names = parts
+            return Listing(train, test, dict(enumerate(names)), official=True)
+        pictures, names = read_tree(folder / domain)
     train, test = split(pictures, TEST_FRACTION, seed)
     return Listing(train, test, dict(enumerate(names)), official=False)
 
@@ -199,7 +175,7 @@ def _names(domain: str, *splits: LabelledPictures) -> Mapping[int, str]:
     names: dict[int, str] = {}
     for pictures in splits:
         for path, label in zip(pictures.paths, pictures.labels, strict=True):
-            name = path.parent.name
+            name = one_spelling(path.parent.name)
             if names.setdefault(label, name) != name:
                 raise ValueError(
                     f"the lists of {domain}: expected one class a label, got {names[label]} and "
@@ -229,6 +205,7 @@ def _kept(
                 f"{classes} is no text file ({error}); expected folder names, one a line"
             ) from error
         classes = [line.strip() for line in lines if line.strip()]
+    classes = [one_spelling(name) for name in classes]
     if unknown := sorted(set(classes) - set(names)):
         raise ValueError(
             f"expected classes of {where}, such as {', '.join(names[:5])}; "
@@ -263,13 +240,17 @@ def _notes(
         yield f"{', '.join(missing)} missing: the run goes on without"
     if len(chosen.class_names) < num_classes:
         yield f"{len(chosen.class_names)} of {num_classes} classes"
+    for pair in nearly_alike(chosen.class_names):
+        yield f"{' and '.join(pair)} are different classes here"
     if chosen.per_class:
         yield f"at most {chosen.per_class} pictures of a class in each split"
+    if chosen.folder and chosen.name not in KNOWN and (flat := [*without_classes(chosen.folder)]):
+        yield f"{', '.join(flat)}: pictures without folders of classes, so no labelled domain"
     if split_here := [domain for domain in listings if not listings[domain].official]:
         which = "all styles alike, by emoji" if chosen.folder is None else ", ".join(split_here)
         yield f"no official split, so 80/20 in each class with seed {chosen.seed}: {which}"
     for domain, listing in listings.items():
-        for split_name, pictures in zip(SPLITS, _chosen(chosen, domain, listing), strict=True):
+        for split_name, pictures in zip(PARTS, _chosen(chosen, domain, listing), strict=True):
             absent = sorted(set(range(len(chosen.class_names))) - set(pictures.labels))
             if absent:
                 names = ", ".join(chosen.class_names[label] for label in absent)

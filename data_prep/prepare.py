@@ -2,22 +2,24 @@
 
 A domain is prepared once into `<cache>/<name>-<key>/`. The key covers everything the content
 depends on, so a changed source file, size or severity gives another folder. Each file is written
-beside that folder and moved into it whole, the JSON last. Processes that prepare the same domain
-at once write the same bytes, so whoever comes last breaks nothing.
+to `unfinished/` there and moved when it is whole, the JSON last, by one process at a time.
 """
 
+import errno
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from da_compose.images import ImageSet, resize
+from data_prep.alone import alone_in
 from data_prep.readers import RawDomain, RawSplit, checked_split
 
 Origin = Literal["files", "download", "bundled"]
@@ -25,6 +27,7 @@ Origin = Literal["files", "download", "bundled"]
 VERSION = 1  # of the preparation; raise it when the same source would give other bytes
 SUMMARY = "domain.json"
 PROBLEMS = "problems.csv"
+UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,11 @@ def prepare(
             split: _checked_resize(content, size, num_classes, f"{name}, {split}")
             for split, content in splits.items()
         }
-        prepared = _write(folder, name, origin, resized, num_classes)
-    return prepared
+        with alone_in(folder), explained(folder):
+            prepared = open_prepared(folder)  # by another process in the meantime
+            if prepared is None:
+                prepared = _write(folder, name, origin, resized, num_classes)
+    return swept(prepared, folder)
 
 
 def key_of(*parts: object) -> str:
@@ -98,15 +104,34 @@ def _checked_resize(raw: RawSplit, size: int, num_classes: int, where: str) -> I
 def _write(
     folder: Path, name: str, origin: Origin, splits: Mapping[str, ImageSet], num_classes: int
 ) -> PreparedDomain:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    unfinished = folder / UNFINISHED
+    unfinished.mkdir(exist_ok=True)
     try:
         for split, content in splits.items():
             for kind, array in (("images", content.images), ("labels", content.labels)):
-                np.save(temporary / f"{split}_{kind}.npy", np.ascontiguousarray(array))
-        return publish(temporary, folder, splits, name=name, origin=origin, num_classes=num_classes)
+                save_array(unfinished / f"{split}_{kind}.npy", array)
+        return publish(
+            unfinished, folder, splits, name=name, origin=origin, num_classes=num_classes
+        )
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def save_array(path: Path, array: NDArray[np.generic]) -> None:
+    """Write an `.npy` file; numpy's own way to write it does not say why a disk takes no more."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
+
+
+def swept(prepared: PreparedDomain, folder: Path) -> PreparedDomain:
+    """The domain, without what lay beside it while it was made, also by a killed process."""
+    if (folder / UNFINISHED).exists():
+        with alone_in(folder):
+            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    return prepared
 
 
 def publish(
@@ -176,3 +201,17 @@ def open_prepared(folder: Path) -> PreparedDomain | None:
 def _absent(split: str, content: ImageSet, num_classes: int) -> list[str]:
     absent = sorted(set(range(num_classes)) - set(np.unique(content.labels).tolist()))
     return [f"{split} split lacks classes {', '.join(map(str, absent))}"] if absent else []
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """An OSError of the cache names it, and says what helps."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        what = (
+            f"{error.strerror or error}; make room or choose another cache: what is finished stays"
+        )
+        raise OSError(error.errno or errno.EIO, what, str(folder)) from error

@@ -8,6 +8,7 @@ import bz2
 import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,17 +40,19 @@ class RawDomain(NamedTuple):
 def read_idx(path: Path) -> Bytes:
     """Array of one idx file of unsigned bytes, gzipped or not (MNIST's format)."""
     with _reading(path, "an idx file of unsigned bytes"):
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        if len(content) < 4 or content[:2] != b"\0\0" or content[2] != IDX_UBYTE:
-            raise ValueError(f"its magic number is {content[:4].hex() or 'missing'}")
-        num_axes = content[3]
-        start = 4 + 4 * num_axes
-        shape = tuple(int(n) for n in np.frombuffer(content[4:start], dtype=">u4"))
-        if len(shape) != num_axes or len(content) - start != int(np.prod(shape)):
-            raise ValueError(f"its header promises shape {shape}, {len(content)} bytes came")
-        return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            magic = file.read(4)
+            if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != IDX_UBYTE:
+                raise ValueError(f"its magic number is {magic.hex() or 'missing'}")
+            shape = tuple(int(n) for n in np.frombuffer(file.read(4 * magic[3]), dtype=">u4"))
+            most = prod(shape)
+            content = file.read(most + 1)  # one more, to see that there is none
+        if len(shape) != magic[3] or len(content) != most:
+            came = "more" if len(content) > most else f"{len(content)} bytes"
+            raise ValueError(f"its header promises shape {shape}, {came} came")
+        return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def read_idx_pair(images: Path, labels: Path) -> RawSplit:

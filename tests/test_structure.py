@@ -24,11 +24,15 @@ ALLOWED = {
 # What stands on one line may import what stands on lines above it, never the other way round.
 # A room is a folder, or a file beside the folders.
 STOREYS = (
-    ("da_compose.context", "da_compose.images", "da_compose.parallel", "da_compose.pictures"),
+    ("da_compose.context", "da_compose.images", "da_compose.parallel"),
+    ("da_compose.depth",),
+    ("da_compose.pictures", "da_compose.pixel_range"),
+    ("da_compose.folders",),
     ("da_compose.evidence", "da_compose.items", "da_compose.model", "da_compose.trees"),
     ("da_compose.knowledge", "da_compose.statistics"),
     ("da_compose.estimate",),
     ("da_compose.storage",),
+    ("da_compose.archives",),
     ("da_compose.reading",),
     ("da_compose.inference", "da_compose.sources"),
     ("da_compose.starts",),

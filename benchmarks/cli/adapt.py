@@ -24,6 +24,7 @@ from benchmarks.options import (
     seed_option,
 )
 from da_compose import load_backbone
+from da_compose.model.domain import check_name
 
 
 @click.command("adapt")
@@ -71,8 +72,9 @@ def adapt_command(
         if report.resolve() == out.resolve():
             raise click.BadParameter(f"--report and --out are both {out}; name another file")
         import_module("benchmarks.reports.html")  # now, as its packages may be missing
-    loaded = load_backbone(backbone, device_of(device))
     name = name or domain_name(out.stem, "target")
+    check_name(name)
+    loaded = load_backbone(backbone, device_of(device))
     found = read_named_images(images, loaded.network.config.image_size)
     adaptation = adapt(loaded, found.images, name=name, **options)
     adaptation.save(out)

@@ -1,6 +1,5 @@
 """The command `da-compose evaluate`."""
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +8,14 @@ import numpy as np
 
 from adapters import Adaptation
 from benchmarks.cli.task_actions import task_name
+from benchmarks.cli.text import say
 from benchmarks.harness.chosen_model import chosen_model
 from benchmarks.options import NAME_OR_PATH, PATH, backbone_option, data_option
 from da_compose import Backbone, load_backbone, probabilities
+from da_compose.archives import read_array
 from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
-from da_compose.reading import read_images, read_pictures, with_all_axes
-from da_compose.storage.files import BROKEN_ARCHIVE
+from da_compose.reading import read_archive, read_pictures
 from da_compose.trees import read_tree
 from data_prep import load_task, task_classes
 
@@ -41,7 +41,7 @@ def evaluate(backbone: Path, adapter: Path | None, domain: str, data_root: Path 
     --domain usps
     """
     for line in evaluation(load_backbone(backbone), adapter, domain, data_root):
-        click.echo(line)
+        say(line)
 
 
 def evaluation(
@@ -59,6 +59,7 @@ def evaluation(
             f"labels of {domain} must be in 0..{len(names) - 1}, the model's classes, "
             f"got {test.labels.min()}..{test.labels.max()}"
         )
+    backbone.doubt_range(test.images)
     logits = predict_logits(backbone.network, chosen, test.images)
     right = probabilities(logits).argmax(dim=1).numpy() == test.labels
     kind = "pictures of the folder" if Path(domain).is_dir() else "test images"
@@ -105,16 +106,7 @@ def _labelled_pictures(folder: Path, class_names: tuple[str, ...], size: int) ->
 
 
 def _labelled_archive(path: Path, size: int) -> ImageSet:
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            parts = ("test_images", "test_labels")
-            held = [part for part in parts if f"{part}.npy" in archive.namelist()]
-            arrays = {part: np.load(archive.open(f"{part}.npy")) for part in held}
-    except BROKEN_ARCHIVE as error:
-        raise ValueError(f"{path} is not a whole .npz file of plain arrays ({error})") from error
-    if len(held) < len(parts):
-        raise ValueError(f"{path} lacks {', '.join(part for part in parts if part not in held)}")
-    images, labels = (arrays[part] for part in parts)
+    labels = read_array(path, "test_labels")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels in {path} must be whole numbers, got {labels.dtype}")
-    return ImageSet(read_images(with_all_axes(images), size), labels.astype(np.int64))
+    return ImageSet(read_archive(path, size, "test_images"), labels.astype(np.int64))

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from benchmarks.cli.files import check_output
+from benchmarks.cli.text import say
 from benchmarks.harness.chosen_model import chosen_model
 from benchmarks.options import PATH, backbone_option
 from da_compose import load_backbone
@@ -24,7 +25,7 @@ def export_command(backbone: Path, adapter: Path | None, domain: str | None, out
     --out site-7.onnx
     """
     for line in exported(backbone, adapter, domain, out):
-        click.echo(line)
+        say(line)
 
 
 def exported(backbone: Path, adapter: Path | None, domain: str | None, out: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from torch import Tensor
 
+from benchmarks.cli.text import say
 from benchmarks.options import PATH
 from da_compose import load_backbone
 from da_compose.model.signature import format_signature, num_runs, sharpness, signature_of
@@ -24,7 +25,7 @@ def inspect(file: Path) -> None:
     Example: da-compose inspect site-7.safetensors
     """
     for line in description(file):
-        click.echo(line)
+        say(line)
 
 
 def description(path: Path) -> list[str]:

@@ -8,12 +8,12 @@ import sys
 import warnings
 from concurrent.futures import BrokenExecutor
 from importlib import import_module
-from io import TextIOWrapper
 from typing import Any, NamedTuple
 
 import click
 
 from benchmarks.allocator import keep_freed_memory
+from benchmarks.cli.text import prepare_output, printable
 
 WINDOWS = "win32"
 EXTRAS = ("pandas", "matplotlib", "mlxtend", "joblib", "scipy")  # of da-compose[bench]
@@ -106,7 +106,7 @@ class Commands(click.Group):
             raise missing(error) from error
         except ImportError as error:
             if sys.platform == WINDOWS:
-                raise click.ClickException(str(error)) from error
+                raise click.ClickException(printable(str(error))) from error
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -134,7 +134,7 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             raise missing(error) from error
         except (ValueError, OSError, SafetensorError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
 
 
 def missing(error: ModuleNotFoundError) -> Exception:
@@ -156,6 +156,7 @@ def main() -> None:
     Example: da-compose bench digits
     """
     keep_freed_memory()
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8
-    warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+    prepare_output()
+    warnings.showwarning = lambda message, *_, **__: click.echo(
+        printable(f"warning: {message}"), err=True
+    )

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from da_compose.pictures import BrokenPicture, list_pictures, read_picture
-from da_compose.reading import is_archive, read_images, read_pictures
+from da_compose.archives import is_archive
+from da_compose.folders import list_pictures
+from da_compose.pictures import BrokenPicture, read_picture
+from da_compose.reading import read_images, read_pictures
 
 
 @dataclass(frozen=True)

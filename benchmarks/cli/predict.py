@@ -1,7 +1,5 @@
 """The command `da-compose predict`."""
 
-import csv
-import io
 import sys
 from collections.abc import Iterator
 from itertools import chain
@@ -9,12 +7,15 @@ from pathlib import Path
 
 import click
 
+from benchmarks.cli.text import csv_line
 from benchmarks.harness.chosen_model import chosen_model
 from benchmarks.options import PATH, backbone_option
-from da_compose import load_backbone
-from da_compose.inference import DomainModel
-from da_compose.pictures import list_pictures
-from da_compose.reading import is_archive, picture_batches, read_images
+from da_compose import load_backbone, probabilities
+from da_compose.archives import is_archive
+from da_compose.folders import list_pictures
+from da_compose.inference import DomainModel, predict_logits
+from da_compose.reading import picture_batches, read_images
+from da_compose.storage.files import naming
 
 PICTURES_AT_ONCE = 512
 
@@ -36,26 +37,27 @@ def predict(backbone: Path, adapter: Path | None, domain: str | None, images: Pa
     loaded = load_backbone(backbone)
     rows = predictions(chosen_model(loaded, adapter, domain), images)
     first = next(rows)  # before anything is printed: nothing is, where no image can be read
-    for row in chain([("path", "class", "confidence"), first], rows):
-        sys.stdout.write(csv_line(*row))
+    with naming("standard output"):
+        for row in chain([("path", "class", "confidence"), first], rows):
+            sys.stdout.write(csv_line(*row))
+        sys.stdout.flush()
 
 
 def predictions(model: DomainModel, images: Path) -> Iterator[tuple[str, str, str]]:
     """(path, class, confidence) of every readable picture, a few hundred at a time."""
-    names, size = model.class_names, model.backbone.network.config.image_size
+    backbone, names = model.backbone, model.class_names
+    size = backbone.network.config.image_size
     if is_archive(images):
         pixels = read_images(images, size)
         batches = [(pixels, [f"{images}[{n}]" for n in range(len(pixels))])]
     else:
         batches = picture_batches(list_pictures(images), size, PICTURES_AT_ONCE)
-    for pixels, paths in batches:
-        confidences, labels = model.predict_proba(pixels, calibrated=model.is_calibrated).max(dim=1)
+    for number, (pixels, paths) in enumerate(batches):
+        if number == 0:
+            backbone.doubt_range(pixels)  # of the others nothing new would be said
+        found = probabilities(predict_logits(backbone.network, model.domain, pixels))
+        if model.is_calibrated:
+            found = model.calibrated(found)
+        confidences, labels = found.max(dim=1)
         for path, label, confidence in zip(paths, labels, confidences, strict=True):
             yield str(path), names[int(label)], f"{float(confidence):.4f}"
-
-
-def csv_line(*fields: str) -> str:
-    """One line of CSV; a field with a comma, a quote or any sort of line end is quoted."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow(fields)  # it quotes what its line ends hold
-    return line.getvalue().removesuffix("\r\n") + "\n"

@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from benchmarks.cli.pretraining import choose_pictures, domain_notes
+from benchmarks.cli.text import say
 from benchmarks.harness.benchmark import load_digits
 from benchmarks.options import data_option, picture_options, without_pictures
+from da_compose.pictures import BrokenPicture, named
 from da_compose.training.recipes import PICTURE_NETWORK
 from data_prep import PreparedDomain, load_digit_domain, load_picture_domain
 
@@ -31,7 +33,7 @@ def prepare(domains: tuple[str, ...], pictures: str | None, **options: Any) -> N
     else:
         lines = prepared_pictures(domains, pictures, **options)
     for line in lines:
-        click.echo(line)
+        say(line)
 
 
 def prepared_digits(domains: tuple[str, ...], data_root: Path | None) -> Iterator[str]:
@@ -61,7 +63,7 @@ def prepared_pictures(
     for name in domains or chosen.domains:
         domain = load_picture_domain(chosen, name, size=image_size or PICTURE_NETWORK.image_size)
         yield from _described(domain)
-        if left_out := [*_left_out(domain)]:
+        if left_out := named([*_left_out(domain)]):
             warnings.warn("\n".join([f"{domain.name}: left out:", *left_out]), stacklevel=2)
 
 
@@ -73,10 +75,10 @@ def _described(domain: PreparedDomain) -> Iterator[str]:
     yield from (f"note: {note}" for note in domain_notes(domain))
 
 
-def _left_out(domain: PreparedDomain) -> Iterator[str]:
-    """Path and reason of every picture that the domain lacks; duplicates are kept."""
+def _left_out(domain: PreparedDomain) -> Iterator[BrokenPicture]:
+    """Every picture that the domain lacks; duplicates are kept."""
     if domain.problems is not None:
         with domain.problems.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             for row in csv.DictReader(file):
                 if not row["reason"].startswith("duplicate of "):
-                    yield f"{row['path']}: {row['reason']}"
+                    yield BrokenPicture(Path(row["path"]), row["reason"])

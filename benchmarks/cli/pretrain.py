@@ -8,6 +8,7 @@ import click
 from benchmarks.cli.files import check_output
 from benchmarks.cli.mixture_options import mixture_options
 from benchmarks.cli.pretraining import RANDOM, pretrain_digits, pretrain_pictures
+from benchmarks.cli.text import say
 from benchmarks.harness.plan import NETWORKS
 from benchmarks.options import (
     PATH,
@@ -70,4 +71,4 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
         else:
             lines = pretrain_pictures(out, pictures, device=own_device, **options)
         for line in lines:
-            click.echo(line)
+            say(line)

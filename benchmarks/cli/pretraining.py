@@ -12,8 +12,8 @@ from benchmarks.harness.benchmark import load_digits
 from benchmarks.harness.cells import accuracy
 from benchmarks.harness.plan import Profile
 from da_compose import Backbone, CompositionalNetwork, PretrainedRecipe
+from da_compose.folders import any_picture
 from da_compose.parallel import process_0_first, rank
-from da_compose.pictures import PICTURES
 from da_compose.storage.trunk_weights import load_trunk_weights
 from da_compose.training.pretrain import train_backbone
 from da_compose.training.pretrained import PRETRAINED_RECIPES, finetune_backbone
@@ -101,10 +101,15 @@ def pretrain_pictures(
         )
     made = pretrained or _recipe(PICTURE_RECIPES, recipe)
     image_size = image_size or made.image_size
-    chosen = choose_pictures(name, data_root, classes, per_class)
+    chosen = choose_pictures(name, data_root, classes, per_class, sources, target)
+    if len(chosen.class_names) < 2:
+        raise ValueError(
+            f"{name} has one class, {', '.join(chosen.class_names)}; expected at least two folders "
+            "as <domain>/<class>/<picture>"
+        )
     notes: dict[str, Any] = {"recipe": recipe} | mixtures.given
     if isinstance(made, PretrainedRecipe):
-        domains = _picture_sources(chosen, sources, target, image_size)
+        domains = _picture_sources(chosen, image_size)
         yield from _notes_of(chosen, domains)
         made = made.at_size(image_size)
         names = chosen.class_names
@@ -123,7 +128,7 @@ def pretrain_pictures(
     if trunk_weights not in (None, RANDOM):
         with process_0_first():
             load_trunk_weights(model, trunk_weights)
-    domains = _picture_sources(chosen, sources, target, image_size)
+    domains = _picture_sources(chosen, image_size)
     yield from _notes_of(chosen, domains)
     config = _config(made, picture_benchmarks.PROFILES, steps, seed, mixtures)
     notes |= {"trunk_weights": trunk_weights} if trunk else {}
@@ -137,38 +142,43 @@ def _notes_of(chosen: PictureBenchmark, domains: Mapping[str, PreparedDomain]) -
         yield from (f"note: {note}" for d in domains.values() for note in domain_notes(d))
 
 
-def _picture_sources(
-    chosen: PictureBenchmark, sources: Sequence[str], target: str | None, image_size: int
-) -> dict[str, PreparedDomain]:
-    """The sources that are named, or all but the target, prepared, by a name of one word."""
-    asked = {*sources, *([] if target is None else [target])}
-    if unknown := sorted(asked - set(chosen.domains)):
-        raise ValueError(
-            f"no domain {', '.join(unknown)} in {chosen.name}; there are: "
-            f"{', '.join(chosen.domains)}"
-        )
-    folders = sources or [domain for domain in chosen.domains if domain != target]
-    names = [domain_name(folder, f"source-{n}") for n, folder in enumerate(folders, 1)]
+def _picture_sources(chosen: PictureBenchmark, image_size: int) -> dict[str, PreparedDomain]:
+    """The domains, prepared, by a name of one word; each class has a picture in one of them."""
+    names = [domain_name(folder, f"source-{n}") for n, folder in enumerate(chosen.domains, 1)]
     if len(set(names)) < len(names):
         raise ValueError(
             f"domains need different names of one word each, got {', '.join(names)} from "
-            f"{', '.join(folders)}; rename a folder"
+            f"{', '.join(chosen.domains)}; rename a folder"
         )
     with process_0_first():  # it alone downloads and prepares
-        return {
+        found = {
             word: load_picture_domain(chosen, folder, size=image_size)
-            for word, folder in zip(names, folders, strict=True)
+            for word, folder in zip(names, chosen.domains, strict=True)
         }
+    held = {label for domain in found.values() for label in domain.train.labels.tolist()}
+    if missing := [name for n, name in enumerate(chosen.class_names) if n not in held]:
+        raise ValueError(
+            f"no source has a readable training picture of {', '.join(missing)}; add some, or "
+            "name the other classes by --classes"
+        )
+    return found
 
 
 def choose_pictures(
-    name: str, data_root: Path | None, classes: Path | None, per_class: int | None
+    name: str,
+    data_root: Path | None,
+    classes: Path | None,
+    per_class: int | None,
+    sources: Sequence[str] = (),
+    target: str | None = None,
 ) -> PictureBenchmark:
     """A picture benchmark by name or folder; a folder of one domain is refused as what it is."""
     try:
-        return choose_picture_benchmark(name, data_root, classes=classes, per_class=per_class)
+        return choose_picture_benchmark(
+            name, data_root, classes=classes, per_class=per_class, sources=sources, target=target
+        )
     except DomainUnavailable as error:
-        if any(file.suffix.lower() in PICTURES for file in Path(name).glob("*/*")):
+        if any_picture(Path(name).glob("*/*")):
             raise ValueError(
                 f"{name} is one domain, <class>/<picture>; expected a folder of domains, "
                 "<domain>/<class>/<picture>: move it into a folder of its own"

@@ -10,6 +10,7 @@ from adapters.transfer import TRANSFERRED, USUAL
 from benchmarks.cli.files import check_output
 from benchmarks.cli.mixture_options import mixture_options
 from benchmarks.cli.task_actions import train_named_tasks, transfer_task
+from benchmarks.cli.text import say
 from benchmarks.options import (
     IMAGE_SIZE,
     NAME_OR_PATH,
@@ -57,7 +58,7 @@ def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **option
     check_output(out)
     with process_group(device_of(device)) as own_device:
         for line in train_named_tasks(out, names, device=own_device, **options):
-            click.echo(line)
+            say(line)
 
 
 @click.command("transfer")
@@ -92,4 +93,4 @@ def transfer_command(out: Path, name: str, backbone: Path, device: str, **option
     check_output(out, backbone)
     options |= {"backbone": backbone, "device": device_of(device)}
     for line in transfer_task(out, name, **options):
-        click.echo(line)
+        say(line)

@@ -27,7 +27,7 @@ from da_compose.inference import predict_logits
 from da_compose.storage.backbone import saved_fingerprint
 from da_compose.training.pretrain import train_backbone
 from da_compose.training.pretrained import finetune_backbone
-from data_prep.locations import alone_in
+from data_prep.alone import alone_in
 
 BACKBONE = "backbone.safetensors"
 SELECTION = (

@@ -37,7 +37,7 @@ from da_compose.inference import predict_logits
 from da_compose.starts import MEAN, make_start
 from da_compose.storage.files import replacing
 from da_compose.training.pretrained import finetune_backbone
-from data_prep.locations import alone_in
+from data_prep.alone import alone_in
 
 RECIPE = PretrainedRecipe(directions=None)
 SHARES = {"its own": 0.0, "the target's": 1.0}  # whose statistics: share of the target's

@@ -16,6 +16,14 @@ SHOWN_NAMES = 20  # at most, in an error
 POOLED = "pooled"  # name of the domain that is trained on all sources together
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError where no domain can have this name."""
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise ValueError(
+            f"domain name {name!r}: use letters, digits, '_', '-' and '.', at most one word"
+        )
+
+
 class Domain(nn.Module):
     """One domain of a compositional network.
 
@@ -33,10 +41,7 @@ class Domain(nn.Module):
 
     def __init__(self, name: str, mixture: Mixture, num_statistics: int) -> None:
         super().__init__()
-        if not NAME.fullmatch(name):
-            raise ValueError(
-                f"domain name {name!r}: use letters, digits, '_', '-' and '.', at most one word"
-            )
+        check_name(name)
         self.name = name
         self.mixture = mixture
         self.register_buffer("mean", torch.zeros(num_statistics))

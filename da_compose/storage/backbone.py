@@ -11,7 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from da_compose.context import undisturbed
@@ -23,6 +25,7 @@ from da_compose.model.network import CompositionalNetwork
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import PretrainedConfig, check_rebuilt
 from da_compose.model.zoo import build_module
+from da_compose.pixel_range import warn_of_range
 from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
 
 FORMAT = 2  # of the files; 1 was that of version 0.1.0, and had no number
@@ -69,6 +72,10 @@ class Backbone:
         """Names of the classes that a domain predicts: its own heads', else the backbone's."""
         return self.class_names if domain.class_names is None else domain.class_names
 
+    def doubt_range(self, images: NDArray[np.uint8]) -> None:
+        """Warn where images (M, ...) are far brighter, darker or flatter than every source's."""
+        warn_of_range([known.pixels for known in self.knowledge.values()], images)
+
     def save(self, path: str | Path) -> None:
         """Write the backbone to `path` (.safetensors), whole or not at all.
 
@@ -90,6 +97,7 @@ class Backbone:
             "domains": self.network.domains.names,
             "own_parts": {domain.name: domain.own_parts for domain in self.network.domains},
             "num_images": {name: known.num_images for name, known in self.knowledge.items()},
+            "pixels": {name: known.pixels for name, known in self.knowledge.items()},
             "class_names": self.class_names,
             "fingerprint": self.fingerprint,
             "versions": versions(),
@@ -141,6 +149,7 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
             for name in metadata["domains"]
             if name in num_images
         }
+        ranges = {name: one and tuple(one) for name, one in metadata.get("pixels", {}).items()}
         class_names, notes = tuple(metadata["class_names"]), metadata["notes"]
         fingerprint = metadata["fingerprint"]
         rehearsal = None
@@ -152,7 +161,10 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     for name, parts in known.items():
         embeddings = embed(network, parts["block_features"], network.domains[name])
         knowledge[name] = SourceKnowledge(
-            **parts, embeddings=embeddings, num_images=num_images[name]
+            **parts,
+            embeddings=embeddings,
+            num_images=num_images[name],
+            pixels=ranges.get(name),
         )
     backbone = Backbone(network, class_names, knowledge, notes, rehearsal)
     if backbone.fingerprint != fingerprint:

@@ -8,15 +8,17 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+LONGEST = 200  # bytes of a temporary file's name, before its ending
 CHECKSUM = "checksum"  # in the metadata
 # What zipfile and numpy raise on an .npz that is damaged, locked or promises too much
 BROKEN_ARCHIVE = (OSError, EOFError, ValueError, LookupError, ArithmeticError, MemoryError,
@@ -28,28 +30,72 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to; it takes the path's place on success only.
 
     Where `path` is a link, in the place of what it leads to; the mode of a file that is there
-    stays.
+    stays. Temporary files that a killed process left there are removed.
     """
     check_replaceable(path)
     real = path.resolve()
     real.parent.mkdir(parents=True, exist_ok=True)
-    temporary = real.with_name(f".{real.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
+    stem = f".{real.name}"
+    while len(os.fsencode(stem)) > LONGEST:
+        stem = stem[:-1]
+    for left in real.parent.glob(f"{escape(stem)}.{'[0-9a-f]' * 8}"):
+        _sweep(left)
+    with naming(path), _held_beside(real, stem) as file:
+        temporary = Path(file.name)
+        try:
             mode = os.fstat(file.fileno()).st_mode
-        yield temporary
-        temporary.chmod(real.stat().st_mode if real.exists() else mode)
-        temporary.replace(real)
+            yield temporary
+            temporary.chmod(real.stat().st_mode if real.exists() else mode)
+            temporary.replace(real)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """An error of writing, which knows its reason alone, names what was written to."""
+    try:
+        yield
     except OSError as error:
-        if error.errno and not error.filename:  # of a full disk only the reason is known
+        if error.errno and not error.filename:
             error.filename = str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _held_beside(real: Path, stem: str) -> BinaryIO:
+    """A new file, locked as long as it is open: nobody else's start sweeps it."""
+    while True:
+        file = real.with_name(f"{stem}.{secrets.token_hex(4)}").open("xb")
+        _lock(file, wait=True)
+        if Path(file.name).exists():  # not swept between the two lines above
+            return file
+        file.close()
+
+
+def _sweep(left: Path) -> None:
+    """Remove a temporary file that no living process holds."""
+    with suppress(OSError), left.open("r+b") as file:
+        if _lock(file, wait=False):
+            left.unlink()
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> bool:
+    """Whether the file is held now, until it is closed; there are disks that cannot lock."""
+    try:
+        import fcntl  # Windows, which lacks it, is refused by the command line
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise OSError where `path` is something that no file may take the place of."""
+    """Raise OSError where `path` is something that no file may take the place of, or too long."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        path.lstat()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, expected the path of a file to write")
     if path.exists() and not path.is_file():

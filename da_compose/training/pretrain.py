@@ -12,10 +12,12 @@ import torch
 from da_compose.context import undisturbed
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
+from da_compose.model.domain import check_name
 from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import rank
 from da_compose.sources import read_sources
 from da_compose.storage.backbone import Backbone, load_backbone
+from da_compose.storage.files import check_replaceable
 from da_compose.training.pretrained import (
     PRETRAINED_RECIPES,
     PretrainedRecipe,
@@ -60,6 +62,10 @@ def pretrain(
     device: "cpu", "cuda", ...; None: a GPU where there is one.
     Raises ValueError for sources that do not fit together, and where `out` holds another backbone.
     """
+    for name in sources:
+        check_name(name)  # before any work
+    path = Path(out) / BACKBONE
+    check_replaceable(path)
     made = _recipe(recipe)
     if image_size is not None:
         made = made.at_size(image_size)
@@ -75,7 +81,7 @@ def pretrain(
         "held_out": share,
         "data": {name: images.fingerprint for name, images in data.items()},
     }
-    path, where = Path(out) / BACKBONE, device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if path.exists():
         return _finished(path, notes, where)
     if isinstance(made, PretrainedRecipe):

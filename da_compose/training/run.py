@@ -17,7 +17,7 @@ from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.parallel import as_process_0_says, rank
 from da_compose.storage.backbone import network_state
-from da_compose.storage.files import load_tensors, replacing, save_tensors
+from da_compose.storage.files import load_tensors, naming, replacing, save_tensors
 from da_compose.training.trainer import PretrainConfig, Pretrainer
 
 STATE = "training-state.safetensors"
@@ -106,6 +106,7 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     started, images = time.perf_counter(), 0
     with (
+        naming(log),
         Progress(*columns, disable=not (show_progress and writes)) as progress,
         (log if writes else Path(os.devnull)).open("a") as lines,
     ):

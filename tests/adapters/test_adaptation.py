@@ -60,3 +60,17 @@ def test_predictions_are_the_most_probable_classes(backbone: Backbone, make_pixe
     labels = made.predict(images)
     torch.testing.assert_close(table.sum(dim=1), torch.ones(12))
     assert labels.tolist() == table.argmax(dim=1).tolist()
+
+
+def test_images_of_another_pixel_range_are_said_once(backbone, make_pixels) -> None:
+    far = make_pixels(20) // 8 + 200
+    with pytest.warns(UserWarning, match=r"from 200 to 231 .* scaled alike") as caught:
+        adapted = adapt(backbone, far, "batch_norm")
+    with pytest.warns(UserWarning, match="scaled alike") as again:
+        adapted.update(far)
+    assert len(caught) == len(again) == 1
+
+
+def test_a_wrong_name_is_refused_before_images_are_read(backbone) -> None:
+    with pytest.raises(ValueError, match="domain name 'two words'"):
+        adapt(backbone, "nowhere", name="two words")

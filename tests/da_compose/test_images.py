@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from da_compose import images as images_module
 from da_compose.images import (
     PIXEL_MEAN,
     PIXEL_STD,
-    RESIZED_AT_ONCE,
     ImageSet,
     normalize,
+    of_floats,
     resize,
     to_pixels,
 )
@@ -136,8 +138,19 @@ def test_halving_averages_within_the_range_of_neighbours() -> None:
     assert (np.diff(halved.astype(int), axis=2) >= 0).all()
 
 
-def test_resizing_many_images_equals_resizing_each() -> None:
-    images = random_images(RESIZED_AT_ONCE + 3, 4, 4)
+def test_many_images_are_converted_and_resized_as_each(monkeypatch) -> None:
+    monkeypatch.setattr(images_module, "AT_ONCE", 5 * 4 * 4)
+    images = random_images(5 + 3, 4, 4)
+    assert (of_floats(images / 255) == images).all()
     resized = resize(images, 2)
-    for position in (0, RESIZED_AT_ONCE - 1, RESIZED_AT_ONCE, RESIZED_AT_ONCE + 2):
+    for position in (0, 4, 5, 7):
         assert (resized[position] == resize(images[position : position + 1], 2)[0]).all()
+
+
+def test_large_images_take_little_memory_beside_them() -> None:
+    images = np.ones((24, 1_000, 1_000), np.float32)
+    tracemalloc.start()
+    resize(of_floats(images), 8)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 0.25 * images.nbytes + 12 * images_module.AT_ONCE < 2 * images.nbytes

@@ -48,6 +48,13 @@ class Items(Dataset):
         return self.items[position]
 
 
+class NoLength(Dataset):
+    """Ends where its items do."""
+
+    def __getitem__(self, position: int) -> Any:
+        return COLOUR[position]
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter(torch.from_numpy(COLOUR))
@@ -106,6 +113,7 @@ COLOUR_SOURCES: dict[str, Any] = {
         [{"image": Image.fromarray(image), "label": Untouchable()} for image in COLOUR]
     ),
     "list of arrays": [*COLOUR],
+    "dataset without a length": NoLength(),
     "list of tensors": [*torch.from_numpy(first(FLOAT))],
     "list of pictures": [Image.fromarray(image) for image in COLOUR],
     "column of a table": pd.Series([*COLOUR], index=[7, 3, 5, 1, 0]),
@@ -179,7 +187,7 @@ def test_a_last_axis_of_three_is_the_channels_even_of_images_three_rows_high():
         (GREY.astype(np.uint16), "got uint16"),
         (GREY > 100, "got bool"),
         (GREY.astype(object), "got object"),
-        (GREY.astype(np.float32), "divide by the largest value a pixel may have, 255 or"),
+        (GREY.astype(np.float32), r"divide by the largest value a pixel may have, such as 16, 255"),
         (GREY / 127.5 - 1, "undo the normalization"),
         (GREY / 1000 - 0.13, "undo the normalization"),
         (np.full((2, 8, 8), np.nan), "finite"),
@@ -281,6 +289,11 @@ def test_images_that_are_nearly_black_are_said_to_be(images: NDArray[Any], tmp_p
     for source in (images, torch.from_numpy(images), [*images], tmp_path / "target.npz"):
         with pytest.warns(UserWarning, match=r"brightest pixel of all 5 images is \d+ of 255"):
             read_images(source, SIZE)
+
+
+def test_an_empty_text_is_not_the_folder_one_is_in():
+    with pytest.raises(ValueError, match="got an empty text; give an array"):
+        read_images("", SIZE)
 
 
 @pytest.mark.parametrize("source", [[], DataLoader(Items(COLOUR[:0]), batch_size=2)])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from da_compose.archives import image_parts
 from da_compose.reading import read_images
 
 SIZE = 8
@@ -99,6 +100,14 @@ def test_an_npz_of_objects_is_refused(tmp_path: Path):
 def test_an_npz_without_images_is_refused_by_its_keys(tmp_path: Path):
     with pytest.raises(ValueError, match=r"holds \['x', 'y'\], expected `images`"):
         read_images(whole_npz(tmp_path, x=COLOUR, y=GREY), SIZE)
+
+
+@pytest.mark.parametrize(("lay", "parts"), [(np.ascontiguousarray, 3), (np.asfortranarray, 1)])
+def test_a_large_array_is_read_in_parts(tmp_path: Path, monkeypatch, lay: Any, parts: int):
+    monkeypatch.setattr("da_compose.archives.AT_ONCE", 2 * COLOUR[0].size)
+    path = whole_npz(tmp_path, images=lay(COLOUR / 255))
+    np.testing.assert_array_equal(read_images(path, SIZE), COLOUR)
+    assert len([*image_parts(path)]) == parts
 
 
 def test_grey_images_of_an_archive_are_several_whatever_their_number(tmp_path: Path):

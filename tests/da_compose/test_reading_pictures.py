@@ -1,5 +1,7 @@
+import struct
 import tempfile
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from da_compose import reading as targets
-from da_compose.pictures import list_pictures
+from da_compose.folders import list_pictures
 from da_compose.reading import picture_batches, read_images, read_pictures
 from tests.pictures import make_pictures
 
@@ -22,7 +24,6 @@ def test_a_folder_is_read_recursively_in_the_order_of_its_paths(tmp_path: Path):
     (tmp_path / "b" / "deep").mkdir(parents=True)
     for name, image in zip(("a.png", "b/deep/0.PNG", "b/x.bmp"), COLOUR, strict=False):
         Image.fromarray(image).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("not a picture")
     np.testing.assert_array_equal(read_images(tmp_path, SIZE), COLOUR[:3])
 
 
@@ -62,10 +63,73 @@ def test_float_pictures_in_zero_to_one_are_read(tmp_path: Path):
     np.testing.assert_array_equal(saved(picture, tmp_path / "float.tif")[..., 0], GREY[0])
 
 
-def test_grey_values_beyond_sixteen_bits_are_refused(tmp_path: Path):
-    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / "deep.tif")
-    with pytest.raises(ValueError, match="exceed 16 bits"):
+def png(values: NDArray[np.integer], bits: int) -> bytes:
+    """A 16-bit PNG, grey or RGB, that says how many of them count."""
+    colour = 2 if values.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", *values.shape[1::-1], 16, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    depth = bytes([bits] * (3 if colour else 1))
+    chunks = (b"IHDR" + header, b"sBIT" + depth, b"IDAT" + zlib.compress(rows), b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
+    )
+
+
+@pytest.mark.parametrize("shown", [GREY[0], COLOUR[0]], ids=["grey", "colour"])
+@pytest.mark.parametrize(("bits", "white"), [(10, 1023), (12, 4095), (12, 65535), (16, 65535)])
+def test_a_png_that_says_its_depth_is_scaled_by_it(tmp_path: Path, shown, bits: int, white: int):
+    (tmp_path / "deep.png").write_bytes(png((shown / 255.0 * white).round().astype(int), bits))
+    found = read_images(tmp_path, SIZE)[0]
+    expected = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=-1)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    with Image.open(tmp_path / "deep.png") as picture:
+        np.testing.assert_array_equal(read_images([picture], SIZE)[0], found)
+
+
+def test_a_tiff_of_12_bits_is_scaled_by_them(tmp_path: Path):
+    values = (GREY[0] / 255.0 * 4095).round().astype(np.uint16)
+    flat = values.reshape(-1, 2).astype(int)
+    packed = np.stack([flat[:, 0] >> 4, (flat[:, 0] & 15) << 4 | flat[:, 1] >> 8, flat[:, 1] & 255])
+    content = packed.T.astype(np.uint8).tobytes()
+    tags = [(256, SIZE), (257, SIZE), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1),
+            (278, SIZE), (279, len(content))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(content))
+    (tmp_path / "deep.tif").write_bytes(
+        start + content + struct.pack("<H", len(tags)) + entries + bytes(4)
+    )
+    assert np.abs(read_images(tmp_path, SIZE)[0, ..., 0].astype(int) - GREY[0]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.full((4, 4), 70_000, np.int32), "70000 exceed 16 bits; scale them to 0 to 65535"),
+        (np.full((4, 4), 4080, np.float32), "divide by the largest value .* 4095"),
+        (np.full((4, 4), np.nan, np.float32), "must be finite"),
+    ],
+)
+def test_values_whose_white_is_not_known_are_refused(tmp_path: Path, values, said: str):
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=said):
         read_images(tmp_path, SIZE)
+
+
+def test_floats_a_little_outside_are_cut_in_files_as_in_arrays(tmp_path: Path):
+    values = np.linspace(0.1, 0.9, 64, dtype=np.float32).reshape(8, 8)
+    values[0, :2] = -0.04, 1.03
+    found = saved(Image.fromarray(values), tmp_path / "float.tif")
+    np.testing.assert_array_equal(found[..., 0], read_images(values[None, :, :, None], SIZE)[0])
+
+
+def test_twelve_bits_that_no_file_says_are_doubted_with_a_remedy_that_works(tmp_path: Path):
+    values = GREY[0].astype(np.uint16) * 16
+    with pytest.warns(UserWarning, match="deeper files from 0 to 65535: .* 4095 of 12 bits"):
+        saved(Image.fromarray(values), tmp_path / "deep.tif")
+    assert (
+        np.abs(read_images(values[None, ..., None] / 4095, SIZE)[0] - GREY[0].astype(int)).max()
+        <= 1
+    )
 
 
 def with_alpha(mode: str) -> Image.Image:
@@ -191,6 +255,29 @@ def test_a_full_disk_is_named_with_what_helps(tmp_path: Path, monkeypatch):
             read_images(tmp_path, SIZE)
 
 
+def test_files_are_read_by_what_they_hold_and_the_others_named(tmp_path: Path):
+    for number, name in enumerate(("a.jfif", "b.jpe", "c", "d.dat")):
+        Image.fromarray(COLOUR[number]).save(tmp_path / name, "PNG")
+    for name, content in (
+        ("e.heic", b"\0\0\0\x18ftypheic"), ("f.JPG", b"\0\0\0\x18ftypmif1"), ("g", b"text"),
+        ("h.xml", b"<a/>"), ("i.xml", b"<a/>"), ("Thumbs.db", b"x"), ("@eaDir/j.png", b"x"),
+        ("__MACOSX/._k.png", b"x"), (".DS_Store", b"x"),
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "l.jpg").mkdir()
+    with pytest.warns(UserWarning) as caught:
+        images = read_images(tmp_path, SIZE)
+    np.testing.assert_array_equal(images, COLOUR[:4])
+    (said,) = (str(one.message).splitlines() for one in caught)
+    heic, none = "a HEIC file, which is not read; save it as PNG or JPEG", "not a picture, or not"
+    assert [line.removeprefix(f"{tmp_path}/") for line in said] == [
+        "6 unreadable pictures left out:", f"e.heic: {heic}", f"f.JPG: {heic}",
+        f"g: {none} of a known format", "l.jpg: a folder or device, not a file",
+        f"h.xml: {none} of a known format, nor are 1 more files ending in .xml",
+    ]  # fmt: skip
+
+
 def test_a_folder_of_broken_pictures_is_refused(tmp_path: Path):
     break_pictures(tmp_path)
     with pytest.raises(ValueError, match="none of 5 pictures could be read"):
@@ -198,7 +285,7 @@ def test_a_folder_of_broken_pictures_is_refused(tmp_path: Path):
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"no pictures below .*looked for \.bmp"):
+    with pytest.raises(ValueError, match=r"no pictures below .*: it holds no files"):
         read_images(tmp_path, SIZE)
 
 

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from da_compose.trees import LabelledPictures, at_most, of_classes, read_list, read_tree, split
+from da_compose.trees import (
+    LabelledPictures,
+    at_most,
+    of_classes,
+    read_list,
+    read_splits,
+    read_tree,
+    split,
+)
 
 
 def make_tree(root: Path, *files: str) -> Path:
@@ -52,13 +60,59 @@ def test_given_names_order_the_labels_and_may_lack_a_folder(tmp_path: Path):
         (("cat/1.jpg", "emu/1.jpg"), ["cat"], "folders of no class: emu; the classes are cat"),
         (("cat/1.jpg", "x.jpg"), None, r"1 pictures of no class, such as x\.jpg"),
         (("cat/1.jpg",), ["cat", "cat"], "must differ"),
-        (("notes.txt",), None, "no files in folders of classes"),
-        (("cat/.hidden",), None, "no files in folders of classes"),
+        (("train/cat/1.jpg", "test/cat/2.jpg"), None, r"holds test and train, .*; give .*/test or"),
+        (("train/1.jpg", "val/2.jpg"), None, "train and val: if these are classes, rename them"),
+        (
+            ("site/cat/1.jpg", "site/dog/2.jpg"),
+            None,
+            "site is the only folder of .*around cat, dog",
+        ),
+        (("notes.txt",), None, "no pictures in folders of classes"),
+        (("cat/.hidden",), None, "no pictures in folders of classes"),
     ],
 )
 def test_a_tree_that_is_none_is_refused(tmp_path: Path, files, names, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         read_tree(make_tree(tmp_path, *files), names)
+
+
+LITTER = ("__MACOSX/._1.jpg", "@eaDir/1.jpg", ".cache/1.jpg", "notes/a.txt", "cat/@eaDir/1.jpg")
+
+
+@pytest.mark.parametrize("around", ["", "images/", "Images/train/"])
+def test_a_folder_around_the_classes_and_litter_beside_are_no_classes(tmp_path: Path, around: str):
+    (tmp_path / around / "empty" / "deep").mkdir(parents=True)
+    files = [f"{around}{name}" for name in ("cat/1.jpg", "dog/2.heic", *LITTER)]
+    found, names = read_tree(make_tree(tmp_path, *files))
+    assert names == ("cat", "dog")
+    assert [path.name for path in found.paths] == ["1.jpg", "2.heic"]
+
+
+def test_two_spellings_of_one_class_are_one(tmp_path: Path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    make_tree(tmp_path, f"{composed}/1.jpg", f"{apart}/2.jpg", "dog/3.jpg")
+    found, names = read_tree(tmp_path)
+    assert names == (composed, "dog") and found.labels == (0, 0, 1)
+    assert read_tree(tmp_path, ["dog", apart])[1] == ("dog", apart)
+    alone = make_tree(
+        tmp_path / "alone", f"{apart}/1.jpg", f"{apart}/2.jpg", f"u\u0308{apart}/1.jpg"
+    )
+    assert len(read_tree(alone)[1]) == 2
+
+
+def test_classes_that_may_be_a_level_deeper_are_said(tmp_path: Path):
+    files = [f"{site}/{name}/1.jpg" for site in ("amazon", "dslr") for name in ("mug", "bike")]
+    with pytest.warns(UserWarning, match="amazon, dslr, each around bike, mug: .* give .*/amazon"):
+        read_tree(make_tree(tmp_path, *files))
+
+
+def test_folders_of_splits_are_the_splits(tmp_path: Path):
+    files = ("train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg", "Test/images/dog/4.jpg")
+    train, test, names = read_splits(make_tree(tmp_path / "a", *files)) or pytest.fail("none")
+    assert names == ("cat", "dog") and test.labels == (1,) and sorted(train.labels) == [0, 0, 1]
+    assert read_splits(make_tree(tmp_path / "b", "cat/1.jpg", "train/2.jpg")) is None
+    with pytest.raises(ValueError, match="test and val; expected a folder train"):
+        read_splits(make_tree(tmp_path / "c", "test/cat/1.jpg", "val/cat/1.jpg"))
 
 
 def test_a_missing_folder_is_named(tmp_path: Path):

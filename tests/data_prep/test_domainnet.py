@@ -120,6 +120,13 @@ def test_fetched_and_unpacked_without_a_trace(web: Web, folder: Path) -> None:
     }
 
 
+def test_what_a_killed_unpacking_left_is_swept(web: Web, folder: Path) -> None:
+    fetch_sketch(folder, web)
+    (folder / ".sketch-unfinished").mkdir()
+    fetch_sketch(folder, web)
+    assert tree(folder) == WHOLE and not (folder / ".sketch-unfinished").exists()
+
+
 def test_zip_is_kept_on_demand(web: Web, folder: Path) -> None:
     fetch_sketch(folder, web, keep_zips=True)
     assert tree(folder) == WHOLE | {"sketch.zip": zipped(PICTURES)}
@@ -151,10 +158,10 @@ def test_interrupted_unpacking_goes_on(tmp_path: Path, damage: str, monkeypatch)
         (unfinished / name).parent.mkdir(parents=True)
         (unfinished / name).write_bytes(PICTURES[name])
     (unfinished / names[0]).write_bytes(b"\0" * (500 if damage == "other bytes" else 499))
-    read, original = [], zipfile.ZipFile.read
+    read, original = [], zipfile.ZipFile.open
     monkeypatch.setattr(
         zipfile.ZipFile,
-        "read",
+        "open",
         lambda self, entry: (read.append(entry.filename), original(self, entry))[1],
     )
     unpack(archive, tmp_path / "sketch")

@@ -1,5 +1,7 @@
 """Where data is looked for, and downloads that are whole or not there at all."""
 
+import errno
+import os
 import socket
 from pathlib import Path
 
@@ -41,6 +43,8 @@ def network(digit_files, monkeypatch: pytest.MonkeyPatch):
                 raise KeyboardInterrupt
             if answer == "none":
                 raise OSError("no route to host")
+            if answer == "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if answer == "broken":
                 (Path(root) / name).write_bytes(content[name][:50])
                 raise RuntimeError("File not found or corrupted.")
@@ -61,7 +65,9 @@ def test_download_is_moved_into_place_whole_and_used_again(network, digit_files)
     assert domain.origin == "download"
     np.testing.assert_array_equal(domain.test.labels, digit_files.usps.test.labels)
     assert [path.name for path in downloads()] == ["usps", "usps.bz2", "usps.t.bz2"]
+    (locations.project_data() / "downloads" / ".usps-unfinished").mkdir()  # of a killed call
     assert load_digit_domain("usps", size=16).origin == "download"
+    assert len(downloads()) == 3
     assert network.calls == 2  # one for each split, none the second time
     assert network.timeouts == {locations.NETWORK_TIMEOUT} and socket.getdefaulttimeout() is None
 
@@ -69,6 +75,12 @@ def test_download_is_moved_into_place_whole_and_used_again(network, digit_files)
 def test_broken_download_is_tried_again(network) -> None:
     network.answers = ["broken", "whole", "broken", "whole", "whole"]
     assert load_digit_domain("usps").origin == "download"
+
+
+def test_a_full_disk_is_no_missing_network(network) -> None:
+    network.answers = ["full"]
+    with pytest.raises(OSError, match=r"No space left on device: .*usps"):
+        load_digit_domain("usps")
 
 
 def test_download_that_never_succeeds_is_not_taken_for_whole(network) -> None:

@@ -1,14 +1,12 @@
 """Domains made of picture files: what is decoded once, resumed, and made again."""
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,11 +18,20 @@ from tests.data_prep.toy_pictures import (
     SIZE,
     assert_same,
     count_reads,
+    files_of_at_most,
     listed,
     prepare_here,
     rows,
 )
 from tests.pictures import encoded, noise
+
+
+def test_what_a_killed_process_left_is_swept(few: Path, tmp_path: Path):
+    prepare_here(few, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    (folder / "unfinished").mkdir()
+    prepare_here(few, tmp_path / "cache")
+    assert not (folder / "unfinished").exists()
 
 
 def test_a_second_call_decodes_nothing(few: Path, tmp_path: Path, monkeypatch):
@@ -184,17 +191,6 @@ def test_pictures_that_change_while_they_are_read_are_no_domain(
         patch.setattr(picture_cache, "read_all", unmounting)
         prepare_here(few, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """No file of this process grows beyond so many bytes, as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_named_and_what_is_finished_serves_later(

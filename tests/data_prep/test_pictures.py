@@ -36,16 +36,21 @@ def test_a_thousand_pictures_with_thirty_broken_ones_of_ten_kinds(thousand, tmp_
             np.testing.assert_array_equal(content.images[at], read_picture(whole[at][0], SIZE))
 
 
-def test_what_is_no_picture_by_its_suffix_is_listed(tmp_path: Path):
+def test_content_tells_what_is_a_picture_and_not_the_suffix(tmp_path: Path):
     make_pictures(tmp_path / "pictures", good=8, broken_of_each_kind=0)
-    for name in ("a/Thumbs.db", "a/notes.txt", "b/more/really.dat"):
+    files = {
+        "a/x.jfif": noise(33), "b/more/really.dat": noise(34), "a/notes.txt": b"text",
+        "b/x.heic": b"\0\0\0\x18ftypheic", "a/Thumbs.db": b"x", "b/.DS_Store": b"x",
+    }  # fmt: skip
+    for name, content in files.items():
         (tmp_path / "pictures" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "pictures" / name).write_bytes(encoded(noise(3), "PNG"))
-    (tmp_path / "pictures" / "b" / ".DS_Store").write_bytes(b"hidden")
+        written = content if isinstance(content, bytes) else encoded(content, "PNG")
+        (tmp_path / "pictures" / name).write_bytes(written)
     domain = prepare_here(tmp_path / "pictures", tmp_path / "cache")
-    names = {Path(path).name for path, _, reason in rows(domain) if "suffix" in reason}
-    assert names == {"Thumbs.db", "notes.txt", "really.dat"} and len(rows(domain)) == 3
-    assert len(domain.train) + len(domain.test) == 8
+    assert {Path(path).name: reason[:12] for path, _, reason in rows(domain)} == {
+        "notes.txt": "not a pictur", "x.heic": "a HEIC file,"
+    }  # fmt: skip
+    assert len(domain.train) + len(domain.test) == 10
 
 
 def test_any_name_can_be_listed(tmp_path: Path):

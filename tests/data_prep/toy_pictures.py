@@ -1,6 +1,9 @@
 """A domain of a few random pictures, and who reads them."""
 
 import csv
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +57,14 @@ def count_reads(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> 
 
     monkeypatch.setattr(picture_cache, "read_all", counted)
     return read
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

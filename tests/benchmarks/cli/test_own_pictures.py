@@ -200,6 +200,46 @@ def test_one_labelled_source_is_enough(tree, tmp_path):
     assert "at least one labelled source domain" in alone
 
 
+def test_a_targets_folders_are_no_classes_and_a_flat_one_is_no_domain(tree, tmp_path):
+    write_domain(tree / "site-7", ("chair",))
+    (tree / "flat").mkdir()
+    noise(0).save(tree / "flat" / "a", "PNG")
+    out = tmp_path / "backbone.safetensors"
+    said = succeed(*pretrain(out, tree, "--target", "site-7")).stdout
+    assert load_backbone(out).class_names == ("bed", "lamp", "sofa") and "chair" not in said
+    out = tmp_path / "other.safetensors"
+    said = succeed(*pretrain(out, tree, "--target", "flat")).stdout
+    assert load_backbone(out).class_names == ("bed", "chair", "lamp", "sofa")
+    assert "note: flat: pictures without folders of classes, so no labelled domain" in said
+
+
+def test_a_class_without_a_readable_picture_is_no_output(tree, tmp_path):
+    (tree / "Art" / "stool").mkdir()
+    arguments = (tree, "--source", "Art")
+    assert "stool" not in succeed(*pretrain(tmp_path / "a.safetensors", *arguments)).stdout
+    (tree / "Art" / "stool" / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    said = refuse(*pretrain(tmp_path / "b.safetensors", *arguments))
+    assert "no source has a readable training picture of stool" in said
+
+
+def test_other_layouts_are_recognized_or_asked_about(tree, tmp_path):
+    out, art = tmp_path / "backbone.safetensors", tree / "Art"
+    for part in ("train", "test"):
+        write_domain(tree / "site-9" / part, ("bed", "sofa"), each=3)
+    art.rename(tree / "images")
+    art.mkdir()
+    (tree / "images").rename(art / "images")
+    said = succeed(*pretrain(out, tree)).stdout
+    assert load_backbone(out).class_names == ("bed", "lamp", "sofa")
+    assert "Art: accuracy" in said and "% of 6 held-out test images" in said.splitlines()[-1]
+    assert f"give {tree / 'site-9' / 'test'} or" in refuse(
+        "evaluate", "--backbone", out, "--domain", tree / "site-9"
+    )
+    tested = succeed("evaluate", "--backbone", out, "--domain", tree / "site-9" / "test")
+    assert "% of 6 pictures of the folder" in tested.stdout
+    assert "expected <domain>/<class>/<picture>" in refuse(*pretrain(out, tree / "site-9"))
+
+
 # prepare
 
 

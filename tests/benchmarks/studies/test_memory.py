@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.memory import FULL, markdown, measure_memory, peak_anonymous, write_pictures
-from da_compose.pictures import list_pictures, read_picture
+from da_compose.folders import list_pictures
+from da_compose.pictures import read_picture
 
 MB = 2**20
 BASE = "import time, numpy as np; "

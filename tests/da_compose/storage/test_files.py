@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from errno import ENOSPC
 from pathlib import Path
 
@@ -8,7 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from da_compose.storage import files
-from da_compose.storage.files import load_metadata, load_tensors, replacing, save_tensors
+from da_compose.storage.files import (
+    check_replaceable,
+    load_metadata,
+    load_tensors,
+    replacing,
+    save_tensors,
+)
 
 
 def test_tensors_and_metadata_round_trip(tmp_path: Path) -> None:
@@ -91,6 +99,37 @@ def test_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from da_compose.storage.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_save_left_is_swept_and_nothing_that_lives(tmp_path: Path) -> None:
+    path, long = tmp_path / "file", tmp_path / ("é" * 127)
+    for killed in (path, long):
+        subprocess.run([sys.executable, "-c", KILLED, str(killed)], cwd=Path.cwd(), check=False)
+    assert len(list(tmp_path.iterdir())) == 2 and not path.exists()
+    (tmp_path / ".other.0123abcd").touch()
+    with replacing(path) as living:
+        living.write_text("new")
+        for again in (path, long):
+            with replacing(again) as temporary:
+                temporary.write_text("other")
+        assert living.exists()
+    assert path.read_text() == "new" and long.read_text() == "other"
+    assert {*tmp_path.iterdir()} == {path, long, tmp_path / ".other.0123abcd"}
+
+
+def test_a_name_too_long_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long"):
+        check_replaceable(tmp_path / ("n" * 256))
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:

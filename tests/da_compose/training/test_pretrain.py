@@ -70,6 +70,26 @@ def test_names_of_all_folders_are_the_classes_in_their_order(tmp_path: Path) -> 
     assert data["b"].labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_names_are_one_however_they_are_spelled_and_doubts_are_said(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    sources = {"a": pictures(tmp_path / "a", composed, "dog"), "b": (arrays(2)[0], [apart, "dog"])}
+    assert read_sources(sources, 8)[1] == (composed, "dog")
+    assert read_sources(sources, 8, [apart, "dog"])[1] == (composed, "dog")
+    with pytest.warns(UserWarning, match="Dog and dog are read as different classes"):
+        read_sources(sources | {"c": pictures(tmp_path / "c", "Dog")}, 8)
+    with pytest.warns(UserWarning, match="no source has images of the classes 1"):
+        read_sources({"a": (arrays(2)[0], [0, 2])}, 8)
+
+
+def test_a_wrong_name_or_place_is_refused_before_sources_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="domain name 'site 7'"):
+        made({"site 7": tmp_path / "nowhere"}, tmp_path)
+    with pytest.raises(ValueError, match="source 'a' is an empty text"):
+        made({"a": ""}, tmp_path)
+    with pytest.raises(OSError, match="too long"):
+        made({"a": tmp_path / "nowhere"}, tmp_path / ("n" * 256))
+
+
 def test_an_interrupted_call_goes_on_bit_for_bit(tmp_path: Path, monkeypatch) -> None:
     sources = {"a": arrays(), "b": arrays(12)}
     whole = made(sources, tmp_path / "whole")

@@ -37,7 +37,7 @@ def predict_logits(network: Network, domain: Domain, images: NDArray[np.uint8]) 
             f"domain {domain.name} normalizes by each batch, so a prediction would depend on the "
             "others; call use_batch_statistics(False) first"
         )
-    logits = [network(batch, domain).cpu() for batch in batches(network, images)]
+    logits = [network(batch, domain).float().cpu() for batch in batches(network, images)]
     return torch.cat(logits, dim=1)
 
 

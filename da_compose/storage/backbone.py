@@ -24,6 +24,24 @@ from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import PretrainedConfig, check_rebuilt
 from da_compose.model.zoo import build_module
 from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
+from da_compose.storage.schema import (
+    CLASSES,
+    DOMAINS,
+    FINGERPRINT,
+    MAPPING,
+    OWN_PARTS,
+    TEXT,
+    check_class_names,
+    check_metadata,
+    check_tensors,
+    in_words,
+    made_of,
+    mapping_of,
+    mapping_with,
+    one_of,
+    optional,
+    whole,
+)
 
 FORMAT = 2  # of the files; 1 was that of version 0.1.0, and had no number
 # Of NetworkConfig, in version 0.1.0
@@ -32,7 +50,23 @@ FIRST_FIELDS = (
     "image_channels", "hidden", "embedding", "num_classes", "mixed_batch_norm", "signature",
 )  # fmt: skip
 PRETRAINED = "pretrained"  # of a file's `network`
+EXTRA_STATE = "network.domains._extra_state"  # names of domains, which the metadata say too
 KNOWN = ("first", "second", "block_features", "labels")  # of a source, in the file
+ROUNDING = 1e-3
+LARGEST_IMAGE = 4096  # pixels a side, that no tensor tells
+SCHEMA = {
+    "kind": one_of("backbone"),
+    "format": optional(whole(1)),
+    "network": optional(one_of(PRETRAINED)),
+    "config": MAPPING,
+    "domains": DOMAINS,
+    "own_parts": optional(mapping_of(mapping_with(OWN_PARTS))),
+    "num_images": mapping_of(whole(1, 2**48)),
+    "class_names": CLASSES,
+    "fingerprint": FINGERPRINT,
+    "versions": mapping_of(TEXT),
+    "notes": MAPPING,
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +79,7 @@ class Backbone:
     notes: dict[str, Any] = field(default_factory=dict)  # recipe, data, seed: provenance only
 
     def __post_init__(self) -> None:
+        check_class_names(self.class_names)
         if len(self.class_names) != self.network.config.num_classes:
             raise ValueError(
                 f"{len(self.class_names)} class names for a network with "
@@ -61,7 +96,8 @@ class Backbone:
         for name, tensor in sorted(network.state_dict().items()):
             if not name.startswith("domains."):
                 digest.update(name.encode())
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+                held = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+                digest.update(held.numpy().data)
         return digest.hexdigest()[:16]
 
     def class_names_of(self, domain: Domain) -> tuple[str, ...]:
@@ -71,7 +107,9 @@ class Backbone:
     def save(self, path: str | Path) -> None:
         """Write the backbone to `path` (.safetensors), whole or not at all.
 
-        Raises ValueError for a network on a module that no name rebuilds.
+        A network of half precision, or of double, is as such when it is loaded.
+        Raises ValueError for a network on a module that no name rebuilds, and where a weight is not
+        finite.
         """
         check_rebuilt(self.network.config)
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
@@ -122,15 +160,17 @@ def _identity(config: Shape) -> str:
 def saved_fingerprint(path: str | Path) -> str:
     """The fingerprint of the backbone in a file, which is not loaded."""
     with understood(Path(path)):
-        return load_metadata(Path(path), "backbone")["fingerprint"]
+        metadata = load_metadata(Path(path), "backbone")
+        check_metadata({"fingerprint": metadata["fingerprint"]}, {"fingerprint": FINGERPRINT})
+        return metadata["fingerprint"]
 
 
 @undisturbed()
 def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     """Read a backbone that `Backbone.save` wrote; raises ValueError where it is not one."""
-    tensors, metadata = load_tensors(Path(path), "backbone")
-    check_format(Path(path), metadata)
-    with understood(Path(path)):
+    path = Path(path)
+    tensors, metadata = read_backbone(path)
+    with understood(path):
         network, num_images = _saved_network(tensors, metadata), metadata["num_images"]
         # In the order of the domains, as before saving: random draws of adaptation go by it
         known = {
@@ -138,29 +178,78 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
             for name in metadata["domains"]
             if name in num_images
         }
-        class_names, notes = tuple(metadata["class_names"]), metadata["notes"]
-        fingerprint = metadata["fingerprint"]
-    network.to(device)
-    knowledge = {}
-    for name, parts in known.items():
-        embeddings = embed(network, parts["block_features"], network.domains[name])
-        knowledge[name] = SourceKnowledge(
-            **parts, embeddings=embeddings, num_images=num_images[name]
-        )
-    backbone = Backbone(network, class_names, knowledge, notes)
-    if backbone.fingerprint != fingerprint:
+        network.to(device)
+        knowledge = {}
+        for name, parts in known.items():
+            embeddings = embed(network, parts["block_features"], network.domains[name])
+            knowledge[name] = SourceKnowledge(
+                **parts, embeddings=embeddings, num_images=num_images[name]
+            )
+        backbone = Backbone(network, tuple(metadata["class_names"]), knowledge, metadata["notes"])
+    if backbone.fingerprint != metadata["fingerprint"]:
         raise ValueError(f"{path} was changed after it was written: its fingerprint differs")
     return backbone
+
+
+def read_backbone(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a backbone's file, that fit each other; nothing is built of them.
+
+    Raises ValueError where they do not: shapes are those of a network of this configuration.
+    """
+    tensors, metadata = load_tensors(path, "backbone")
+    check_format(path, metadata)
+    with understood(path):
+        check_metadata(metadata, SCHEMA)
+        with torch.device("meta"):  # shapes alone, in no memory
+            blank = _blank_network(metadata)
+        start = {"first_xi": blank.get_buffer("first_xi")}
+        expected = {f"network.{name}": value for name, value in blank.state_dict().items()} | start
+        found = {name: tensors[name] for name in tensors if not name.startswith("knowledge.")}
+        found |= {EXTRA_STATE: expected[EXTRA_STATE]}
+        check_tensors(found, expected, one_precision=True)
+        _check_knowledge({n: tensors[n] for n in tensors if n not in found}, metadata, blank.config)
+    return tensors, metadata
+
+
+def _check_knowledge(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], config: Shape
+) -> None:
+    """Raise ValueError where knowledge of the sources is not as `collect_knowledge` makes it."""
+    sources = metadata["num_images"]
+    if unknown := sorted(sources.keys() - set(metadata["domains"])):
+        raise ValueError(f"images are counted of {in_words({'no domains': unknown})}")
+    expected = {}
+    for name in sources:
+        features = tensors.get(f"knowledge.{name}.block_features", torch.empty(0))
+        count, size = len(features), features.shape[2:]  # of tokens not square
+        shape = (count, config.channels, *(size if len(size) == 2 else (1, 1)))
+        shapes = {
+            "first": torch.empty(config.embedding, device="meta"),
+            "second": torch.empty(config.embedding, device="meta"),
+            "block_features": torch.empty(shape, dtype=torch.half, device="meta"),
+            "labels": torch.empty(count, dtype=torch.long, device="meta"),
+        }
+        expected |= {f"knowledge.{name}.{part}": value for part, value in shapes.items()}
+    check_tensors(tensors, expected)
+    for name, values in tensors.items():
+        part = name.rpartition(".")[2]
+        if not values.numel():
+            raise ValueError(f"{name} is empty")
+        least = tensors[f"{name.removesuffix(part)}first"].square()  # of a mean of squares
+        if part == "second" and (values < least * (1 - ROUNDING) - ROUNDING).any():
+            raise ValueError(f"{name} is below the square of the mean")
+        if part == "labels" and not 0 <= values.min() <= values.max() < config.num_classes:
+            raise ValueError(f"{name} are not classes from 0 to {config.num_classes - 1}")
 
 
 def network_state(tensors: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
     """The state dict of a network among the tensors of a file, for `network` to load.
 
-    Files of before format 2 do not name the domains in it; `network` has them already.
+    What domains there are is said by the network, which has them already.
     """
     prefix = "network."
     state = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
-    return {"domains._extra_state": network.domains.get_extra_state()} | state
+    return state | {"domains._extra_state": network.domains.get_extra_state()}
 
 
 def _kind(network: Network) -> dict[str, str]:
@@ -168,27 +257,37 @@ def _kind(network: Network) -> dict[str, str]:
     return {"network": PRETRAINED} if isinstance(network, PretrainedNetwork) else {}
 
 
-def _saved_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in metadata["config"].items()
-    }
+def _blank_network(metadata: Mapping[str, Any]) -> Network:
+    """A network as a file's metadata say, of random weights."""
     if metadata.get("network") == PRETRAINED:
-        config = PretrainedConfig(**values)
+        config = made_of(PretrainedConfig, metadata["config"])
+        _check_size(config)
         network = PretrainedNetwork(build_module(config.name, config.image_size), config)
     else:
-        network = CompositionalNetwork(NetworkConfig(**values))
+        config = made_of(NetworkConfig, metadata["config"])
+        _check_size(config)
+        network = CompositionalNetwork(config)
     for name in metadata["domains"]:
         network.domains.add(network.blank_domain(name, metadata.get("own_parts", {}).get(name, {})))
+    return network
+
+
+def _check_size(config: Shape) -> None:
+    if config.image_size > LARGEST_IMAGE:
+        raise ValueError(f"image_size is {config.image_size}, expected {LARGEST_IMAGE} at most")
+
+
+def _saved_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
+    network = _blank_network(metadata).to(tensors["network.heads.0.weight"].dtype)
     network.load_state_dict(network_state(tensors, network))
-    if "first_xi" in tensors:  # where new domains start; it depends on the network's seed
-        network.get_buffer("first_xi").copy_(tensors["first_xi"])
+    network.get_buffer("first_xi").copy_(tensors["first_xi"])  # it depends on the network's seed
     return network
 
 
 def check_format(path: Path, metadata: Mapping[str, Any]) -> None:
     """Raise ValueError where a newer version than this one wrote a file."""
-    if metadata.get("format", 1) > FORMAT:
+    later = isinstance(metadata.get("format", 1), int) and metadata.get("format", 1) > FORMAT
+    if later:
         raise ValueError(
             f"{path} is of format {metadata['format']}, this version of da-compose reads up to "
             f"{FORMAT}; install a newer one"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.zoo import build_module, published, split_name, timm, timm_options
+from da_compose.storage.schema import in_words
 
 RANDOM, DOWNLOAD = "random", "download"
 # What trainers keep a state dict under, and what wrappers put before its names
@@ -153,15 +154,6 @@ def _fill(module: nn.Module, name: str, given: Mapping[str, Tensor], origin: str
         raise ValueError(f"weights ({origin}) are not those of {name}: {in_words(wrong)}")
     module.load_state_dict({k: given[k] for k in wanted if k in given}, strict=False)
     return origin
-
-
-def in_words(wrong: Mapping[str, Sequence[str]]) -> str:
-    """What is wrong with which names, the first of them."""
-    return "; ".join(
-        f"{what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for what, names in wrong.items()
-        if names
-    )
 
 
 def classifier_of(module: nn.Module) -> tuple[str, ...]:

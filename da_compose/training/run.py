@@ -11,13 +11,15 @@ from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from da_compose.images import ImageSet
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.parallel import as_process_0_says, rank
-from da_compose.storage.backbone import network_state
-from da_compose.storage.files import load_tensors, replacing, save_tensors
+from da_compose.storage.backbone import EXTRA_STATE, FORMAT, network_state
+from da_compose.storage.files import load_tensors, replacing, save_tensors, understood
+from da_compose.storage.schema import Field, check_metadata, check_tensors, one_of, short, whole
 from da_compose.training.trainer import PretrainConfig, Pretrainer
 
 STATE = "training-state.safetensors"
@@ -144,28 +146,55 @@ def save_state(trainer: Trainer, path: Path) -> None:
     for number, state in trainer.optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value)
-    metadata = {"kind": "training state", "step": trainer.step_number, **_identity(trainer)}
+    metadata = {
+        "kind": "training state",
+        "format": FORMAT,
+        "step": trainer.step_number,
+        **_identity(trainer),
+    }
     save_tensors(path, tensors, metadata)
 
 
 def load_state(trainer: Trainer, path: Path) -> None:
     """Continue from a saved state; refused when configuration or data are not the same."""
     tensors, metadata = load_tensors(path, "training state")
-    for key, value in json.loads(json.dumps(_identity(trainer))).items():
-        saved = metadata.get(key, value)
-        if saved != value:
+    identity = json.loads(json.dumps(_identity(trainer)))
+    with understood(path):
+        schema = {
+            "kind": one_of("training state"),
+            "format": whole(1, FORMAT),
+            "step": whole(0, trainer.config.steps),
+        } | {key: Field("what a run goes by", lambda _: True) for key in identity}
+        check_metadata(metadata, schema)
+    for key, value in identity.items():
+        if metadata[key] != value:
             raise ValueError(
-                f"{path} was saved with another {key} ({_difference(saved, value)}); "
+                f"{path} was saved with another {key} ({_difference(metadata[key], value)}); "
                 "delete it to start anew, or use another folder"
             )
-    trainer.network.load_state_dict(network_state(tensors, trainer.network))
-    optimizer = trainer.optimizer.state_dict()
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".")
-            optimizer["state"].setdefault(int(number), {})[key] = value
-    trainer.optimizer.load_state_dict(optimizer)
+    with understood(path):
+        check_tensors(tensors, _expected(trainer, tensors))
+        trainer.network.load_state_dict(network_state(tensors, trainer.network))
+        optimizer = trainer.optimizer.state_dict()
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                optimizer["state"].setdefault(int(number), {})[key] = value
+        trainer.optimizer.load_state_dict(optimizer)
     trainer.step_number = metadata["step"]
+
+
+def _expected(trainer: Trainer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a state holds, by name: all of the network, and Adam's state of what has moved."""
+    state = trainer.network.state_dict()
+    expected = {f"network.{name}": value for name, value in state.items()}
+    expected[EXTRA_STATE] = tensors.get(EXTRA_STATE, expected[EXTRA_STATE])  # not read
+    trained = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    for number, parameter in enumerate(trained):
+        parts = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        named = {f"optimizer.{number}.{key}": value for key, value in parts.items()}
+        expected |= named if named.keys() & tensors.keys() else {}
+    return expected
 
 
 def _identity(trainer: Trainer) -> dict[str, object]:
@@ -187,11 +216,12 @@ def _identity(trainer: Trainer) -> dict[str, object]:
 def _difference(saved: object, now: object) -> str:
     """What is not the same, in words: of mappings only the entries that differ."""
     if not (isinstance(saved, dict) and isinstance(now, dict)):
-        return f"{saved}, now {now}"
+        return f"{short(saved)}, now {short(now)}"
     old, new = cast(dict[str, object], saved), cast(dict[str, object], now)
     absent = object()
     differ = [key for key in {**old, **new} if old.get(key, absent) != new.get(key, absent)]
-    return ", ".join(f"{key} {old.get(key, 'none')}, now {new.get(key, 'none')}" for key in differ)
+    said = [f"{key} {old.get(key, 'none')}, now {new.get(key, 'none')}" for key in differ]
+    return ", ".join(map(short, said[:5])) + (", ..." if len(said) > 5 else "")
 
 
 def _cut_log(log: Path, step: int) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from da_compose.storage.locks import lock
 from data_prep.caches import cache_folder, project_data
-from data_prep.locks import lock
 from data_prep.prepare import Origin, file_identity
 from data_prep.readers import RawDomain, RawSplit, read_idx_pair, read_npz, read_svhn, read_usps
 

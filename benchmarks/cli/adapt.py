@@ -23,6 +23,7 @@ from benchmarks.options import (
     seed_option,
 )
 from da_compose import load_backbone
+from da_compose.storage.locks import alone
 
 
 @click.command("adapt")
@@ -70,6 +71,20 @@ def adapt_command(
         if report.resolve() == out.resolve():
             raise click.BadParameter(f"--report and --out are both {out}; name another file")
         import_module("benchmarks.reports.html")  # now, as its packages may be missing
+    with alone(out, folder=False):
+        _adapt(backbone, images, out, name, report, device, options)
+
+
+def _adapt(
+    backbone: Path,
+    images: Path,
+    out: Path,
+    name: str | None,
+    report: Path | None,
+    device: str,
+    options: dict[str, Any],
+) -> None:
+    """Adapt, write the adapter and the report, and say what came of it."""
     loaded = load_backbone(backbone, device_of(device))
     name = name or domain_name(out.stem, "target")
     found = read_named_images(images, loaded.network.config.image_size)

@@ -12,6 +12,7 @@ import torch
 from da_compose.context import undisturbed
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
+from da_compose.model.contract import Shape
 from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import rank
 from da_compose.sources import read_sources
@@ -22,7 +23,7 @@ from da_compose.training.pretrained import (
     finetune_backbone,
 )
 from da_compose.training.recipes import RECIPES, Recipe
-from da_compose.training.run import discard_state, run_training
+from da_compose.training.run import SAVE_EVERY, discard_state, run_training
 from da_compose.training.trainer import PretrainConfig
 
 BACKBONE = "backbone.safetensors"
@@ -39,6 +40,7 @@ def pretrain(
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
     device: str | None = None,
+    save_every: int | None = None,
     show_progress: bool = True,
 ) -> Backbone:
     """Pretrain a compositional network on labelled source domains.
@@ -53,7 +55,9 @@ def pretrain(
     `PretrainedRecipe`. steps, image_size: in place of the recipe's; pixels a side.
     class_names: what numbers as labels stand for, and the order of the classes.
     device: "cpu", "cuda", ...; None: a GPU where there is one.
-    Raises ValueError for sources that do not fit together, and where `out` holds another backbone.
+    save_every: steps between states that an interruption can go on from, 50 where it is None.
+    Raises ValueError for sources that do not fit together, where `out` holds another backbone, and
+    while another run writes there.
     """
     made = _recipe(recipe)
     if image_size is not None:
@@ -67,20 +71,33 @@ def pretrain(
         "seed": seed,
         "data": {name: images.fingerprint for name, images in data.items()},
     }
+    from da_compose.storage.locks import alone  # Windows has none, and need not to predict
+
     path, where = Path(out) / BACKBONE, device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if path.exists():
-        return _finished(path, notes, where)
-    if isinstance(made, PretrainedRecipe):
-        return finetune_backbone(
-            made, data, names, path,
-            steps=steps, seed=seed, device=where, notes=notes, show_progress=show_progress,
+    check_saved(made, save_every)
+    with alone(path.parent):
+        if path.exists():
+            return finished(path, notes, where)
+        if isinstance(made, PretrainedRecipe):
+            return finetune_backbone(
+                made, data, names, path,
+                steps=steps, seed=seed, device=where, notes=notes, show_progress=show_progress,
+            )  # fmt: skip
+        shape = replace(made.network, num_classes=len(names))
+        config = replace(made.pretraining, steps=steps, seed=seed)
+        network = CompositionalNetwork(shape, seed=seed).to(where)
+        return train_backbone(
+            network, data, config, names, path,
+            notes=notes, save_every=save_every, show_progress=show_progress,
         )  # fmt: skip
-    shape = replace(made.network, num_classes=len(names))
-    config = replace(made.pretraining, steps=steps, seed=seed)
-    network = CompositionalNetwork(shape, seed=seed).to(where)
-    return train_backbone(
-        network, data, config, names, path, notes=notes, show_progress=show_progress
-    )
+
+
+def check_saved(recipe: Recipe | PretrainedRecipe, save_every: int | None) -> None:
+    """Raise ValueError where a recipe's states are saved as often as they are."""
+    if save_every is not None and isinstance(recipe, PretrainedRecipe):
+        raise ValueError(
+            f"fine-tuning saves its state every {SAVE_EVERY} steps; leave save_every out"
+        )
 
 
 def train_backbone(
@@ -92,6 +109,7 @@ def train_backbone(
     *,
     notes: dict[str, Any],
     knowledge_images: int = 10_000,
+    save_every: int | None = None,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Backbone:
@@ -100,7 +118,10 @@ def train_backbone(
     Several processes of one group call it together; process 0 alone writes.
     """
     started = time.perf_counter()
-    run_training(network, sources, config, path.parent, show_progress=show_progress, say=say)
+    run_training(
+        network, sources, config, path.parent,
+        save_every=save_every, show_progress=show_progress, say=say, classes=class_names,
+    )  # fmt: skip
     notes = notes | {"seconds": round(time.perf_counter() - started, 1)}  # of the last call
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=config.seed)
     backbone = Backbone(network, class_names, knowledge, notes)
@@ -123,10 +144,15 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _finished(path: Path, notes: Mapping[str, Any], device: str) -> Backbone:
-    """The backbone that is there, if it is what was asked for."""
+def finished(
+    path: Path, notes: Mapping[str, Any], device: str, config: Shape | None = None
+) -> Backbone:
+    """The backbone that is there, if it is what was asked for; ValueError if it is another."""
     backbone = load_backbone(path, device)
-    if differ := [key for key, value in notes.items() if backbone.notes.get(key) != value]:
+    differ = [key for key, value in notes.items() if backbone.notes.get(key) != value]
+    if config is not None and backbone.network.config != config:
+        differ.append("network")
+    if differ:
         raise ValueError(
             f"{path} is finished and was made with another {', '.join(differ)}; "
             "delete it, or name another folder as out"

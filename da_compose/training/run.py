@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -70,11 +70,13 @@ def run_training(
     save_every: int | None = None,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """Pretrain `network` in place; an interrupted run in `folder` goes on bit for bit on CPU.
 
     Writes one JSON line a step to `folder/pretrain.jsonl`. The state file stays until
     `discard_state`: call it when the backbone is written. `say` gets a line at every save.
+    classes: their names, which must be the same when a run goes on.
 
     Several processes of one group call it together, in a folder that all of them see: process 0
     alone writes and shows. A run may go on with another number of processes, up to rounding.
@@ -85,6 +87,7 @@ def run_training(
         save_every=save_every,
         show_progress=show_progress,
         say=say,
+        classes=classes,
     )
 
 
@@ -95,13 +98,16 @@ def run(
     save_every: int | None = None,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """See `run_training`: all steps of a trainer that are left, and its end."""
     config, network = trainer.config, trainer.network
     state, log = folder / STATE, folder / LOG
     resumed, writes = as_process_0_says(state.exists(), network.device), rank() == 0
     if resumed:
-        load_state(trainer, state)
+        load_state(trainer, state, classes)
+    if save_every is not None and save_every < 1:
+        raise ValueError(f"save_every must be at least 1, got {save_every}")
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         _cut_log(log, trainer.step_number)
@@ -111,6 +117,9 @@ def run(
         Progress(*columns, disable=not (show_progress and writes)) as progress,
         (log if writes else Path(os.devnull)).open("a") as lines,
     ):
+        tell = say or (progress.console.print if show_progress else None)
+        if resumed and writes and tell is not None:
+            tell(f"goes on at step {trainer.step_number} of {config.steps}")
         bar = progress.add_task("pretraining", total=config.steps, completed=trainer.step_number)
         while trainer.step_number < config.steps:
             figures = trainer.step()
@@ -129,7 +138,7 @@ def run(
             )
             if save and writes:
                 lines.flush()
-                save_state(trainer, state)
+                save_state(trainer, state, classes)
                 if say is not None:
                     say(f"step {trainer.step_number} of {config.steps}: {description}")
     trainer.finish()
@@ -140,7 +149,7 @@ def discard_state(folder: Path) -> None:
     (folder / STATE).unlink(missing_ok=True)
 
 
-def save_state(trainer: Trainer, path: Path) -> None:
+def save_state(trainer: Trainer, path: Path, classes: Sequence[str] = ()) -> None:
     """Network, optimizer and step number; samplers and generators are functions of the step."""
     tensors = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
     for number, state in trainer.optimizer.state_dict()["state"].items():
@@ -150,15 +159,15 @@ def save_state(trainer: Trainer, path: Path) -> None:
         "kind": "training state",
         "format": FORMAT,
         "step": trainer.step_number,
-        **_identity(trainer),
+        **_identity(trainer, classes),
     }
     save_tensors(path, tensors, metadata)
 
 
-def load_state(trainer: Trainer, path: Path) -> None:
+def load_state(trainer: Trainer, path: Path, classes: Sequence[str] = ()) -> None:
     """Continue from a saved state; refused when configuration or data are not the same."""
     tensors, metadata = load_tensors(path, "training state")
-    identity = json.loads(json.dumps(_identity(trainer)))
+    identity = json.loads(json.dumps(_identity(trainer, classes)))
     with understood(path):
         schema = {
             "kind": one_of("training state"),
@@ -197,13 +206,14 @@ def _expected(trainer: Trainer, tensors: Mapping[str, Tensor]) -> dict[str, Tens
     return expected
 
 
-def _identity(trainer: Trainer) -> dict[str, object]:
+def _identity(trainer: Trainer, classes: Sequence[str]) -> dict[str, object]:
     first_xi = sha256(trainer.network.get_buffer("first_xi").cpu().numpy().tobytes())
     return {
         "pretraining": asdict(trainer.config),
         "network": asdict(trainer.network.config),
         "sources": {name: len(data) for name, data in trainer.sources.items()},
         "order of sources": list(trainer.sources),
+        "names of classes": list(classes),
         "content of sources": {name: data.fingerprint for name, data in trainer.sources.items()},
         "set of own parts": {
             domain.name: [domain.class_names, domain.gamma is not None]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.locks import lock
+from da_compose.storage.locks import lock
 
 ON_WINDOWS = """
 import sys
@@ -22,7 +22,7 @@ sys.platform = "win32"
 def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", ON_WINDOWS + code],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=120,

@@ -57,6 +57,11 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     images: of any kind that `da_compose.reading.read_images` takes. name: of the new domain.
     """
     check_start(backbone, config.start)
+    if backbone.network.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"this backbone is of {backbone.network.dtype}, too coarse to learn in; make it "
+            "float32: backbone.network.float(); bfloat16=True computes its blocks in bfloat16"
+        )
     config = config.on(backbone.network)
     pixels = read_images(images, backbone.network.config.image_size)
     generator = torch.Generator().manual_seed(config.seed)

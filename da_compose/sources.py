@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from da_compose.images import ImageSet
 from da_compose.reading import read_arrays, read_images, read_pictures
+from da_compose.storage.schema import check_class_names
 from da_compose.trees import read_tree
 
 ACCEPTED = (
@@ -46,6 +47,7 @@ def read_sources(
         names = tuple(map(str, range(int(everything.max()) + 1)))
     if len(names) < 2:
         raise ValueError(f"a classifier needs at least 2 classes, got {', '.join(names)}")
+    check_class_names(names)
     return {
         name: ImageSet(images, _numbered(name, labels, names))
         for name, (images, labels) in found.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from da_compose.storage.locks import lock
+from da_compose.storage.locks import alone, lock
 
 ON_WINDOWS = """
 import sys
@@ -46,3 +46,30 @@ def test_windows_is_refused_in_one_line_that_names_wsl():
     assert "Adapt one backbone" in run("print(CliRunner().invoke(main, ['--help']).output)").stdout
     last = run("import data_prep").stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: da-compose locks files") and "WSL" in last
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_two_runs_do_not_write_to_one_place(tmp_path, folder):
+    path = tmp_path / "runs" / "x"
+    with alone(path, folder=folder):
+        with (
+            pytest.raises(ValueError, match=r"another run writes to .*x now; wait until it has"),
+            alone(path, folder=folder),
+        ):
+            pass
+        with alone(tmp_path / "runs" / "other", folder=folder):
+            pass
+    with alone(path, folder=folder):
+        pass
+    left = {one.name for one in path.parent.iterdir()}
+    assert left == ({"x", "other"} if folder else set())
+
+
+def test_what_a_killed_process_held_is_free(tmp_path):
+    code = "import os, sys; from pathlib import Path; from da_compose.storage.locks import alone\n"
+    code += "with alone(Path(sys.argv[1]), folder=False): os.kill(os.getpid(), 9)"
+    path = tmp_path / "x"
+    subprocess.run([sys.executable, "-c", code, path], cwd=Path(__file__).parents[3], timeout=120)
+    with alone(path, folder=False):
+        pass
+    assert not [*tmp_path.iterdir()]

@@ -232,7 +232,7 @@ def _share_right(
 ) -> float:
     parts = [_logits(network, domain, displacement, part) for part in pixels.split(BATCH)]
     predicted = torch.cat(parts, dim=1).softmax(dim=-1).mean(dim=0).argmax(dim=1)
-    return (predicted == labels).double().mean().item()
+    return (predicted == labels).cpu().double().mean().item()  # of which some devices have none
 
 
 def _kept(path: Path | None, identity: Mapping[str, Any], size: int) -> Mock | None:

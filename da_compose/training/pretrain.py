@@ -17,6 +17,7 @@ from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import rank
 from da_compose.sources import read_sources
 from da_compose.storage.backbone import Backbone, load_backbone
+from da_compose.storage.schema import check_class_names
 from da_compose.training.pretrained import (
     PRETRAINED_RECIPES,
     PretrainedRecipe,
@@ -118,6 +119,7 @@ def train_backbone(
     Several processes of one group call it together; process 0 alone writes.
     """
     started = time.perf_counter()
+    check_class_names(class_names)  # before the work, not after
     run_training(
         network, sources, config, path.parent,
         save_every=save_every, show_progress=show_progress, say=say, classes=class_names,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -35,14 +35,17 @@ def lock(file: File | int, *, wait: bool = True) -> None:
 def alone(path: Path, *, folder: bool = True) -> Iterator[None]:
     """Hold a folder, which is made, or a file that is to be written; ValueError where another does.
 
-    A file is held by one beside it, `.NAME.lock`, which is gone afterwards. Of processes that train
-    together the first one holds it. The system lets go of what a killed process held.
+    A file is held by one beside it, `.NAME.lock`, which is gone afterwards, as is a folder that was
+    made and stayed empty. Of processes that train together the first one holds it. The system lets
+    go of what a killed process held.
     """
     if rank() > 0:
         yield
         return
     held = path if folder else path.with_name(f".{path.name}.lock")
-    (held if folder else held.parent).mkdir(parents=True, exist_ok=True)
+    place = held if folder else held.parent
+    made = [one for one in (place, *place.parents) if not one.exists()]
+    place.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(held, os.O_RDONLY if folder else os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         _hold(descriptor, held, path)
@@ -53,6 +56,9 @@ def alone(path: Path, *, folder: bool = True) -> Iterator[None]:
                 held.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+        with suppress(OSError):  # something is in it
+            for one in made:
+                one.rmdir()
 
 
 def _hold(descriptor: int, held: Path, path: Path) -> None:

@@ -285,7 +285,7 @@ def test_a_forged_state_is_refused_in_one_line(
 
 def test_a_training_that_diverged_is_not_saved(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not finite; the training diverged"):
-        bench.run(tmp_path, replace(CONFIG, learning_rate=1e38))
+        bench.run(tmp_path, replace(CONFIG, learning_rate=1e30))
 
 
 def test_resume_with_sources_in_another_order_is_refused(bench: Bench, tmp_path: Path) -> None:

@@ -28,11 +28,31 @@ def undisturbed() -> Iterator[None]:
                 stack.enter_context(torch.autocast(device, enabled=False))
         if torch.get_default_device() != CPU:
             stack.enter_context(CPU)
+        if torch.get_default_dtype() != torch.float32:
+            stack.enter_context(Float32())
         yield
 
 
-class Drawing(TorchFunctionMode):
-    """Inside, in this thread: random draws are of one seed, new floats float32 by default.
+class Float32(TorchFunctionMode):
+    """Inside, in this thread: new floats are float32, whatever the default of the process."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = {**(kwargs or {})}
+        if func in FLOATS and kwargs.get("dtype") is None:
+            kwargs["dtype"] = torch.float32
+        made = func(*args, **kwargs)
+        numbers = func is torch.tensor and isinstance(args[0], (float, list, tuple))
+        return made.float() if numbers and made.dtype == torch.get_default_dtype() else made
+
+
+class Drawing(Float32):
+    """Inside, in this thread: random draws are of one seed, new floats float32.
 
     Where torch itself is given no generator, as by `nn.Linear`: the global one, which belongs to
     the caller and to other threads, is left alone. The numbers are those of the global one after
@@ -53,12 +73,10 @@ class Drawing(TorchFunctionMode):
         kwargs = {**(kwargs or {})}
         if func in DRAWS and kwargs.get("generator") is None:
             kwargs["generator"] = self.generator
-        if func in FLOATS and kwargs.get("dtype") is None:
-            kwargs["dtype"] = torch.float32
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
-FLOATS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
+FLOATS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.linspace}
 DRAWS = {
     torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli,
     torch.multinomial, torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.bernoulli_,

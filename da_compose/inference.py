@@ -69,12 +69,12 @@ class DomainModel:
 
     @undisturbed()
     def model(self) -> Classifier:
-        """An ordinary module: pixels in [0, 1], float (B, 3, S, S) -> probabilities (B, N).
+        """An ordinary module: pixels in [0, 1], float32 (B, 3, S, S) -> probabilities (B, N).
 
         The mixture is materialized and batch norm folded in, as they stand: later updates do not
         reach it. `torch.compile`, `torch.export` and `DataParallel` take it.
         """
-        return Classifier(materialize(self.backbone.network, self.domain)).eval()
+        return Classifier(materialize(self.backbone.network, self.domain)).eval().float()
 
     def save(self, path: str | Path) -> None:
         """Write the adapter file: xi, statistics and any part of the domain's own, as it is."""

@@ -139,8 +139,8 @@ def run(
     results = results_of(runs, results)
     for folder in (runs, results):
         check_folder(folder)
-    rotations = load()
     with alone(results):
+        rotations = load()
         jobs, domains = run_benchmark(
             benchmark, rotations, chosen, runs=runs, results=results, device=device, say=click.echo,
             **options,
@@ -293,8 +293,8 @@ def bench_speed_command(
     for folder in (runs, results):
         check_folder(folder)
     chosen = replace(PROFILES[profile], seeds=(0,))
-    setting = Setting(load_digits(data_root), chosen, runs)
     with alone(results):
+        setting = Setting(load_digits(data_root), chosen, runs)
         bench_speed(setting, suites, results, click.echo)
 
 
@@ -322,7 +322,7 @@ def bench_tasks_command(
         check_folder(folder)
     chosen = TASK_PROFILES[profile]
     chosen = replace(chosen, seeds=seeds or chosen.seeds)
-    data = load_task_data(data_root)
     with alone(results):
+        data = load_task_data(data_root)
         bench_tasks(chosen, data, runs=runs, results=results, say=click.echo, **options)
     click.echo(f"tables and figure are in {results}")

@@ -224,8 +224,8 @@ def _check_knowledge(
         count, size = len(features), features.shape[2:]  # of tokens not square
         shape = (count, config.channels, *(size if len(size) == 2 else (1, 1)))
         shapes = {
-            "first": torch.empty(config.embedding, device="meta"),
-            "second": torch.empty(config.embedding, device="meta"),
+            "first": torch.empty(config.embedding, dtype=torch.float32, device="meta"),
+            "second": torch.empty(config.embedding, dtype=torch.float32, device="meta"),
             "block_features": torch.empty(shape, dtype=torch.half, device="meta"),
             "labels": torch.empty(count, dtype=torch.long, device="meta"),
         }

@@ -144,6 +144,8 @@ def test_precisions_that_learning_takes(make_backbone, make_pixels):
     backbone.network.double()
     found = adapt(backbone, images, steps=3, guard=False)
     torch.testing.assert_close(found.predict_proba(images), expected, rtol=0, atol=1e-3)
+    assert found.model()(torch.rand(2, 3, 8, 8)).dtype == torch.float32
+    found.update(images, chunk=10)
     backbone.network.bfloat16()
     with pytest.raises(ValueError, match=r"of torch.bfloat16, too coarse to learn in; make it"):
         adapt(backbone, images)

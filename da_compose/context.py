@@ -47,7 +47,7 @@ class Float32(TorchFunctionMode):
         if func in FLOATS and kwargs.get("dtype") is None:
             kwargs["dtype"] = torch.float32
         made = func(*args, **kwargs)
-        numbers = func is torch.tensor and isinstance(args[0], (float, list, tuple))
+        numbers = func is torch.tensor and args and isinstance(args[0], (float, list, tuple))
         return made.float() if numbers and made.dtype == torch.get_default_dtype() else made
 
 

@@ -38,17 +38,17 @@ class Adversarial:
 
     def prepare(self, task: AdaptationTask) -> None:
         self.task = task
-        self.discriminator = build_discriminator(
-            task.backbone.network.config.channels, task.generator
-        ).to(task.backbone.network.device)
+        like = task.target.mean  # device and precision
+        channels = task.backbone.network.config.channels
+        self.discriminator = build_discriminator(channels, task.generator).to(like)
         self.optimizer = task.adam(
             self.discriminator.parameters(), self.discriminator_rate, betas=(0.5, 0.999)
         )
         self.steps = 0
         remembered = [known.block_features.float() for known in task.remembered]
-        channels = torch.cat(remembered).to(task.backbone.network.device)  # (M, C, S, S)
-        self.shift = channels.mean(dim=(0, 2, 3), keepdim=True)
-        self.scale = channels.std(dim=(0, 2, 3), keepdim=True) + 1e-6
+        features = torch.cat(remembered).to(like)  # (M, C, S, S)
+        self.shift = features.mean(dim=(0, 2, 3), keepdim=True)
+        self.scale = features.std(dim=(0, 2, 3), keepdim=True) + 1e-6
 
     def step(self, images: Tensor) -> Mapping[str, Tensor]:
         features = self.task.backbone.network.block_features(images, self.task.target)

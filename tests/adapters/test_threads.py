@@ -144,6 +144,8 @@ def test_precisions_that_learning_takes(make_backbone, make_pixels):
     backbone.network.double()
     found = adapt(backbone, images, steps=3, guard=False)
     torch.testing.assert_close(found.predict_proba(images), expected, rtol=0, atol=1e-3)
+    for strategy in STRATEGIES:
+        assert adapt(backbone, images, strategy, steps=22).scores
     assert found.model()(torch.rand(2, 3, 8, 8)).dtype == torch.float32
     found.update(images, chunk=10)
     backbone.network.bfloat16()

@@ -11,7 +11,8 @@ from benchmarks.options import PATH
 from da_compose import load_backbone
 from da_compose.model.signature import format_signature, num_runs, sharpness, signature_of
 from da_compose.storage.adapter import read_adapter
-from da_compose.storage.backbone import PRETRAINED, read_backbone
+from da_compose.storage.backbone import read_backbone
+from da_compose.storage.backbone_schema import PRETRAINED
 from da_compose.storage.files import kind_of, understood
 
 SHADES = " ░▒▓█"  # of mixture weights from 0 to 1

@@ -23,24 +23,19 @@ from da_compose.model.network import CompositionalNetwork
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import PretrainedConfig, check_rebuilt
 from da_compose.model.zoo import build_module
+from da_compose.storage.backbone_schema import (
+    LARGEST_IMAGE,
+    PRETRAINED,
+    SCHEMA,
+    check_knowledge,
+)
 from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
 from da_compose.storage.schema import (
-    CLASSES,
-    DOMAINS,
     FINGERPRINT,
-    MAPPING,
-    OWN_PARTS,
-    TEXT,
     check_class_names,
     check_metadata,
     check_tensors,
-    in_words,
     made_of,
-    mapping_of,
-    mapping_with,
-    one_of,
-    optional,
-    whole,
 )
 
 FORMAT = 2  # of the files; 1 was that of version 0.1.0, and had no number
@@ -49,24 +44,8 @@ FIRST_FIELDS = (
     "num_layers", "num_templates", "channels", "expansion", "squeeze", "patch_size", "image_size",
     "image_channels", "hidden", "embedding", "num_classes", "mixed_batch_norm", "signature",
 )  # fmt: skip
-PRETRAINED = "pretrained"  # of a file's `network`
 EXTRA_STATE = "network.domains._extra_state"  # names of domains, which the metadata say too
 KNOWN = ("first", "second", "block_features", "labels")  # of a source, in the file
-ROUNDING = 1e-3
-LARGEST_IMAGE = 4096  # pixels a side, that no tensor tells
-SCHEMA = {
-    "kind": one_of("backbone"),
-    "format": optional(whole(1)),
-    "network": optional(one_of(PRETRAINED)),
-    "config": MAPPING,
-    "domains": DOMAINS,
-    "own_parts": optional(mapping_of(mapping_with(OWN_PARTS))),
-    "num_images": mapping_of(whole(1, 2**48)),
-    "class_names": CLASSES,
-    "fingerprint": FINGERPRINT,
-    "versions": mapping_of(TEXT),
-    "notes": MAPPING,
-}
 
 
 @dataclass(frozen=True)
@@ -207,39 +186,8 @@ def read_backbone(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         found = {name: tensors[name] for name in tensors if not name.startswith("knowledge.")}
         found |= {EXTRA_STATE: expected[EXTRA_STATE]}
         check_tensors(found, expected, one_precision=True)
-        _check_knowledge({n: tensors[n] for n in tensors if n not in found}, metadata, blank.config)
+        check_knowledge({n: tensors[n] for n in tensors if n not in found}, metadata, blank.config)
     return tensors, metadata
-
-
-def _check_knowledge(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], config: Shape
-) -> None:
-    """Raise ValueError where knowledge of the sources is not as `collect_knowledge` makes it."""
-    sources = metadata["num_images"]
-    if unknown := sorted(sources.keys() - set(metadata["domains"])):
-        raise ValueError(f"images are counted of {in_words({'no domains': unknown})}")
-    expected = {}
-    for name in sources:
-        features = tensors.get(f"knowledge.{name}.block_features", torch.empty(0))
-        count, size = len(features), features.shape[2:]  # of tokens not square
-        shape = (count, config.channels, *(size if len(size) == 2 else (1, 1)))
-        shapes = {
-            "first": torch.empty(config.embedding, dtype=torch.float32, device="meta"),
-            "second": torch.empty(config.embedding, dtype=torch.float32, device="meta"),
-            "block_features": torch.empty(shape, dtype=torch.half, device="meta"),
-            "labels": torch.empty(count, dtype=torch.long, device="meta"),
-        }
-        expected |= {f"knowledge.{name}.{part}": value for part, value in shapes.items()}
-    check_tensors(tensors, expected)
-    for name, values in tensors.items():
-        part = name.rpartition(".")[2]
-        if not values.numel():
-            raise ValueError(f"{name} is empty")
-        least = tensors[f"{name.removesuffix(part)}first"].square()  # of a mean of squares
-        if part == "second" and (values < least * (1 - ROUNDING) - ROUNDING).any():
-            raise ValueError(f"{name} is below the square of the mean")
-        if part == "labels" and not 0 <= values.min() <= values.max() < config.num_classes:
-            raise ValueError(f"{name} are not classes from 0 to {config.num_classes - 1}")
 
 
 def network_state(tensors: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from adapters import Adaptation, adapt
 from adapters.strategies import STRATEGIES
+from adapters.strategies.information_maximization import InformationMaximization
 from da_compose import CompositionalNetwork, NetworkConfig, load_backbone
 from da_compose.pictures import read_picture
 from da_compose.reading import read_images
@@ -99,7 +100,7 @@ def test_a_picture_is_too_large_whatever_another_thread_does_to_filters(tmp_path
 def test_an_interrupted_adaptation_leaves_the_backbone(backbone, make_pixels):
     before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
 
-    class Interrupted(STRATEGIES["information_maximization"]):
+    class Interrupted(InformationMaximization):
         def step(self, images):
             super().step(images)
             raise KeyboardInterrupt

@@ -177,7 +177,8 @@ def test_class_names_that_no_file_could_hold_are_refused_before_any_work(make_im
     from da_compose.sources import read_sources
 
     data = make_images(6)
-    for names in (("a", "b", "b"), ("a", "b", 3), ("a", "b", "c\n")):
+    wrong: Any = (("a", "b", "b"), ("a", "b", 3), ("a", "b", "c\n"))
+    for names in wrong:
         with pytest.raises(ValueError, match="class names must be different texts"):
             Task(name="t", train=data, class_names=names)
         with pytest.raises(ValueError, match="class names must be different texts"):

@@ -106,7 +106,7 @@ class Loop:
             self.optimizer,
             self.config.num_images,
             self.draws,
-            expected=self.expected.to(self.draws.device),
+            expected=self.expected.to(self.backbone.network.device),
             recorded=self.config.cuda_graph,
         )
         return task if extra is None else task.adding(extra)

@@ -68,6 +68,11 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
     """
     check_start(backbone, config.start)
     check_name(name)  # before any work
+    if backbone.network.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"this backbone is of {backbone.network.dtype}, too coarse to learn in; make it "
+            "float32: backbone.network.float(); bfloat16=True computes its blocks in bfloat16"
+        )
     config = config.on(backbone.network)
     pixels = read_images(images, backbone.network.config.image_size)
     backbone.doubt_range(pixels)

@@ -33,7 +33,9 @@ class StreamConfig:
     least_diversity: float = 0.5  # of predictions on them (`Scores`), or nothing moves
     prior_images: int = 256  # the statistics so far weigh like so many images
     statistics_radius: float = 0.25  # most a channel may move, in its adapted standard deviations
-    steps: int = 1  # of information maximization a chunk; 0: statistics alone
+    # Of information maximization a chunk; 0: statistics alone. Adam begins anew each chunk, so the
+    # first of them moves every number by its rate, up or down: how steep the loss is counts little
+    steps: int = 1
     rate: float = 0.1  # learning rate, as a multiple of `adapt`'s
     radius: float = 0.1  # most that what is trained may move, over its adapted length
 

@@ -38,7 +38,7 @@ def predict_logits(network: Network, domain: Domain, images: NDArray[np.uint8]) 
             f"domain {domain.name} normalizes by each batch, so a prediction would depend on the "
             "others; call use_batch_statistics(False) first"
         )
-    logits = [network(batch, domain).cpu() for batch in batches(network, images)]
+    logits = [network(batch, domain).float().cpu() for batch in batches(network, images)]
     return torch.cat(logits, dim=1)
 
 
@@ -91,12 +91,12 @@ class DomainModel:
 
     @undisturbed()
     def model(self) -> Classifier:
-        """An ordinary module: pixels in [0, 1], float (B, 3, S, S) -> probabilities (B, N).
+        """An ordinary module: pixels in [0, 1], float32 (B, 3, S, S) -> probabilities (B, N).
 
         The mixture is materialized and batch norm folded in, as they stand: later updates do not
         reach it. `torch.compile`, `torch.export` and `DataParallel` take it.
         """
-        return Classifier(materialize(self.backbone.network, self.domain)).eval()
+        return Classifier(materialize(self.backbone.network, self.domain)).eval().float()
 
     def save(self, path: str | Path) -> None:
         """Write the adapter file: xi, statistics and any part of the domain's own, as it is."""

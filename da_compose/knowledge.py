@@ -16,6 +16,7 @@ from da_compose.model.domain import Domain
 from da_compose.pixel_range import Range, pixel_range
 
 MOST_BYTES = 32 * 2**20  # of features that are kept of a source
+MOST_HALF = torch.finfo(torch.half).max
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,15 @@ def collect_knowledge(
             batch = order[start : min(start + batch_size, count)]
             pixels = to_pixels(data.images[batch]).to(network.device)
             block, embedding = network.features(pixels, domain)
-            first += embedding.double().sum(0).cpu()
-            second += embedding.double().square().sum(0).cpu()
+            embedding = embedding.cpu().double()  # of which some devices have none
+            first += embedding.sum(0)
+            second += embedding.square().sum(0)
             for position, label in enumerate(data.labels[batch].tolist()):
                 size = 2 * block[position].numel()  # float16
                 most = max(1, most_bytes // (size * len(kept_of_class)))
                 if kept_of_class[label] < min(per_class, most):
                     kept_of_class[label] += 1
-                    kept_features.append(block[position].half().cpu())
+                    kept_features.append(block[position].clamp(-MOST_HALF, MOST_HALF).half().cpu())
                     kept_labels.append(label)
         features = torch.stack(kept_features)
         knowledge[name] = SourceKnowledge(
@@ -111,6 +113,6 @@ def collect_knowledge(
 @torch.no_grad()
 def embed(network: Network, block_features: Tensor, domain: Domain) -> Tensor:
     """Embeddings (M, F) of stored block features (M, C, S, S)."""
-    features = block_features.to(network.device).float()
+    features = block_features.to(network.device, network.dtype)
     features = features.contiguous(memory_format=torch.channels_last)
-    return network.embed_block_features(features, domain).cpu()
+    return network.embed_block_features(features, domain).float().cpu()

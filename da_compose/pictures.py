@@ -3,19 +3,18 @@
 import os
 import stat
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from da_compose.depth import deep_colours, said_bits, to_eight_bits
+from da_compose.opening import opened
 
 PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp",
             ".ppm", ".pgm"}  # fmt: skip
@@ -30,9 +29,10 @@ FOREIGN = (
     (128, (b"DICM",), "DICOM"),
 )
 FOREIGN_SUFFIXES = {".heic", ".heif", ".avif", ".jp2", ".psd", ".dcm"}
+# `Warning`: where the caller makes errors of what Pillow says about damage that it mends
 BROKEN_PICTURE = (OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError,
-                  MemoryError, struct.error, zlib.error,
-                  Image.DecompressionBombError, Image.DecompressionBombWarning)  # fmt: skip
+                  MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+                  Warning)  # fmt: skip
 NO_PICTURE = "not a picture, or not of a known format"
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and resizes outside of Python's lock
 AHEAD = 256  # decoded pictures that wait in memory
@@ -65,14 +65,13 @@ def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
     See `to_rgb`; an animation gives its first frame. Raises `BrokenPicture`, also where the
     picture has more than `PIL.Image.MAX_IMAGE_PIXELS` pixels.
     """
-    with _careful_pillow():
-        return _decode(path, size)
+    return _decode(path, size)
 
 
 def read_all(paths: Sequence[Path], size: int) -> Iterator[NDArray[np.uint8] | BrokenPicture]:
     """`read_picture` of each path, in order, or its error; in threads, few held in memory."""
     for start in range(0, len(paths), AHEAD):
-        with _careful_pillow(), ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             found = list(pool.map(lambda path: _try(path, size), paths[start : start + AHEAD]))
         yield from found
 
@@ -87,7 +86,7 @@ def is_picture(path: Path) -> bool:
     try:
         if not path.is_file():  # a pipe would be waited for
             return False
-        with _careful_pillow(), Image.open(path, formats=FORMATS):
+        with opened(path, FORMATS):
             return True
     except BROKEN_PICTURE:
         return _foreign(path) is not None
@@ -110,7 +109,7 @@ def named(broken: Sequence[BrokenPicture]) -> list[str]:
 def open_rgb(path: Path) -> Image.Image:
     """One picture file at its own size, as `to_rgb`; raises `BrokenPicture`."""
     try:
-        with _careful_pillow(), Image.open(path, formats=FORMATS) as picture:
+        with opened(path, FORMATS) as picture:
             return to_rgb(picture)
     except BROKEN_PICTURE as error:
         raise BrokenPicture(path, _reason(path, error)) from error
@@ -144,51 +143,6 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-@contextmanager
-def _careful_pillow() -> Iterator[None]:
-    """Damage that Pillow mends is silent, a decompression bomb an error.
-
-    Filters of warnings belong to the whole process: the first reader sets them, the last one that
-    reads at the same time, in whatever thread, puts back what was there.
-    """
-    with _READERS:
-        _READERS.enter()
-    try:
-        yield
-    finally:
-        with _READERS:
-            _READERS.leave()
-
-
-class _Readers:
-    """How many read now; its lock is taken by `with`."""
-
-    def __init__(self) -> None:
-        self.lock, self.count, self.filters = Lock(), 0, warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-    def enter(self) -> None:
-        if self.count == 0:
-            self.filters = warnings.catch_warnings()
-            self.filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-        self.count += 1
-
-    def leave(self) -> None:
-        self.count -= 1
-        if self.count == 0:
-            self.filters.__exit__(None, None, None)
-
-
-_READERS = _Readers()
-
-
 def _try(path: Path, size: int) -> NDArray[np.uint8] | BrokenPicture:
     try:
         return _decode(path, size)
@@ -203,7 +157,7 @@ def _decode(path: Path, size: int) -> NDArray[np.uint8]:
             raise ValueError("a folder or device, not a file")
         if state.st_size == 0:
             raise ValueError("the file is empty")
-        with Image.open(path, formats=FORMATS) as picture:
+        with opened(path, FORMATS) as picture:
             picture.draft(None, (2 * size, 2 * size))  # a JPEG at 1/2, 1/4 or 1/8 of its size
             square = (size, size)
             small = to_rgb(picture).resize(square, Image.Resampling.BILINEAR, reducing_gap=3.0)

@@ -12,6 +12,7 @@ from da_compose.archives import is_archive, read_array
 from da_compose.folders import nearly_alike, one_spelling
 from da_compose.images import ImageSet
 from da_compose.reading import read_images, read_pictures
+from da_compose.storage.schema import check_class_names
 from da_compose.trees import read_tree
 
 ACCEPTED = (
@@ -51,6 +52,7 @@ def read_sources(
         names = tuple(map(str, range(int(everything.max()) + 1)))
     if len(names) < 2:
         raise ValueError(f"a classifier needs at least 2 classes, got {', '.join(names)}")
+    check_class_names(names)
     sets = {
         name: ImageSet(images, _numbered(name, labels, names))
         for name, (images, labels) in found.items()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.locks import lock
+from da_compose.storage.locks import lock
 
 
 @contextmanager

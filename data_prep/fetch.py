@@ -20,7 +20,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from data_prep.locks import lock
+from da_compose.storage.locks import lock
 
 Report = Callable[[int, int | None], None]  # bytes here, and in all where the server says
 

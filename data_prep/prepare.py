@@ -19,6 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da_compose.images import ImageSet, resize
+from da_compose.storage.schema import (
+    FINGERPRINT,
+    TEXT,
+    Field,
+    check_metadata,
+    one_of,
+    parse,
+    whole,
+)
 from data_prep.alone import alone_in
 from data_prep.readers import RawDomain, RawSplit, checked_split
 
@@ -28,6 +37,17 @@ VERSION = 1  # of the preparation; raise it when the same source would give othe
 SUMMARY = "domain.json"
 PROBLEMS = "problems.csv"
 UNFINISHED = "unfinished"
+ARRAYS = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")}
+SCHEMA = {
+    "name": TEXT,
+    "origin": one_of("files", "download", "bundled"),
+    "num_classes": whole(1),
+    "fingerprint": FINGERPRINT,
+    "notes": Field("lines", lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v)),
+    "arrays": Field(
+        "each array's type and shape", lambda v: isinstance(v, dict) and {*v} == ARRAYS
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,12 +198,16 @@ def publish(
 def open_prepared(folder: Path) -> PreparedDomain | None:
     """The domain in the folder; None where there is none or its files are not as summarized."""
     try:
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = parse((folder / SUMMARY).read_text())
+        check_metadata(summary, SCHEMA)
         arrays = {}
         for key, (dtype, *shape) in summary["arrays"].items():
             arrays[key] = array = np.load(folder / f"{key}.npy", mmap_mode="c")
             if [array.dtype.str, *array.shape] != [dtype, *shape]:
                 return None
+        labels = [arrays[f"{split}_labels"] for split in ("train", "test")]
+        if not all(0 <= part.min() <= part.max() < summary["num_classes"] for part in labels):
+            return None
         return PreparedDomain(
             name=summary["name"],
             origin=summary["origin"],

@@ -24,6 +24,7 @@ ALLOWED = {
 # What stands on one line may import what stands on lines above it, never the other way round.
 # A room is a folder, or a file beside the folders.
 STOREYS = (
+    ("da_compose.opening",),
     ("da_compose.context", "da_compose.images", "da_compose.parallel"),
     ("da_compose.depth",),
     ("da_compose.pictures", "da_compose.pixel_range"),

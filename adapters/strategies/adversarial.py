@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from adapters.strategies.contract import AdaptationTask, check_above, draw
 from adapters.strategies.losses import domain_confusion
+from da_compose.context import Drawing
 
 
 @final
@@ -37,17 +38,17 @@ class Adversarial:
 
     def prepare(self, task: AdaptationTask) -> None:
         self.task = task
-        self.discriminator = build_discriminator(
-            task.backbone.network.config.channels, task.generator
-        ).to(task.backbone.network.device)
+        like = task.target.mean  # device and precision
+        channels = task.backbone.network.config.channels
+        self.discriminator = build_discriminator(channels, task.generator).to(like)
         self.optimizer = task.adam(
             self.discriminator.parameters(), self.discriminator_rate, betas=(0.5, 0.999)
         )
         self.steps = 0
         remembered = [known.block_features.float() for known in task.remembered]
-        channels = torch.cat(remembered)  # (M, C, S, S)
-        self.shift = channels.mean(dim=(0, 2, 3), keepdim=True)
-        self.scale = channels.std(dim=(0, 2, 3), keepdim=True) + 1e-6
+        features = torch.cat(remembered).to(like)  # (M, C, S, S)
+        self.shift = features.mean(dim=(0, 2, 3), keepdim=True)
+        self.scale = features.std(dim=(0, 2, 3), keepdim=True) + 1e-6
 
     def step(self, images: Tensor) -> Mapping[str, Tensor]:
         features = self.task.backbone.network.block_features(images, self.task.target)
@@ -68,7 +69,7 @@ class Adversarial:
         loss.backward()
         self.optimizer.step()
         right = ((on_source > 0).float().mean() + (on_target < 0).float().mean()) / 2
-        return {"discriminator": loss.detach(), "discriminator_accuracy": 100 * right.double()}
+        return {"discriminator": loss.detach(), "discriminator_accuracy": 100 * right}
 
     def _judge(self, features: Tensor) -> Tensor:
         return self.discriminator((features - self.shift) / self.scale).squeeze(
@@ -78,8 +79,7 @@ class Adversarial:
 
 def build_discriminator(channels: int, generator: torch.Generator) -> nn.Module:
     """Two 3x3 convolutions, average pool, dense, as in the author code: (B, C, S, S) -> (B, 1)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(draw(2**31, 1, generator)))
+    with Drawing(int(draw(2**31, 1, generator))):
         return nn.Sequential(
             spectral_norm(nn.Conv2d(channels, 16, 3, padding=1)),
             nn.LeakyReLU(0.2),

@@ -55,9 +55,9 @@ class AdaptationTask:
 
     def source_moments(self) -> list[tuple[Tensor, Tensor]]:
         """First and second raw moments (F,), (F,) of every source's embedding: constants."""
-        device = self.target.mean.device
+        like = self.target.mean  # device and precision
         known = known_sources(self.backbone)
-        return [(source.first.to(device), source.second.to(device)) for source in known]
+        return [(source.first.to(like), source.second.to(like)) for source in known]
 
     @cached_property
     def remembered(self) -> list[SourceKnowledge]:
@@ -75,8 +75,8 @@ class AdaptationTask:
             chosen = draw(len(known.labels), share, self.generator)
             batch.append(getattr(known, features)[chosen].float())
             labels.append(known.labels[chosen])
-        device = self.target.mean.device
-        return torch.cat(batch).to(device), torch.cat(labels).to(device)
+        like = self.target.mean  # device and precision
+        return torch.cat(batch).to(like), torch.cat(labels).to(like.device)
 
 
 def known_sources(backbone: Backbone) -> list[SourceKnowledge]:

@@ -25,6 +25,7 @@ from benchmarks.options import (
 )
 from da_compose import load_backbone
 from da_compose.model.domain import check_name
+from da_compose.storage.locks import alone
 
 
 @click.command("adapt")
@@ -72,6 +73,20 @@ def adapt_command(
         if report.resolve() == out.resolve():
             raise click.BadParameter(f"--report and --out are both {out}; name another file")
         import_module("benchmarks.reports.html")  # now, as its packages may be missing
+    with alone(out, folder=False):
+        _adapt(backbone, images, out, name, report, device, options)
+
+
+def _adapt(
+    backbone: Path,
+    images: Path,
+    out: Path,
+    name: str | None,
+    report: Path | None,
+    device: str,
+    options: dict[str, Any],
+) -> None:
+    """Adapt, write the adapter and the report, and say what came of it."""
     name = name or domain_name(out.stem, "target")
     check_name(name)
     loaded = load_backbone(backbone, device_of(device))

@@ -27,6 +27,7 @@ from benchmarks.speed.setting import Setting
 from benchmarks.tasks.benchmark import bench_tasks
 from benchmarks.tasks.plan import JOBS, load_task_data
 from benchmarks.tasks.plan import PROFILES as TASK_PROFILES
+from da_compose.storage.locks import alone
 from da_compose.training.recipes import usual_recipes
 from data_prep import DomainUnavailable
 
@@ -138,15 +139,16 @@ def run(
     results = results_of(runs, results)
     for folder in (runs, results):
         check_folder(folder)
-    rotations = load()
-    jobs, domains = run_benchmark(
-        benchmark, rotations, chosen, runs=runs, results=results, device=device, say=click.echo,
-        **options,
-    )  # fmt: skip
-    rows = write_report(results)
-    for job in jobs:
-        if job.seed == chosen.seeds[0]:
-            draw_backbone(job, domains, runs, results)
+    with alone(results):
+        rotations = load()
+        jobs, domains = run_benchmark(
+            benchmark, rotations, chosen, runs=runs, results=results, device=device, say=click.echo,
+            **options,
+        )  # fmt: skip
+        rows = write_report(results)
+        for job in jobs:
+            if job.seed == chosen.seeds[0]:
+                draw_backbone(job, domains, runs, results)
     own = {(chosen.name, data.fingerprint) for data in rotations}
     for group in groups(row for row in rows if (row.profile, row.data_fingerprint) in own):
         Console().print(terminal(group))
@@ -291,8 +293,9 @@ def bench_speed_command(
     for folder in (runs, results):
         check_folder(folder)
     chosen = replace(PROFILES[profile], seeds=(0,))
-    setting = Setting(load_digits(data_root), chosen, runs)
-    bench_speed(setting, suites, results, click.echo)
+    with alone(results):
+        setting = Setting(load_digits(data_root), chosen, runs)
+        bench_speed(setting, suites, results, click.echo)
 
 
 @bench.command("tasks")
@@ -319,6 +322,7 @@ def bench_tasks_command(
         check_folder(folder)
     chosen = TASK_PROFILES[profile]
     chosen = replace(chosen, seeds=seeds or chosen.seeds)
-    data = load_task_data(data_root)
-    bench_tasks(chosen, data, runs=runs, results=results, say=click.echo, **options)
+    with alone(results):
+        data = load_task_data(data_root)
+        bench_tasks(chosen, data, runs=runs, results=results, say=click.echo, **options)
     click.echo(f"tables and figure are in {results}")

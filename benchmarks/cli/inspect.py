@@ -11,8 +11,10 @@ from benchmarks.cli.text import say
 from benchmarks.options import PATH
 from da_compose import load_backbone
 from da_compose.model.signature import format_signature, num_runs, sharpness, signature_of
-from da_compose.storage.backbone import PRETRAINED
-from da_compose.storage.files import load_tensors, understood
+from da_compose.storage.adapter import read_adapter
+from da_compose.storage.backbone import read_backbone
+from da_compose.storage.backbone_schema import PRETRAINED
+from da_compose.storage.files import kind_of, understood
 
 SHADES = " ░▒▓█"  # of mixture weights from 0 to 1
 
@@ -35,7 +37,8 @@ def description(path: Path) -> list[str]:
 
 
 def _described_file(path: Path) -> Iterator[str]:
-    tensors, metadata = load_tensors(path, "backbone", "adapter")
+    read = read_adapter if kind_of(path) == "adapter" else read_backbone
+    tensors, metadata = read(path)
     yield f"{path}: {metadata['kind']}, {path.stat().st_size:,} bytes"
     yield f"fingerprint {metadata['fingerprint']}, written by {metadata['versions']}"
     parts = metadata.get("own_parts", {})
@@ -79,7 +82,7 @@ def _drawn(mixture: Tensor) -> Iterator[str]:
         f"signature {format_signature(signature)}; runs {num_runs(signature)}; "
         f"mean sharpness {sharpness(mixture).mean():.2f}"
     )
-    shades = mixture.nan_to_num() * (len(SHADES) - 1)  # a xi that diverged can be looked at, too
+    shades = mixture * (len(SHADES) - 1)
     for weights, row in zip(mixture.tolist(), shades.round().int().tolist(), strict=True):
         numbers = " ".join(f"{weight:.2f}" for weight in weights)
         yield f"  {numbers}  |{''.join(SHADES[shade] for shade in row)}|"

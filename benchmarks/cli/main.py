@@ -100,7 +100,7 @@ class Commands(click.Group):
         place = COMMANDS[cmd_name]
         try:
             if sys.platform == WINDOWS:
-                import_module("data_prep.locks")  # says that it cannot be
+                import_module("da_compose.storage.locks")  # says that it cannot be
             return getattr(import_module(f"benchmarks.cli.{place.module}"), place.function)
         except ModuleNotFoundError as error:
             raise missing(error) from error

@@ -21,9 +21,11 @@ from benchmarks.options import (
     without_pictures,
 )
 from da_compose.parallel import process_group
+from da_compose.storage.locks import alone
 from da_compose.storage.trunk_weights import DOWNLOAD
 from da_compose.training.pretrained import PRETRAINED_RECIPES
 from da_compose.training.recipes import DIGIT_RECIPES, PICTURE_RECIPES
+from da_compose.training.run import SAVE_EVERY
 
 RECIPES = [*dict.fromkeys((*DIGIT_RECIPES, *PICTURE_RECIPES, *PRETRAINED_RECIPES))]
 
@@ -50,6 +52,9 @@ RECIPES = [*dict.fromkeys((*DIGIT_RECIPES, *PICTURE_RECIPES, *PRETRAINED_RECIPES
 @click.option(
     "--trunk-weights", help=f"Its .safetensors file, {DOWNLOAD}, or, for a trial, {RANDOM}."
 )
+@click.option(
+    "--save-every", type=STEPS, help=f"Steps between states to go on from. [default: {SAVE_EVERY}]"
+)
 @mixture_options
 @data_option
 @seed_option
@@ -65,7 +70,7 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
     if pictures is None:
         options = without_pictures(options)
     check_output(out)
-    with process_group(device_of(device)) as own_device:
+    with process_group(device_of(device)) as own_device, alone(out.parent):
         if pictures is None:
             lines = pretrain_digits(out, device=own_device, **options)
         else:

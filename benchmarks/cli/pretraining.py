@@ -13,9 +13,10 @@ from benchmarks.harness.cells import accuracy
 from benchmarks.harness.plan import Profile
 from da_compose import Backbone, CompositionalNetwork, PretrainedRecipe
 from da_compose.folders import any_picture
-from da_compose.parallel import process_0_first, rank
+from da_compose.parallel import as_process_0_says, process_0_first, rank
+from da_compose.storage.schema import check_class_names
 from da_compose.storage.trunk_weights import load_trunk_weights
-from da_compose.training.pretrain import train_backbone
+from da_compose.training.pretrain import finished, train_backbone
 from da_compose.training.pretrained import PRETRAINED_RECIPES, finetune_backbone
 from da_compose.training.recipes import (
     DIGIT_RECIPES,
@@ -49,6 +50,7 @@ def pretrain_digits(
     data_root: Path | None,
     seed: int,
     device: str,
+    save_every: int | None = None,
 ) -> Iterator[str]:
     """Pretrain on digit domains and write the backbone; lines with each source's test accuracy."""
     _check_target(target, sources)
@@ -60,7 +62,7 @@ def pretrain_digits(
         domains = {name: load_digit_domain(name, data_root=data_root) for name in names}
     class_names = tuple(map(str, range(NUM_CLASSES)))
     notes = {"recipe": recipe} | mixtures.given
-    yield from _pretrain(out, model, domains, class_names, config, notes)
+    yield from _pretrain(out, model, domains, class_names, config, notes, save_every)
 
 
 def pretrain_pictures(
@@ -82,6 +84,7 @@ def pretrain_pictures(
     data_root: Path | None,
     seed: int,
     device: str,
+    save_every: int | None = None,
 ) -> Iterator[str]:
     """The same on domains of pictures: a benchmark by name, or a folder <domain>/<class>/<picture>.
 
@@ -112,9 +115,9 @@ def pretrain_pictures(
         domains = _picture_sources(chosen, image_size)
         yield from _notes_of(chosen, domains)
         made = made.at_size(image_size)
-        names = chosen.class_names
+        names = check_class_names(chosen.class_names)
         yield from _finetune(
-            out, made, domains, names, notes, steps or made.num_steps, seed, device
+            out, made, domains, names, notes, steps or made.num_steps, seed, device, save_every
         )
         return
     shape = replace(
@@ -132,7 +135,8 @@ def pretrain_pictures(
     yield from _notes_of(chosen, domains)
     config = _config(made, picture_benchmarks.PROFILES, steps, seed, mixtures)
     notes |= {"trunk_weights": trunk_weights} if trunk else {}
-    yield from _pretrain(out, model.to(device), domains, chosen.class_names, config, notes)
+    names, model = check_class_names(chosen.class_names), model.to(device)
+    yield from _pretrain(out, model, domains, names, config, notes, save_every)
 
 
 def _notes_of(chosen: PictureBenchmark, domains: Mapping[str, PreparedDomain]) -> Iterator[str]:
@@ -232,6 +236,7 @@ def _pretrain(
     class_names: tuple[str, ...],
     config: PretrainConfig,
     notes: dict[str, Any],
+    save_every: int | None,
 ) -> Iterator[str]:
     """Pretrain, write the backbone with its knowledge of the sources, and test it on them.
 
@@ -240,9 +245,14 @@ def _pretrain(
     train = {name: domain.train for name, domain in domains.items()}
     data = {name: domain.fingerprint for name, domain in domains.items()}
     notes = notes | {"seed": config.seed, "steps": config.steps, "data": data}
+    if as_process_0_says(out.exists(), model.device):
+        finished(out, notes, "cpu", model.config)
+        yield from [f"{out} is finished: nothing to do"] if rank() == 0 else []
+        return
     backbone = train_backbone(
         model, train, config, class_names, out,
         notes=notes, held_out={name: domain.test for name, domain in domains.items()},
+        save_every=save_every,
     )  # fmt: skip
     if rank() == 0:
         yield from _tested(out, backbone, domains)
@@ -257,9 +267,15 @@ def _finetune(
     steps: int,
     seed: int,
     device: str,
+    save_every: int | None,
 ) -> Iterator[str]:
     """The same on published weights, templates included; in one process."""
     data = {name: domain.fingerprint for name, domain in domains.items()}
+    notes = notes | {"seed": seed, "steps": steps, "data": data}
+    if out.exists():
+        finished(out, notes, "cpu")
+        yield f"{out} is finished: nothing to do"
+        return
     backbone = finetune_backbone(
         recipe,
         {name: domain.train for name, domain in domains.items()},
@@ -268,7 +284,8 @@ def _finetune(
         steps=steps,
         seed=seed,
         device=device,
-        notes=notes | {"seed": seed, "steps": steps, "data": data},
+        save_every=save_every,
+        notes=notes,
     )
     yield from _tested(out, backbone, domains)
 

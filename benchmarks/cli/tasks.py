@@ -23,6 +23,7 @@ from benchmarks.options import (
     seed_option,
 )
 from da_compose.parallel import process_group
+from da_compose.storage.locks import alone
 
 TASK = "such as kmnist, mnist_edges, emnist_letters_blur, or a folder <class>/<picture>"
 
@@ -56,7 +57,7 @@ def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **option
     Example: da-compose train-tasks runs/tasks/backbone.safetensors --task mnist --task kmnist
     """
     check_output(out)
-    with process_group(device_of(device)) as own_device:
+    with process_group(device_of(device)) as own_device, alone(out.parent):
         for line in train_named_tasks(out, names, device=own_device, **options):
             say(line)
 
@@ -92,5 +93,6 @@ def transfer_command(out: Path, name: str, backbone: Path, device: str, **option
     """
     check_output(out, backbone)
     options |= {"backbone": backbone, "device": device_of(device)}
-    for line in transfer_task(out, name, **options):
-        say(line)
+    with alone(out, folder=False):
+        for line in transfer_task(out, name, **options):
+            say(line)

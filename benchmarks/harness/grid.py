@@ -3,7 +3,10 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor
+from functools import cache
 from importlib import import_module
+from threading import Thread
+from time import sleep
 from types import ModuleType
 from typing import Any, cast
 
@@ -67,7 +70,10 @@ def _run(
     failures = 0
     while left:
         before = len(left)
-        calls = [delayed(_call)(number, function, job, shared) for number, job in left.items()]
+        parent = os.getpid()
+        calls = [
+            delayed(_call)(number, function, job, shared, parent) for number, job in left.items()
+        ]
         try:
             for number in cast(Iterable[int], Parallel(**options)(calls)):
                 del left[number]
@@ -78,10 +84,26 @@ def _run(
             print("a worker process was killed: what it left unfinished is run again", flush=True)
 
 
-def _call(number: int, function: Callable[..., None], job: Any, shared: tuple[Any, ...]) -> int:
+def _call(
+    number: int, function: Callable[..., None], job: Any, shared: tuple[Any, ...], parent: int
+) -> int:
+    if os.getppid() == parent:
+        end_with(parent)
     keep_freed_memory()
     function(job, *shared)
     return number
+
+
+@cache
+def end_with(parent: int) -> None:
+    """End this process soon after its parent has ended, killed perhaps: a thread looks for it."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            sleep(1)
+        os._exit(1)
+
+    Thread(target=look, daemon=True).start()
 
 
 def _module(name: str, backend: str) -> ModuleType:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
-from data_prep.locks import lock
+from da_compose.storage.locks import lock
 
 ALLOWED = {
     "profile": ("quick", "full"),

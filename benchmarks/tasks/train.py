@@ -21,6 +21,7 @@ from da_compose.model.signature import harden
 from da_compose.statistics import estimate_statistics
 from da_compose.training.run import STATE, discard_state
 from da_compose.training.tasks import Task, parameters_behind, train_tasks
+from data_prep.locations import alone_in
 
 STATISTICS_IMAGES = 2_000  # for a hardened network
 BATCH = 200
@@ -97,24 +98,30 @@ def run_job(job: TaskJob, data: TaskData, runs: Path, results: Path) -> None:
 def trained(job: TaskJob, data: TaskData, folder: Path) -> tuple[Backbone, dict[str, float]]:
     """The job's network from its folder, or trained now; and what that took."""
     path = folder / BACKBONE
-    if not path.exists():
-        tasks = [task_of(name, data, data.domains[name].train) for name in job.tasks]
-        resumed = (folder / STATE).exists()
-        with measure.measured() as took:
-            backbone = train_tasks(
-                tasks,
-                job.network,
-                job.pretraining,
-                folder,
-                own_batch_norm=job.own_batch_norm,
-                show_progress=False,
-            )
-        backbone.notes["seconds"] = 0.0 if resumed else round(took.seconds, 2)
-        backbone.notes["peak_memory_mb"] = round(took.peak_memory_mb, 1)
-        backbone.save(path)
-        discard_state(folder)
+    with alone_in(folder):
+        if not path.exists():
+            _train(job, data, path)
     backbone = load_backbone(path)
     return backbone, {name: backbone.notes[name] for name in ("seconds", "peak_memory_mb")}
+
+
+def _train(job: TaskJob, data: TaskData, path: Path) -> None:
+    """Train the job's network in the folder of `path`, and write it there."""
+    tasks = [task_of(name, data, data.domains[name].train) for name in job.tasks]
+    resumed = (path.parent / STATE).exists()
+    with measure.measured() as took:
+        backbone = train_tasks(
+            tasks,
+            job.network,
+            job.pretraining,
+            path.parent,
+            own_batch_norm=job.own_batch_norm,
+            show_progress=False,
+        )
+    backbone.notes["seconds"] = 0.0 if resumed else round(took.seconds, 2)
+    backbone.notes["peak_memory_mb"] = round(took.peak_memory_mb, 1)
+    backbone.save(path)
+    discard_state(path.parent)
 
 
 def task_of(name: str, data: TaskData, train: ImageSet) -> Task:

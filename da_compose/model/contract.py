@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from da_compose.context import Drawing
 from da_compose.images import PIXEL_MEAN, PIXEL_STD, normalize
 from da_compose.model.domain import Domain, DomainTable
 from da_compose.model.ends import new_heads
@@ -59,6 +60,11 @@ class Network(nn.Module, ABC):
     def device(self) -> torch.device:
         return next(self.heads.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights, and of what is computed by them."""
+        return next(self.heads.parameters()).dtype
+
     @abstractmethod
     def new_domain(self, name: str, xi: Tensor | None = None) -> Domain:
         """A domain of this network's shape, not yet added to `domains`.
@@ -104,15 +110,15 @@ class Network(nn.Module, ABC):
             domain.heads = deepcopy(self.heads)
         if parts.get("batch_norm"):
             self.own_batch_norm(domain)
-        return domain.to(self.device)
+        return domain.to(self.device, self.dtype)
 
     def own_heads(self, domain: Domain, class_names: tuple[str, ...], seed: int = 0) -> None:
         """Give a domain two random classifiers of its own, for these classes."""
         if len(class_names) < 2:
             raise ValueError(f"a task needs at least 2 classes, got {len(class_names)}")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            domain.heads = new_heads(self.config.embedding, len(class_names)).to(self.device)
+        with Drawing(seed):
+            heads = new_heads(self.config.embedding, len(class_names))
+        domain.heads = heads.to(self.device, self.dtype)
         domain.class_names = class_names
 
     def normalization(self) -> tuple[float | Tensor, float | Tensor]:
@@ -136,7 +142,7 @@ class Network(nn.Module, ABC):
                 f"images must be float pixels in [0, 1], got {pixels.dtype}; "
                 "uint8 arrays become so by `da_compose.images.to_pixels`"
             )
-        return normalize(pixels, channels, *self.normalization())
+        return normalize(pixels.to(self.dtype), channels, *self.normalization())
 
     @contextmanager
     def computing(self, precision: torch.dtype | None) -> Iterator[None]:

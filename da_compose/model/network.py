@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from da_compose.context import Drawing
 from da_compose.model.blocks import isometric_block
 from da_compose.model.config import NetworkConfig
 from da_compose.model.contract import Network
@@ -33,8 +34,7 @@ class CompositionalNetwork(Network):
         # A subclass's are narrower, and never set again
         self.config = config  # pyright: ignore[reportIncompatibleVariableOverride]
         generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with Drawing(seed):
             self.trunk, channels = nn.Identity(), config.image_channels
             if config.trunk is not None:
                 from da_compose.model.trunk import Trunk  # torchvision takes seconds to import
@@ -46,18 +46,18 @@ class CompositionalNetwork(Network):
             )
             self.output_adapter = OutputAdapter(config)
             self.heads = new_heads(config.embedding, config.num_classes)
-        self.templates = TemplateBank(
-            config.num_templates,
-            config.num_layers,
-            config.channels,
-            config.expanded,
-            max(1, config.expanded // config.squeeze),
-            config.mixed_batch_norm,
-            generator,
-        )
+            self.templates = TemplateBank(
+                config.num_templates,
+                config.num_layers,
+                config.channels,
+                config.expanded,
+                max(1, config.expanded // config.squeeze),
+                config.mixed_batch_norm,
+                generator,
+            )
+            if first_xi is None:
+                first_xi = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
         self.domains = DomainTable(self.blank_domain)
-        if first_xi is None:
-            first_xi = initial_xi(config.num_layers, config.num_templates, 1.0, generator)
         self.register_buffer("first_xi", first_xi, persistent=False)
 
     def new_domain(self, name: str, xi: Tensor | None = None) -> Domain:
@@ -72,7 +72,7 @@ class CompositionalNetwork(Network):
             self.check_xi(start)
             mixture = MixtureWeights(start)
         domain = Domain(name, mixture, config.num_statistics)
-        return domain.to(self.device)
+        return domain.to(self.device, self.dtype)
 
     @torch.no_grad()
     def own_batch_norm(self, domain: Domain) -> None:

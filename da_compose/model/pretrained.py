@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from da_compose.context import Drawing
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain, DomainTable
 from da_compose.model.ends import new_heads
@@ -57,8 +58,7 @@ class PretrainedNetwork(Network):
         sections = cut(module, config.blocks)
         self.layout: Layout = _check_shape(sections, config)
         self.input_adapter, self.body, self.output_adapter = sections
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with Drawing(seed):
             self.heads = new_heads(config.embedding, config.num_classes)
         self.templates = DirectionBank(
             config.num_templates, displaced_shapes(sections, config.blocks, config.displaced)
@@ -152,11 +152,12 @@ class PretrainedNetwork(Network):
         """See `Network.new_domain`; xi are coefficients, and statistics those of the weights."""
         start = self.get_buffer("first_xi") if xi is None else xi
         self.check_xi(start)
-        domain = Domain(name, Coefficients(start), self.config.num_statistics).to(self.device)
+        domain = Domain(name, Coefficients(start), self.config.num_statistics)
+        domain = domain.to(self.device, self.dtype)
         if norms := [norm for _, norm in self.norms()]:
             means = [cast(Tensor, norm.running_mean) for norm in norms]
             variances = [cast(Tensor, norm.running_var) for norm in norms]
-            domain.to(means[0].dtype).set_statistics(torch.cat(means), torch.cat(variances))
+            domain.set_statistics(torch.cat(means), torch.cat(variances))
         return domain
 
     @torch.no_grad()

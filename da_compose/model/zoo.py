@@ -5,8 +5,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
+
+from da_compose.context import Drawing
 
 Numbers = tuple[float, ...]
 EXAMPLE = "timm:tf_efficientnet_lite0"
@@ -26,7 +27,7 @@ def build_module(name: str, image_size: int) -> nn.Module:
     not installed.
     """
     library, model = split_name(name)
-    with torch.random.fork_rng(devices=[]):
+    with Drawing(0):
         if library == "torchvision":
             return _torchvision().get_model(model, weights=None)
         return timm().create_model(model, pretrained=False, **timm_options(model, image_size))

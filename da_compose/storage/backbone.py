@@ -26,7 +26,21 @@ from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import PretrainedConfig, check_rebuilt
 from da_compose.model.zoo import build_module
 from da_compose.pixel_range import warn_of_range
+from da_compose.storage.backbone_schema import (
+    LARGEST_IMAGE,
+    PRETRAINED,
+    SCHEMA,
+    check_knowledge,
+    check_rehearsal,
+)
 from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
+from da_compose.storage.schema import (
+    FINGERPRINT,
+    check_class_names,
+    check_metadata,
+    check_tensors,
+    made_of,
+)
 
 FORMAT = 2  # of the files; 1 was that of version 0.1.0, and had no number
 # Of NetworkConfig, in version 0.1.0
@@ -34,7 +48,7 @@ FIRST_FIELDS = (
     "num_layers", "num_templates", "channels", "expansion", "squeeze", "patch_size", "image_size",
     "image_channels", "hidden", "embedding", "num_classes", "mixed_batch_norm", "signature",
 )  # fmt: skip
-PRETRAINED = "pretrained"  # of a file's `network`
+EXTRA_STATE = "network.domains._extra_state"  # names of domains, which the metadata say too
 KNOWN = ("first", "second", "block_features", "labels")  # of a source, in the file
 
 
@@ -49,6 +63,7 @@ class Backbone:
     rehearsal: Rehearsal | None = None  # what estimates of accuracy rest on, where it was rehearsed
 
     def __post_init__(self) -> None:
+        check_class_names(self.class_names)
         if len(self.class_names) != self.network.config.num_classes:
             raise ValueError(
                 f"{len(self.class_names)} class names for a network with "
@@ -65,7 +80,8 @@ class Backbone:
         for name, tensor in sorted(network.state_dict().items()):
             if not name.startswith("domains."):
                 digest.update(name.encode())
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+                held = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+                digest.update(held.numpy().data)
         return digest.hexdigest()[:16]
 
     def class_names_of(self, domain: Domain) -> tuple[str, ...]:
@@ -79,7 +95,9 @@ class Backbone:
     def save(self, path: str | Path) -> None:
         """Write the backbone to `path` (.safetensors), whole or not at all.
 
-        Raises ValueError for a network on a module that no name rebuilds.
+        A network of half precision, or of double, is as such when it is loaded.
+        Raises ValueError for a network on a module that no name rebuilds, and where a weight is not
+        finite.
         """
         check_rebuilt(self.network.config)
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
@@ -133,15 +151,17 @@ def _identity(config: Shape) -> str:
 def saved_fingerprint(path: str | Path) -> str:
     """The fingerprint of the backbone in a file, which is not loaded."""
     with understood(Path(path)):
-        return load_metadata(Path(path), "backbone")["fingerprint"]
+        metadata = load_metadata(Path(path), "backbone")
+        check_metadata({"fingerprint": metadata["fingerprint"]}, {"fingerprint": FINGERPRINT})
+        return metadata["fingerprint"]
 
 
 @undisturbed()
 def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     """Read a backbone that `Backbone.save` wrote; raises ValueError where it is not one."""
-    tensors, metadata = load_tensors(Path(path), "backbone")
-    check_format(Path(path), metadata)
-    with understood(Path(path)):
+    path = Path(path)
+    tensors, metadata = read_backbone(path)
+    with understood(path):
         network, num_images = _saved_network(tensors, metadata), metadata["num_images"]
         # In the order of the domains, as before saving: random draws of adaptation go by it
         known = {
@@ -150,36 +170,58 @@ def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
             if name in num_images
         }
         ranges = {name: one and tuple(one) for name, one in metadata.get("pixels", {}).items()}
-        class_names, notes = tuple(metadata["class_names"]), metadata["notes"]
-        fingerprint = metadata["fingerprint"]
+        network.to(device)
+        knowledge = {}
+        for name, parts in known.items():
+            embeddings = embed(network, parts["block_features"], network.domains[name])
+            knowledge[name] = SourceKnowledge(
+                **parts,
+                embeddings=embeddings,
+                num_images=num_images[name],
+                pixels=ranges.get(name),
+            )
         rehearsal = None
         if "rehearsal.figures" in tensors:
-            parts = (tensors[f"rehearsal.{one.name}"] for one in fields(Rehearsal))
-            rehearsal = Rehearsal(*parts)
-    network.to(device)
-    knowledge = {}
-    for name, parts in known.items():
-        embeddings = embed(network, parts["block_features"], network.domains[name])
-        knowledge[name] = SourceKnowledge(
-            **parts,
-            embeddings=embeddings,
-            num_images=num_images[name],
-            pixels=ranges.get(name),
+            rehearsal = Rehearsal(*(tensors[f"rehearsal.{one.name}"] for one in fields(Rehearsal)))
+        backbone = Backbone(
+            network, tuple(metadata["class_names"]), knowledge, metadata["notes"], rehearsal
         )
-    backbone = Backbone(network, class_names, knowledge, notes, rehearsal)
-    if backbone.fingerprint != fingerprint:
+    if backbone.fingerprint != metadata["fingerprint"]:
         raise ValueError(f"{path} was changed after it was written: its fingerprint differs")
     return backbone
+
+
+def read_backbone(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a backbone's file, that fit each other; nothing is built of them.
+
+    Raises ValueError where they do not: shapes are those of a network of this configuration.
+    """
+    tensors, metadata = load_tensors(path, "backbone")
+    check_format(path, metadata)
+    with understood(path):
+        check_metadata(metadata, SCHEMA)
+        with torch.device("meta"):  # shapes alone, in no memory
+            blank = _blank_network(metadata)
+        start = {"first_xi": blank.get_buffer("first_xi")}
+        expected = {f"network.{name}": value for name, value in blank.state_dict().items()} | start
+        kinds = ("knowledge.", "rehearsal.")
+        found = {name: tensors[name] for name in tensors if not name.startswith(kinds)}
+        found |= {EXTRA_STATE: expected[EXTRA_STATE]}
+        check_tensors(found, expected, one_precision=True)
+        known, rehearsed = ({n: t for n, t in tensors.items() if n.startswith(k)} for k in kinds)
+        check_knowledge(known, metadata, blank.config)
+        check_rehearsal(rehearsed)
+    return tensors, metadata
 
 
 def network_state(tensors: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
     """The state dict of a network among the tensors of a file, for `network` to load.
 
-    Files of before format 2 do not name the domains in it; `network` has them already.
+    What domains there are is said by the network, which has them already.
     """
     prefix = "network."
     state = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
-    return {"domains._extra_state": network.domains.get_extra_state()} | state
+    return state | {"domains._extra_state": network.domains.get_extra_state()}
 
 
 def _kind(network: Network) -> dict[str, str]:
@@ -187,27 +229,37 @@ def _kind(network: Network) -> dict[str, str]:
     return {"network": PRETRAINED} if isinstance(network, PretrainedNetwork) else {}
 
 
-def _saved_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in metadata["config"].items()
-    }
+def _blank_network(metadata: Mapping[str, Any]) -> Network:
+    """A network as a file's metadata say, of random weights."""
     if metadata.get("network") == PRETRAINED:
-        config = PretrainedConfig(**values)
+        config = made_of(PretrainedConfig, metadata["config"])
+        _check_size(config)
         network = PretrainedNetwork(build_module(config.name, config.image_size), config)
     else:
-        network = CompositionalNetwork(NetworkConfig(**values))
+        config = made_of(NetworkConfig, metadata["config"])
+        _check_size(config)
+        network = CompositionalNetwork(config)
     for name in metadata["domains"]:
         network.domains.add(network.blank_domain(name, metadata.get("own_parts", {}).get(name, {})))
+    return network
+
+
+def _check_size(config: Shape) -> None:
+    if config.image_size > LARGEST_IMAGE:
+        raise ValueError(f"image_size is {config.image_size}, expected {LARGEST_IMAGE} at most")
+
+
+def _saved_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
+    network = _blank_network(metadata).to(tensors["network.heads.0.weight"].dtype)
     network.load_state_dict(network_state(tensors, network))
-    if "first_xi" in tensors:  # where new domains start; it depends on the network's seed
-        network.get_buffer("first_xi").copy_(tensors["first_xi"])
+    network.get_buffer("first_xi").copy_(tensors["first_xi"])  # it depends on the network's seed
     return network
 
 
 def check_format(path: Path, metadata: Mapping[str, Any]) -> None:
     """Raise ValueError where a newer version than this one wrote a file."""
-    if metadata.get("format", 1) > FORMAT:
+    later = isinstance(metadata.get("format", 1), int) and metadata.get("format", 1) > FORMAT
+    if later:
         raise ValueError(
             f"{path} is of format {metadata['format']}, this version of da-compose reads up to "
             f"{FORMAT}; install a newer one"

@@ -12,7 +12,8 @@ from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import PretrainedConfig
 from da_compose.storage.backbone import Backbone, load_backbone
 from da_compose.storage.files import kind_of
-from da_compose.storage.pretrained_weights import classifier_of, in_words, plain_state, read_state
+from da_compose.storage.pretrained_weights import classifier_of, plain_state, read_state
+from da_compose.storage.schema import in_words
 
 ACCEPTED = (
     "a file of weights (.pth, .pt, .safetensors), a state dict, a module, or a backbone on a "

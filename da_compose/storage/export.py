@@ -52,6 +52,7 @@ def export(backbone: Backbone, domain: Domain, path: str | Path) -> float:
     }
     example = (torch.zeros(TRACED_BATCH, *shape),)
     program = torch.export.export(classifier, example, dynamic_shapes=({0: Dim("batch")},))
+    _check_precision(program, path)
     program.example_inputs = None  # torch.export.save would pickle them
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names folders of this machine
@@ -59,6 +60,18 @@ def export(backbone: Backbone, domain: Domain, path: str | Path) -> float:
     with replacing(path) as temporary:
         written = write_and_read(program, temporary, metadata)
         return _largest_difference(classifier, written, shape, path)
+
+
+def _check_precision(program: ExportedProgram, path: Path) -> None:
+    """Raise ValueError where a program computes in another precision than float32."""
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    held = {t.dtype for t in (*tensors, *program.state_dict.values()) if t.is_floating_point()}
+    if others := sorted(map(str, held - {torch.float32})):
+        raise ValueError(
+            f"{path} is not written: the program would compute in {', '.join(others)}, expected "
+            "float32; leave out `autocast` and call `float()` of what you changed"
+        )
 
 
 def check_format(path: Path) -> None:

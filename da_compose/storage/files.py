@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from da_compose.storage.schema import check_values, parse, short
 
 LONGEST = 200  # bytes of a temporary file's name, before its ending
 CHECKSUM = "checksum"  # in the metadata
@@ -113,10 +116,19 @@ def check_readable_name(path: Path) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON metadata to one safetensors file, atomically, with a checksum."""
+    """Write tensors and JSON metadata to one safetensors file, atomically, with a checksum.
+
+    Raises ValueError, and writes nothing, where a number is not finite: no file could be read.
+    """
     check_readable_name(path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    read_back = json.loads(json.dumps(metadata))
+    try:
+        check_values(contiguous)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not written: {error}; the training diverged, take a lower learning rate"
+        ) from error
+    read_back = parse(json.dumps(metadata))
     summed = json.dumps({**read_back, CHECKSUM: checksum(contiguous, read_back)}, sort_keys=True)
     with replacing(path) as temporary:
         try:
@@ -128,14 +140,24 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 def load_tensors(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file that `save_tensors` wrote, of one of these `kinds`.
 
-    Raises ValueError where it is not as it was written; older files have no checksum to tell by.
+    Raises ValueError where it is not as it was written, or a number is not finite. Files of before
+    format 2 may have no checksum to tell by; a warning says so.
     """
     with _opened(path, *kinds) as (file, metadata):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable
+    older = CHECKSUM not in metadata and "format" not in metadata
     written = metadata.pop(CHECKSUM, None)
-    if written not in (None, checksum(tensors, metadata)):
+    if not older and written != checksum(tensors, metadata):
         raise ValueError(
             f"{path} was changed after it was written: its checksum differs; write it again"
+        )
+    with understood(path):
+        check_values(tensors)
+    if older:
+        warnings.warn(
+            f"{path} has no checksum: it is of an early version, and was perhaps changed since; "
+            "what can be checked without is right",
+            stacklevel=3,
         )
     return tensors, metadata
 
@@ -151,12 +173,15 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
 
 @contextmanager
 def understood(path: Path) -> Iterator[None]:
-    """What parts of a file are missing or do not fit is said as a ValueError that names it."""
+    """What of a file is missing or does not fit is said in a ValueError of one line, by name."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise  # as it says
+        said = short(" ".join(str(error).split()), 300)
         raise ValueError(
-            f"{path} is damaged, or of another version of da-compose ({error}); write it again"
+            f"{path} is damaged, or of another version of da-compose ({said}); write it again"
         ) from error
 
 
@@ -164,8 +189,8 @@ def kind_of(path: Path) -> str | None:
     """What a file of `save_tensors` holds; None of any other, or where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get("da_compose", "{}")).get("kind")
-    except (OSError, SafetensorError):
+            return parse((file.metadata() or {}).get("da_compose", "{}")).get("kind")
+    except (OSError, ValueError, SafetensorError):
         return None
 
 
@@ -182,9 +207,7 @@ def _opened(path: Path, *kinds: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     check_readable_name(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("da_compose", "{}"))
-            if not isinstance(metadata, dict):
-                raise ValueError(f"metadata is {metadata!r}")
+            metadata = parse((file.metadata() or {}).get("da_compose", "{}"))
             if metadata.get("kind") in kinds:
                 yield file, metadata
                 return
@@ -192,5 +215,5 @@ def _opened(path: Path, *kinds: str) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); it may be cut short, write it again"
         ) from error
-    found = metadata.get("kind", "foreign file")
+    found = short(metadata.get("kind", "foreign file"))
     raise ValueError(f"{path} holds a {found}, expected a {' or '.join(kinds)}")

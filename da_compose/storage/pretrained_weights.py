@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.zoo import build_module, published, split_name, timm, timm_options
+from da_compose.storage.schema import check_values, in_words
 
 RANDOM, DOWNLOAD = "random", "download"
 # What trainers keep a state dict under, and what wrappers put before its names
@@ -148,20 +149,21 @@ def _fill(module: nn.Module, name: str, given: Mapping[str, Tensor], origin: str
         "missing": missing,
         "unexpected": [key for key in given if key not in own],
         "of another shape": [k for k in wanted if k in given and given[k].shape != own[k].shape],
+        "no floats": [
+            key
+            for key, value in wanted.items()
+            if value.is_floating_point() and key in given and not given[key].is_floating_point()
+        ],
     }
     if any(wrong.values()):
         raise ValueError(f"weights ({origin}) are not those of {name}: {in_words(wrong)}")
-    module.load_state_dict({k: given[k] for k in wanted if k in given}, strict=False)
+    taken = {key: given[key] for key in wanted if key in given}
+    try:
+        check_values(taken)
+    except ValueError as error:
+        raise ValueError(f"weights ({origin}) are damaged: {error}") from error
+    module.load_state_dict(taken, strict=False)
     return origin
-
-
-def in_words(wrong: Mapping[str, Sequence[str]]) -> str:
-    """What is wrong with which names, the first of them."""
-    return "; ".join(
-        f"{what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for what, names in wrong.items()
-        if names
-    )
 
 
 def classifier_of(module: nn.Module) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torchvision import models
 
 from da_compose.model.network import CompositionalNetwork
 from da_compose.model.trunk import Trunk
+from da_compose.storage.schema import check_values
 
 DOWNLOAD = "download"
 
@@ -47,7 +48,12 @@ def load_trunk_weights(
     if any(wrong.values()):
         found = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
         raise ValueError(f"weights are not those of torchvision's {trunk.model_name}: {found}")
-    trunk.model.load_state_dict({n: given[n] for n in own if n in given}, strict=False)
+    taken = {name: given[name] for name in own if name in given}
+    try:
+        check_values(taken)
+    except ValueError as error:
+        raise ValueError(f"weights of {trunk.model_name} are damaged: {error}") from error
+    trunk.model.load_state_dict(taken, strict=False)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

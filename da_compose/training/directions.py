@@ -22,12 +22,28 @@ from da_compose.model.domain import Domain
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.sources import read_sources
 from da_compose.statistics import blend_statistics, estimate_statistics
-from da_compose.storage.backbone import Backbone
-from da_compose.storage.files import load_tensors, save_tensors
+from da_compose.storage.backbone import FORMAT, Backbone
+from da_compose.storage.files import load_tensors, save_tensors, understood
+from da_compose.storage.schema import (
+    SHARE,
+    TEXT,
+    Field,
+    check_metadata,
+    check_tensors,
+    one_of,
+    whole,
+)
 from da_compose.training.sampling import seeded
 from da_compose.training.styles import restyle
 
 KIND = "mock domain"  # of a file
+SCHEMA = {
+    "kind": one_of(KIND),
+    "format": whole(1, FORMAT),
+    "source": TEXT,
+    "before": SHARE,
+    "after": SHARE,
+}
 BATCH = 96  # pictures in a forward pass, and for the statistics
 
 
@@ -106,7 +122,9 @@ def learn_templates(
         if left_out >= config.most_left_out:
             config = replace(config, right=(0.0, 1.0))
         path = None if folder is None else Path(folder) / f"mock-{number:03}.safetensors"
-        mock = _kept(path, identity) or fit_mock(network, data, number, config)
+        mock = _kept(path, identity, len(network.templates.layers)) or fit_mock(
+            network, data, number, config
+        )
         _keep(path, identity, mock)
         number += 1
         left_out += mock.displacement is None
@@ -214,16 +232,20 @@ def _share_right(
 ) -> float:
     parts = [_logits(network, domain, displacement, part) for part in pixels.split(BATCH)]
     predicted = torch.cat(parts, dim=1).softmax(dim=-1).mean(dim=0).argmax(dim=1)
-    return (predicted == labels).double().mean().item()
+    return (predicted == labels).cpu().double().mean().item()  # of which some devices have none
 
 
-def _kept(path: Path | None, identity: Mapping[str, Any]) -> Mock | None:
-    """What an earlier call learned of a mock domain, where it did."""
+def _kept(path: Path | None, identity: Mapping[str, Any], size: int) -> Mock | None:
+    """What an earlier call learned of a mock domain, where it did; `size` numbers move."""
     if path is None or not path.exists():
         return None
     tensors, metadata = load_tensors(path, KIND)
+    with understood(path):
+        given = {key: Field("what was learned from", lambda _: True) for key in identity}
+        check_metadata(metadata, SCHEMA | given)
+        check_tensors(tensors, {"displacement": torch.empty(size)} if tensors else {})
     for key, value in identity.items():
-        if metadata.get(key) != _as_read(value):
+        if metadata[key] != _as_read(value):
             raise ValueError(
                 f"{path} was learned with another {key}; delete it, or name another folder"
             )
@@ -237,7 +259,7 @@ def _keep(path: Path | None, identity: Mapping[str, Any], mock: Mock) -> None:
         return
     tensors = {} if mock.displacement is None else {"displacement": mock.displacement}
     figures = {"source": mock.source, "before": mock.before, "after": mock.after}
-    save_tensors(path, tensors, {"kind": KIND, **identity, **figures})
+    save_tensors(path, tensors, {"kind": KIND, "format": FORMAT, **identity, **figures})
 
 
 def _as_read(value: Any) -> Any:

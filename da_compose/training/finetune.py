@@ -139,7 +139,7 @@ class Finetuner:
             nn.utils.clip_grad_norm_(self.body, config.clip)
         self.optimizer.step()
         self.step_number += 1
-        right = (logits.detach().sum(dim=0).argmax(dim=1) == labels).double().mean().item()
+        right = (logits.detach().sum(dim=0).argmax(dim=1) == labels).cpu().double().mean().item()
         return {"loss": loss.item(), "accuracy": 100 * right, "images": len(labels)}
 
     def _rate(self, step: int) -> float:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from da_compose.context import Drawing
+
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
@@ -42,9 +44,8 @@ class PictureAugmentation:
         seeds = torch.randint(2**62, (len(pixels),), generator=generator)[rows]
         transform = self._transform(pixels.shape[-1], colour=pixels.shape[1] == 3)
         changed = []
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            for picture, seed in zip(pixels[rows], seeds.tolist(), strict=True):
-                torch.default_generator.manual_seed(seed)
+        for picture, seed in zip(pixels[rows], seeds.tolist(), strict=True):
+            with Drawing(seed):  # torchvision takes no generator
                 changed.append(transform(picture))
         return torch.stack(changed).clamp(0, 1) if changed else pixels[rows]
 

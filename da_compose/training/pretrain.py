@@ -12,12 +12,14 @@ import torch
 from da_compose.context import undisturbed
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
+from da_compose.model.contract import Shape
 from da_compose.model.domain import check_name
 from da_compose.model.network import CompositionalNetwork
 from da_compose.parallel import rank
 from da_compose.sources import read_sources
 from da_compose.storage.backbone import Backbone, load_backbone
 from da_compose.storage.files import check_replaceable
+from da_compose.storage.schema import check_class_names
 from da_compose.training.pretrained import (
     PRETRAINED_RECIPES,
     PretrainedRecipe,
@@ -44,6 +46,7 @@ def pretrain(
     held_out: float | None = None,
     class_names: Sequence[str] | None = None,
     device: str | None = None,
+    save_every: int | None = None,
     show_progress: bool = True,
 ) -> Backbone:
     """Pretrain a compositional network on labelled source domains.
@@ -60,7 +63,9 @@ def pretrain(
     estimated with (`da_compose.estimate`); None: a tenth, or the recipe's; 0: no estimates.
     class_names: what numbers as labels stand for, and the order of the classes.
     device: "cpu", "cuda", ...; None: a GPU where there is one.
-    Raises ValueError for sources that do not fit together, and where `out` holds another backbone.
+    save_every: steps between states that an interruption can go on from, 50 where it is None.
+    Raises ValueError for sources that do not fit together, where `out` holds another backbone, and
+    while another run writes there.
     """
     for name in sources:
         check_name(name)  # before any work
@@ -81,22 +86,26 @@ def pretrain(
         "held_out": share,
         "data": {name: images.fingerprint for name, images in data.items()},
     }
+    from da_compose.storage.locks import alone  # Windows has none, and need not to predict
+
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if path.exists():
-        return _finished(path, notes, where)
-    if isinstance(made, PretrainedRecipe):
-        return finetune_backbone(
-            replace(made, held_out=share), data, names, path,
-            steps=steps, seed=seed, device=where, notes=notes, show_progress=show_progress,
+    with alone(path.parent):
+        if path.exists():
+            return finished(path, notes, where)
+        if isinstance(made, PretrainedRecipe):
+            return finetune_backbone(
+                replace(made, held_out=share), data, names, path,
+                steps=steps, seed=seed, device=where, notes=notes, save_every=save_every,
+                show_progress=show_progress,
+            )  # fmt: skip
+        shape = replace(made.network, num_classes=len(names))
+        config = replace(made.pretraining, steps=steps, seed=seed)
+        network = CompositionalNetwork(shape, seed=seed).to(where)
+        data, held = hold_out(data, share, seed)
+        return train_backbone(
+            network, data, config, names, path,
+            notes=notes, held_out=held, save_every=save_every, show_progress=show_progress,
         )  # fmt: skip
-    shape = replace(made.network, num_classes=len(names))
-    config = replace(made.pretraining, steps=steps, seed=seed)
-    network = CompositionalNetwork(shape, seed=seed).to(where)
-    data, held = hold_out(data, share, seed)
-    return train_backbone(
-        network, data, config, names, path,
-        notes=notes, held_out=held, show_progress=show_progress,
-    )  # fmt: skip
 
 
 def train_backbone(
@@ -109,6 +118,7 @@ def train_backbone(
     notes: dict[str, Any],
     held_out: Mapping[str, ImageSet] | None = None,
     knowledge_images: int = 10_000,
+    save_every: int | None = None,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Backbone:
@@ -118,7 +128,11 @@ def train_backbone(
     Several processes of one group call it together; process 0 alone writes.
     """
     started = time.perf_counter()
-    run_training(network, sources, config, path.parent, show_progress=show_progress, say=say)
+    check_class_names(class_names)  # before the work, not after
+    run_training(
+        network, sources, config, path.parent,
+        save_every=save_every, show_progress=show_progress, say=say, classes=class_names,
+    )  # fmt: skip
     notes = notes | {"seconds": round(time.perf_counter() - started, 1)}  # of the last call
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=config.seed)
     backbone = rehearse(Backbone(network, class_names, knowledge, notes), held_out or {}, say=say)
@@ -141,10 +155,15 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _finished(path: Path, notes: Mapping[str, Any], device: str) -> Backbone:
-    """The backbone that is there, if it is what was asked for."""
+def finished(
+    path: Path, notes: Mapping[str, Any], device: str, config: Shape | None = None
+) -> Backbone:
+    """The backbone that is there, if it is what was asked for; ValueError if it is another."""
     backbone = load_backbone(path, device)
-    if differ := [key for key, value in notes.items() if backbone.notes.get(key) != value]:
+    differ = [key for key, value in notes.items() if backbone.notes.get(key) != value]
+    if config is not None and backbone.network.config != config:
+        differ.append("network")
+    if differ:
         raise ValueError(
             f"{path} is finished and was made with another {', '.join(differ)}; "
             "delete it, or name another folder as out"

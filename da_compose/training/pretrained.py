@@ -11,6 +11,7 @@ from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.storage.backbone import Backbone
 from da_compose.storage.pretrained_weights import pretrained_network
+from da_compose.storage.schema import check_class_names
 from da_compose.training.directions import DirectionsConfig, learn_templates
 from da_compose.training.finetune import FinetuneConfig, Finetuner
 from da_compose.training.rehearsal import rehearse
@@ -59,6 +60,7 @@ def finetune_backbone(
     device: str,
     notes: dict[str, Any],
     knowledge_images: int = 10_000,
+    save_every: int | None = None,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Backbone:
@@ -67,6 +69,7 @@ def finetune_backbone(
     An interrupted call goes on, bit for bit on CPU. `say` gets a line now and then.
     """
     started = time.perf_counter()
+    check_class_names(class_names)  # before the work, not after
     network = pretrained_network(
         recipe.network,
         num_classes=len(class_names),
@@ -78,7 +81,10 @@ def finetune_backbone(
         say(f"weights of {recipe.network}: {network.config.weights}")
     sources, held = hold_out(sources, recipe.held_out, seed)
     trainer = Finetuner(network, sources, replace(recipe.finetuning, steps=steps, seed=seed))
-    run(trainer, path.parent, show_progress=show_progress, say=say)
+    run(
+        trainer, path.parent,
+        save_every=save_every, show_progress=show_progress, say=say, classes=class_names,
+    )  # fmt: skip
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=seed)
     notes = notes | {"weights": network.config.weights}
     backbone, kept = Backbone(network, class_names, knowledge, notes), path.parent / MOCK_DOMAINS

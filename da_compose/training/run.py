@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from da_compose.images import ImageSet
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.parallel import as_process_0_says, rank
-from da_compose.storage.backbone import network_state
-from da_compose.storage.files import load_tensors, naming, replacing, save_tensors
+from da_compose.storage.backbone import EXTRA_STATE, FORMAT, network_state
+from da_compose.storage.files import load_tensors, naming, replacing, save_tensors, understood
+from da_compose.storage.schema import Field, check_metadata, check_tensors, one_of, short, whole
 from da_compose.training.trainer import PretrainConfig, Pretrainer
 
 STATE = "training-state.safetensors"
@@ -68,11 +70,13 @@ def run_training(
     save_every: int | None = None,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """Pretrain `network` in place; an interrupted run in `folder` goes on bit for bit on CPU.
 
     Writes one JSON line a step to `folder/pretrain.jsonl`. The state file stays until
     `discard_state`: call it when the backbone is written. `say` gets a line at every save.
+    classes: their names, which must be the same when a run goes on.
 
     Several processes of one group call it together, in a folder that all of them see: process 0
     alone writes and shows. A run may go on with another number of processes, up to rounding.
@@ -83,6 +87,7 @@ def run_training(
         save_every=save_every,
         show_progress=show_progress,
         say=say,
+        classes=classes,
     )
 
 
@@ -93,13 +98,16 @@ def run(
     save_every: int | None = None,
     show_progress: bool = True,
     say: Callable[[str], None] | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """See `run_training`: all steps of a trainer that are left, and its end."""
     config, network = trainer.config, trainer.network
     state, log = folder / STATE, folder / LOG
     resumed, writes = as_process_0_says(state.exists(), network.device), rank() == 0
     if resumed:
-        load_state(trainer, state)
+        load_state(trainer, state, classes)
+    if save_every is not None and save_every < 1:
+        raise ValueError(f"save_every must be at least 1, got {save_every}")
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         _cut_log(log, trainer.step_number)
@@ -110,6 +118,9 @@ def run(
         Progress(*columns, disable=not (show_progress and writes)) as progress,
         (log if writes else Path(os.devnull)).open("a") as lines,
     ):
+        tell = say or (progress.console.print if show_progress else None)
+        if resumed and writes and tell is not None:
+            tell(f"goes on at step {trainer.step_number} of {config.steps}")
         bar = progress.add_task("pretraining", total=config.steps, completed=trainer.step_number)
         while trainer.step_number < config.steps:
             figures = trainer.step()
@@ -128,7 +139,7 @@ def run(
             )
             if save and writes:
                 lines.flush()
-                save_state(trainer, state)
+                save_state(trainer, state, classes)
                 if say is not None:
                     say(f"step {trainer.step_number} of {config.steps}: {description}")
     trainer.finish()
@@ -139,43 +150,71 @@ def discard_state(folder: Path) -> None:
     (folder / STATE).unlink(missing_ok=True)
 
 
-def save_state(trainer: Trainer, path: Path) -> None:
+def save_state(trainer: Trainer, path: Path, classes: Sequence[str] = ()) -> None:
     """Network, optimizer and step number; samplers and generators are functions of the step."""
     tensors = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
     for number, state in trainer.optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value)
-    metadata = {"kind": "training state", "step": trainer.step_number, **_identity(trainer)}
+    metadata = {
+        "kind": "training state",
+        "format": FORMAT,
+        "step": trainer.step_number,
+        **_identity(trainer, classes),
+    }
     save_tensors(path, tensors, metadata)
 
 
-def load_state(trainer: Trainer, path: Path) -> None:
+def load_state(trainer: Trainer, path: Path, classes: Sequence[str] = ()) -> None:
     """Continue from a saved state; refused when configuration or data are not the same."""
     tensors, metadata = load_tensors(path, "training state")
-    for key, value in json.loads(json.dumps(_identity(trainer))).items():
-        saved = metadata.get(key, value)
-        if saved != value:
+    identity = json.loads(json.dumps(_identity(trainer, classes)))
+    with understood(path):
+        schema = {
+            "kind": one_of("training state"),
+            "format": whole(1, FORMAT),
+            "step": whole(0, trainer.config.steps),
+        } | {key: Field("what a run goes by", lambda _: True) for key in identity}
+        check_metadata(metadata, schema)
+    for key, value in identity.items():
+        if metadata[key] != value:
             raise ValueError(
-                f"{path} was saved with another {key} ({_difference(saved, value)}); "
+                f"{path} was saved with another {key} ({_difference(metadata[key], value)}); "
                 "delete it to start anew, or use another folder"
             )
-    trainer.network.load_state_dict(network_state(tensors, trainer.network))
-    optimizer = trainer.optimizer.state_dict()
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".")
-            optimizer["state"].setdefault(int(number), {})[key] = value
-    trainer.optimizer.load_state_dict(optimizer)
+    with understood(path):
+        check_tensors(tensors, _expected(trainer, tensors))
+        trainer.network.load_state_dict(network_state(tensors, trainer.network))
+        optimizer = trainer.optimizer.state_dict()
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                optimizer["state"].setdefault(int(number), {})[key] = value
+        trainer.optimizer.load_state_dict(optimizer)
     trainer.step_number = metadata["step"]
 
 
-def _identity(trainer: Trainer) -> dict[str, object]:
+def _expected(trainer: Trainer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a state holds, by name: all of the network, and Adam's state of what has moved."""
+    state = trainer.network.state_dict()
+    expected = {f"network.{name}": value for name, value in state.items()}
+    expected[EXTRA_STATE] = tensors.get(EXTRA_STATE, expected[EXTRA_STATE])  # not read
+    trained = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    for number, parameter in enumerate(trained):
+        parts = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        named = {f"optimizer.{number}.{key}": value for key, value in parts.items()}
+        expected |= named if named.keys() & tensors.keys() else {}
+    return expected
+
+
+def _identity(trainer: Trainer, classes: Sequence[str]) -> dict[str, object]:
     first_xi = sha256(trainer.network.get_buffer("first_xi").cpu().numpy().tobytes())
     return {
         "pretraining": asdict(trainer.config),
         "network": asdict(trainer.network.config),
         "sources": {name: len(data) for name, data in trainer.sources.items()},
         "order of sources": list(trainer.sources),
+        "names of classes": list(classes),
         "content of sources": {name: data.fingerprint for name, data in trainer.sources.items()},
         "set of own parts": {
             domain.name: [domain.class_names, domain.gamma is not None]
@@ -188,11 +227,12 @@ def _identity(trainer: Trainer) -> dict[str, object]:
 def _difference(saved: object, now: object) -> str:
     """What is not the same, in words: of mappings only the entries that differ."""
     if not (isinstance(saved, dict) and isinstance(now, dict)):
-        return f"{saved}, now {now}"
+        return f"{short(saved)}, now {short(now)}"
     old, new = cast(dict[str, object], saved), cast(dict[str, object], now)
     absent = object()
     differ = [key for key in {**old, **new} if old.get(key, absent) != new.get(key, absent)]
-    return ", ".join(f"{key} {old.get(key, 'none')}, now {new.get(key, 'none')}" for key in differ)
+    said = [f"{key} {old.get(key, 'none')}, now {new.get(key, 'none')}" for key in differ]
+    return ", ".join(map(short, said[:5])) + (", ..." if len(said) > 5 else "")
 
 
 def _cut_log(log: Path, step: int) -> None:

@@ -14,6 +14,7 @@ from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
 from da_compose.storage.backbone import Backbone
+from da_compose.storage.schema import check_class_names, is_domain_name
 from da_compose.training.run import run_training
 from da_compose.training.trainer import PretrainConfig
 
@@ -30,6 +31,9 @@ class Task:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if not is_domain_name(self.name):
+            raise ValueError(f"task name {self.name!r}: use one word, of letters, digits, _ - .")
+        check_class_names(self.class_names)
         highest = int(self.train.labels.max())
         if int(self.train.labels.min()) < 0 or highest >= len(self.class_names):
             raise ValueError(

@@ -57,7 +57,7 @@ def test_a_file_without_permission_is_refused(tmp_path: Path, monkeypatch):
     def deny(*_, **__):
         raise PermissionError(13, "Permission denied", str(tmp_path / "x.png"))
 
-    monkeypatch.setattr(Image, "open", deny)  # a superuser may read everything
+    monkeypatch.setattr(Path, "open", deny)  # a superuser may read everything
     with pytest.raises(BrokenPicture) as caught:
         read_picture(tmp_path / "x.png", SIDE)
     assert caught.value.reason == "Permission denied"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from benchmarks.cli import bench as bench_cli
 from benchmarks.harness.rows import read_rows
-from tests.benchmarks.calls import succeed
+from da_compose.storage.locks import alone
+from tests.benchmarks.calls import commands_of, refuse, succeed
 
 SHORT = (
     *("--recipe", "strong", "--network", "compositional", "--strategy", "batch_norm"),
@@ -35,3 +36,15 @@ def test_turns_have_folders_of_their_own_unless_others_are_named(monkeypatch, da
     assert options["results"] is None  # those in the runs that are named
     succeed("bench", "digits", "--target", "all")
     assert given[1]["runs"] == Path("runs/digits-all")
+
+
+def test_a_second_run_to_one_place_is_refused(user_files, tmp_path):
+    calls = commands_of(user_files)
+    with alone(tmp_path / "runs" / "results"):
+        said = refuse("bench", "digits", "--runs", tmp_path / "runs")
+    assert f"another run writes to {tmp_path / 'runs' / 'results'} now" in said
+    out = user_files.folder / "out.safetensors"
+    with alone(out, folder=False):
+        assert f"another run writes to {out} now" in refuse(*calls["adapt"])
+    succeed(*calls["adapt"])
+    assert not [*out.parent.glob(".*")]

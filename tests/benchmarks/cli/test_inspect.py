@@ -36,10 +36,11 @@ def test_a_soft_mixture_is_drawn_in_shades(backbone, tmp_path):
     ]
 
 
-def test_a_mixture_that_diverged_is_shown(backbone, tmp_path):
+def test_a_mixture_that_diverged_is_not_written(backbone, tmp_path):
     xi = torch.tensor([[torch.nan, 0.0], [0.0, 0.0]])
-    lines = shown_adapter(backbone, xi, tmp_path / "new.safetensors")
-    assert lines[1:] == ["  nan nan  |  |", "  0.50 0.50  |▒▒|"]
+    with pytest.raises(ValueError, match=r"mixture.xi is not finite; the training diverged"):
+        shown_adapter(backbone, xi, tmp_path / "new.safetensors")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_every_domain_of_a_backbone_is_drawn(user_files):

@@ -11,6 +11,8 @@ import pytest
 from click.testing import Result
 
 from da_compose import NetworkConfig, load_backbone
+from da_compose.storage.locks import alone
+from da_compose.training import run
 from da_compose.training.recipes import PICTURE_RECIPES, Recipe
 from da_compose.training.run import STATE
 from da_compose.training.trainer import Pretrainer
@@ -94,6 +96,7 @@ def test_pretrain_without_a_target_takes_all_domains_or_those_it_is_given(tree, 
     assert written.network.config == replace(
         TINY.unshared(), image_size=SIZE, patch_size=4, num_classes=3
     )
+    out = tmp_path / "one" / "backbone.safetensors"
     succeed(*pretrain(out, tree, "--source", "site-7"))
     assert list(load_backbone(out).knowledge) == ["site-7"]
 
@@ -125,8 +128,24 @@ def test_an_interrupted_pretraining_goes_on(tree, tmp_path, monkeypatch):
         assert call(*pretrain(out, tree)).stderr.splitlines()[-1] == "Aborted!"
     assert not out.exists() and (out.parent / STATE).exists()
     monkeypatch.setattr(Pretrainer, "step", lambda *_: pytest.fail("trained again"))
-    succeed(*pretrain(out, tree))
+    assert "goes on at step 2 of 2" in succeed(*pretrain(out, tree)).stdout
     assert not (out.parent / STATE).exists()
+    whole = out.read_bytes()
+    assert succeed(*pretrain(out, tree)).stdout.endswith(f"{out} is finished: nothing to do\n")
+    other = pretrain(out, tree, "--seed", 1)
+    assert "was made with another seed" in refuse(*other)
+    with alone(out.parent):
+        assert f"another run writes to {out.parent} now" in refuse(*pretrain(out, tree))
+    assert out.read_bytes() == whole
+
+
+def test_how_often_a_state_is_saved_is_an_option(tree, tmp_path, monkeypatch):
+    saved: list[int] = []
+    monkeypatch.setattr(run, "save_state", lambda trainer, *_: saved.append(trainer.step_number))
+    succeed(*pretrain(tmp_path / "b.safetensors", tree, "--save-every", 1))
+    assert saved == [1, 2]
+    lite = pretrain(tmp_path / "c.safetensors", tree, "--recipe", "lite0", "--save-every", 1)
+    assert "saves its state every 50 steps; leave save_every out" in refuse(*lite)
 
 
 def test_pretrain_on_a_trunk(tree, tmp_path):

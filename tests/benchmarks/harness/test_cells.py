@@ -1,7 +1,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from benchmarks.harness import cells as run
 from benchmarks.harness.plan import USUAL
 from benchmarks.harness.rows import ResultRow, cell, read_rows
 from da_compose import load_backbone
-from da_compose.training.run import STATE, run_training
+from da_compose.training.run import STATE
 from da_compose.training.trainer import Pretrainer
 
 FEW = ("source_only", "batch_norm", "information_maximization")
@@ -203,8 +202,7 @@ def test_a_run_interrupted_in_pretraining_ends_like_an_uninterrupted_one(
 ):
     jobs = benchmark_run.jobs(recipes=(recipe,))
     expected = accuracies(benchmark_run.elsewhere("at once").run(jobs, FEW))
-    often = partial(run_training, save_every=2)
-    monkeypatch.setattr("da_compose.training.pretrain.run_training", often)
+    monkeypatch.setattr("da_compose.training.run.SAVE_EVERY", 2)
     with monkeypatch.context() as interrupted:
         interrupted.setattr(Pretrainer, "step", interrupt_at(step, Pretrainer.step))
         with pytest.raises(KeyboardInterrupt):

@@ -1,5 +1,7 @@
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from pathlib import Path
@@ -14,7 +16,15 @@ from benchmarks.harness import grid_dask
 from benchmarks.harness.grid import ATTEMPTS, run_grid
 from da_compose.training.trainer import Pretrainer
 from tests.benchmarks.calls import refuse
-from tests.benchmarks.grid_jobs import ALL, JOBS, counts, fail, processes_and_settings, work
+from tests.benchmarks.grid_jobs import (
+    ALL,
+    JOBS,
+    counts,
+    fail,
+    is_running,
+    processes_and_settings,
+    work,
+)
 
 
 @pytest.fixture
@@ -43,6 +53,24 @@ def test_what_a_killed_process_left_unfinished_is_run_again(
     seen, settings = processes_and_settings(tmp_path)
     assert len(seen) >= 2 and str(os.getpid()) not in seen
     assert settings == {"1 None"}
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.harness.grid import run_grid\n"
+        "from tests.benchmarks.grid_jobs import sleep\n"
+        "run_grid(sleep, ['a', 'b'], (Path(sys.argv[1]),), processes=2)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, tmp_path])
+    while len(started := [*tmp_path.iterdir()]) < 2:
+        time.sleep(0.1)
+        assert parent.poll() is None
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 20
+    while any(is_running(one.name) for one in started):
+        time.sleep(0.1)
+        assert time.monotonic() < until
 
 
 def test_a_call_that_always_kills_its_process_ends_the_run(tmp_path):

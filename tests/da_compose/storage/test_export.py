@@ -3,6 +3,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -152,3 +153,18 @@ def test_a_missing_package_is_named_with_its_remedy(
     with pytest.raises(ValueError, match=rf"needs {package}: pip install 'da-compose\[export\]'"):
         check_format(Path("a.onnx"))
     check_format(Path("a.pt2"))
+
+
+def test_a_program_of_another_precision_is_refused(
+    make_network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, traced = make_network(num_layers=1), torch.export.export
+
+    def in_bfloat16(*arguments: Any, **options: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return traced(*arguments, **options)
+
+    monkeypatch.setattr(torch.export, "export", in_bfloat16)
+    with pytest.raises(ValueError, match=r"would compute in torch.bfloat16, expected float32"):
+        export(backbone_of(network), network.domains["b"], tmp_path / "b.pt2")
+    assert not [*tmp_path.iterdir()]

@@ -3,12 +3,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from da_compose import CompositionalNetwork
 from da_compose.images import ImageSet
+from da_compose.storage.files import load_tensors, save_tensors
 from da_compose.training.augmentation import AugmentationConfig
 from da_compose.training.run import LOG, STATE, discard_state, run_training
 from da_compose.training.trainer import PretrainConfig, Pretrainer
@@ -221,6 +223,69 @@ def test_resume_with_other_sources_is_refused(bench: Bench, tmp_path: Path, make
     bench.sources = bench.sources | {"a": make_images(11)}
     with pytest.raises(ValueError, match="saved with another sources"):
         bench.run(tmp_path)
+
+
+def test_resume_with_other_pixels_labels_or_names_of_classes_is_refused(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """As many images each: content counts (AI4OPT/ML4OPF #26, raharth/PyMatch #5)."""
+    bench.interrupted(tmp_path, 5)
+    given = bench.sources["a"]
+    for other in (
+        ImageSet(given.images[::-1].copy(), given.labels),
+        ImageSet(given.images, (given.labels + 1) % 3),
+    ):
+        bench.sources = bench.sources | {"a": other}
+        with pytest.raises(ValueError, match=r"saved with another content of sources \(a "):
+            bench.run(tmp_path)
+    bench.sources = bench.sources | {"a": given}
+    network = bench.make_network(domains=())
+    with pytest.raises(ValueError, match="saved with another names of classes"):
+        run_training(network, bench.sources, CONFIG, tmp_path, classes=("x", "y", "z"))
+
+
+def test_a_run_that_goes_on_says_so(bench: Bench, tmp_path: Path, capsys) -> None:
+    bench.interrupted(tmp_path / "a", 5)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    lines: list[str] = []
+    for folder, say in (("a", lines.append), ("b", None)):
+        network = bench.make_network(domains=())
+        run_training(network, bench.sources, CONFIG, tmp_path / folder, say=say)
+    assert lines[0] == "goes on at step 3 of 8"
+    assert "goes on at step 3 of 8" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="save_every must be at least 1, got 0"):
+        run_training(network, bench.sources, CONFIG, tmp_path / "c", save_every=0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("step", 9, "step is 9, expected a whole number from 0 to 8"),
+        ("step", 1.5, "step is 1.5"),
+        ("content of sources", None, "content of sources is missing"),
+        ("optimizer.0.exp_avg", torch.zeros(2), "of another shape: optimizer.0.exp_avg"),
+        ("optimizer.0.exp_avg_sq", None, "missing: optimizer.0.exp_avg_sq"),
+        ("optimizer.99.step", torch.zeros(()), "unexpected: optimizer.99.step"),
+        ("network.heads.0.bias", torch.zeros(3).half(), "of another type: network.heads.0.bias"),
+    ],
+)
+def test_a_forged_state_is_refused_in_one_line(
+    bench: Bench, tmp_path: Path, place: str, value: object, said: str
+) -> None:
+    bench.interrupted(tmp_path, 5)
+    tensors, metadata = load_tensors(tmp_path / STATE, "training state")
+    held: dict[str, Any] = tensors if "." in place else metadata
+    held.pop(place, None)
+    held |= {} if value is None else {place: value}
+    save_tensors(tmp_path / STATE, tensors, metadata)
+    with pytest.raises(ValueError, match=said) as refused:
+        bench.run(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_training_that_diverged_is_not_saved(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not finite; the training diverged"):
+        bench.run(tmp_path, replace(CONFIG, learning_rate=1e30))
 
 
 def test_resume_with_sources_in_another_order_is_refused(bench: Bench, tmp_path: Path) -> None:

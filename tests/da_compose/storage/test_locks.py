@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.locks import lock
+from da_compose.storage.locks import alone, lock
 
 ON_WINDOWS = """
 import sys
@@ -22,7 +22,7 @@ sys.platform = "win32"
 def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", ON_WINDOWS + code],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=120,
@@ -46,3 +46,29 @@ def test_windows_is_refused_in_one_line_that_names_wsl():
     assert "Adapt one backbone" in run("print(CliRunner().invoke(main, ['--help']).output)").stdout
     last = run("import data_prep").stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: da-compose locks files") and "WSL" in last
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_two_runs_do_not_write_to_one_place(tmp_path, folder):
+    path = tmp_path / "runs" / "x"
+    with alone(path, folder=folder):
+        with (
+            pytest.raises(ValueError, match=r"another run writes to .*x now; wait until it has"),
+            alone(path, folder=folder),
+        ):
+            pass
+        with alone(tmp_path / "runs" / "other", folder=folder):
+            pass
+    with alone(path, folder=folder):
+        (tmp_path / "runs" / "kept").touch()
+    assert [one.name for one in path.parent.iterdir()] == ["kept"]
+
+
+def test_what_a_killed_process_held_is_free(tmp_path):
+    code = "import os, sys; from pathlib import Path; from da_compose.storage.locks import alone\n"
+    code += "with alone(Path(sys.argv[1]), folder=False): os.kill(os.getpid(), 9)"
+    path = tmp_path / "x"
+    subprocess.run([sys.executable, "-c", code, path], cwd=Path(__file__).parents[3], timeout=120)
+    with alone(path, folder=False):
+        pass
+    assert not [*tmp_path.iterdir()]

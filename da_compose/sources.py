@@ -34,7 +34,7 @@ def read_sources(
     if not sources:
         raise ValueError("pretraining needs at least one labelled source domain, got none")
     if class_names is not None:
-        class_names = [one_spelling(name) for name in class_names]
+        class_names = [one_spelling(name) for name in check_class_names(class_names)]
     found = {name: _read(name, source, size, class_names) for name, source in sources.items()}
     kinds = {labels.dtype.kind for _, labels in found.values()}
     if class_names is None and len(kinds) > 1:

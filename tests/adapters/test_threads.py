@@ -116,13 +116,14 @@ def test_an_interrupted_adaptation_leaves_the_backbone(backbone, make_pixels):
 
 
 def test_a_forked_process_predicts_as_its_parent(backbone, make_pixels):
+    """It does not learn: torch has no gradients in a fork of a process that took some."""
     images = make_pixels(20)
     adaptation = adapt(backbone, images, "batch_norm")
     expected = adaptation.predict_proba(images)
     child = os.fork()
     if child == 0:
         same = adaptation.predict_proba(images).equal(expected)
-        os._exit(0 if same and adapt(backbone, images, steps=2).predict(images).numel() else 1)
+        os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

@@ -1,0 +1,60 @@
+"""Commands that are killed at any moment, and started again: the result is that of one run."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from numpy.random import Generator
+
+from benchmarks.reliability.children import Stop, call
+from benchmarks.reliability.commands import COMMANDS, command, contents, reference, same
+from benchmarks.reliability.material import Material
+from benchmarks.reliability.outcome import RIGHT, Outcome, Wrong, shortened
+
+SIGNS = (signal.SIGKILL, signal.SIGINT)
+MOST_STOPS = 3  # before the run that is let through
+
+
+def part(number: int) -> str:
+    """What a trial stops, and how."""
+    return f"{_command(number)}, {_sign(number).name}"
+
+
+def _command(number: int) -> str:
+    return list(COMMANDS)[number % len(COMMANDS)]
+
+
+def _sign(number: int) -> signal.Signals:
+    return SIGNS[number // len(COMMANDS) % len(SIGNS)]
+
+
+def trial(
+    material: Material,
+    folder: Path,
+    number: int,
+    random: Generator,
+    entry: Callable[..., None] = command,
+) -> Outcome:
+    """One command, stopped up to three times by one signal.
+
+    At a file event it is the same moment in every run of the trial; at a time, about the same.
+    """
+    name, sign = _command(number), _sign(number)
+    whole, wanted = reference(material, name, entry)
+    arguments = COMMANDS[name](material, folder)
+    for _ in range(int(random.integers(1, MOST_STOPS + 1))):
+        at_event = random.random() < 0.6
+        event = int(random.integers(1, whole.events + 1))
+        moment = float(random.uniform(0, whole.seconds))
+        stop = Stop(sign, event=event) if at_event else Stop(sign, seconds=moment)
+        ended = call(entry, *arguments, folder=folder, stop=stop)
+        if "Traceback" in ended.errors:
+            raise Wrong(f"a traceback at {stop}: {shortened(ended.errors, last=True)}")
+        if ended.code == 0:
+            break
+    ended = call(entry, *arguments, folder=folder)
+    if ended.code:
+        said = shortened(ended.errors, last=True)
+        raise Wrong(f"did not go on ({ended.code}), the last at {stop}: {said}")
+    same(contents(folder), wanted)
+    return Outcome(RIGHT)

@@ -23,7 +23,7 @@ PROFILES = ("short", "quick", "full")  # a minute, ten, an hour, on one core
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of trial: a module of this package, and how many of it by profile.
+    """One kind of trial: the module of its `trial` and `part`, and how many of it by profile.
 
     worker: in a child, as it calls the library itself; else it starts children.
     """
@@ -35,24 +35,25 @@ class Kind:
     @property
     def trial(self) -> Callable[..., Outcome]:
         """One trial: (material, folder, number, generator) -> how it ends."""
-        return import_module(f"benchmarks.reliability.{self.module}").trial
+        return import_module(self.module).trial
 
     def part(self, number: int) -> str:
         """What of its kind a trial tries."""
-        return import_module(f"benchmarks.reliability.{self.module}").part(number)
+        return import_module(self.module).part(number)
 
     def count(self, profile: str) -> int:
         return self.counts[PROFILES.index(profile)]
 
 
 KINDS: Mapping[str, Kind] = {
-    "kills": Kind("kills", (12, 60, 400)),
-    "mutations": Kind("mutations", (72, 900, 9_000), worker=True),
-    "pictures": Kind("pictures", (2, 12, 36)),
-    "disks": Kind("disks", (8, 40, 300)),
-    "streams": Kind("streams", (1, 5, 12), worker=True),
-    "threads": Kind("threads", (4, 30, 200), worker=True),
-    "inputs": Kind("inputs", (28, 280, 2_800), worker=True),
+    "kills": Kind("benchmarks.reliability.kills", (6, 48, 300)),
+    "workers": Kind("benchmarks.reliability.workers", (0, 2, 10)),
+    "mutations": Kind("benchmarks.reliability.mutations", (72, 900, 9_000), worker=True),
+    "pictures": Kind("benchmarks.reliability.pictures", (2, 12, 36)),
+    "disks": Kind("benchmarks.reliability.disks", (8, 40, 300)),
+    "streams": Kind("benchmarks.reliability.streams", (1, 5, 12), worker=True),
+    "threads": Kind("benchmarks.reliability.threads", (4, 30, 200), worker=True),
+    "inputs": Kind("benchmarks.reliability.inputs", (28, 280, 2_800), worker=True),
 }
 
 

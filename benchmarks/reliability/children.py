@@ -4,12 +4,14 @@ So a command takes a tenth of a second, where a new Python takes five. Each chil
 its own: whoever is left alive after its end is found by that, and ended.
 """
 
+import atexit
 import os
 import random
 import resource
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,6 +140,8 @@ def _child(
         code = end.code
     finally:
         told.send((value, counted[0]))
+    threading._shutdown()  # type: ignore[attr-defined]  # as at the end of a Python of its own:
+    atexit._run_exitfuncs()  # joblib ends its processes
     sys.exit(code)
 
 

@@ -15,7 +15,7 @@ from da_compose.storage.files import checksum, load_tensors
 
 KINDS = ("backbone", "adapter", "training state")
 PASSING = ("seconds", "images_per_second", "peak_memory_mb")  # what no two runs have in common
-DRAWN = {".png", ".pdf", ".html", ".md", ".tex"}  # times are in them: only that they are there
+DRAWN = {".png", ".pdf", ".html", ".md", ".tex", "table.csv"}  # times are in them
 Arguments = Callable[[Material, Path], list[object]]
 
 
@@ -51,6 +51,11 @@ COMMANDS: Mapping[str, Arguments] = {
     ],
     "bench": _bench,
 }  # fmt: skip
+TOGETHER: Mapping[str, Arguments] = {  # in two processes of its own
+    "bench, two processes": lambda material, folder: [
+        *_bench(material, folder), "--processes", 2, "--network", "unshared",
+    ],
+}  # fmt: skip
 ONLY_WRITE: Mapping[str, Arguments] = {  # besides: nothing to go on from
     "transfer": lambda material, folder: [
         "transfer", "--backbone", material.backbone, "--task", "kmnist", "--steps", 2,
@@ -61,7 +66,8 @@ ONLY_WRITE: Mapping[str, Arguments] = {  # besides: nothing to go on from
         "--out", folder / "new.pt2",
     ],
 }  # fmt: skip
-ALL = {**COMMANDS, **ONLY_WRITE}
+WRITING = {**COMMANDS, **ONLY_WRITE}
+ALL = {**WRITING, **TOGETHER}
 
 
 def command(*arguments: object) -> None:
@@ -71,20 +77,21 @@ def command(*arguments: object) -> None:
     main()
 
 
-_REFERENCES: dict[tuple[Material, str], tuple[Ended, dict[str, str]]] = {}
+_REFERENCES: dict[object, tuple[Ended, dict[str, str]]] = {}
 
 
 def reference(
     material: Material, name: str, entry: Callable[..., None] = command
 ) -> tuple[Ended, dict[str, str]]:
     """How a command ends where nothing disturbs it, and what it writes."""
-    if (material, name) not in _REFERENCES:
+    key = material, name, entry
+    if key not in _REFERENCES:
         folder = material.folder / "references" / name.replace(" ", "-")
         ended = call(entry, *ALL[name](material, folder), folder=folder)
         if ended.code:
             raise Wrong(f"{name} failed undisturbed: {shortened(ended.errors, last=True)}")
-        _REFERENCES[material, name] = ended, contents(folder)
-    return _REFERENCES[material, name]
+        _REFERENCES[key] = ended, contents(folder)
+    return _REFERENCES[key]
 
 
 def contents(folder: Path, without: Sequence[str] = ()) -> dict[str, str]:
@@ -106,7 +113,7 @@ def contents(folder: Path, without: Sequence[str] = ()) -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     """Of the content without what no two runs have in common."""
-    if path.suffix in DRAWN:
+    if DRAWN & {path.suffix, path.name}:
         return "empty" if not path.stat().st_size else "drawn"
     if path.suffix == ".pt2":
         return "exported"  # an archive with times
@@ -115,7 +122,8 @@ def _digest(path: Path) -> str:
         return checksum(tensors, _lasting(metadata))
     if path.suffix == ".jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return hashlib.sha256(json.dumps(_lasting(lines)).encode()).hexdigest()[:16]
+        text = "".join(sorted(json.dumps(_lasting(line)) for line in lines))  # of any processes
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from numpy.random import Generator
 
 from benchmarks.reliability.children import call
-from benchmarks.reliability.commands import ALL, command, contents, reference, same
+from benchmarks.reliability.commands import WRITING, command, contents, reference, same
 from benchmarks.reliability.material import Material
 from benchmarks.reliability.outcome import (
     REFUSED,
@@ -26,7 +26,7 @@ CAUSES = ("too large", "space", "full", "requested and")
 
 def part(number: int) -> str:
     """The command whose files cannot grow."""
-    return list(ALL)[number % len(ALL)]
+    return list(WRITING)[number % len(WRITING)]
 
 
 def trial(
@@ -43,7 +43,7 @@ def trial(
     sizes = [(whole / file).stat().st_size for file in wanted if not file.endswith("/")]
     largest = int(random.choice([size for size in sizes if size]))
     limit = int(random.choice([0, 1, largest // 2, largest - 1, random.integers(0, largest)]))
-    arguments = ALL[name](material, folder)
+    arguments = WRITING[name](material, folder)
     ended = call(entry, *arguments, folder=folder, largest=limit)
     said = ""
     if ended.code:

@@ -16,13 +16,17 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 Held = list[NDArray[Any]]  # one image each: uint8 or float, (H, W) or (H, W, 3)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Drawn:
-    """Images to be given in some form, and choices of the form by a generator."""
+    """Images to be given in some form, and choices of the form by a generator.
+
+    pictures: whether they were given as pictures, which are read in colour.
+    """
 
     images: Held
     folder: Path  # for files
     random: Generator
+    pictures: bool = False
 
     @property
     def alike(self) -> bool:
@@ -101,6 +105,7 @@ def items(drawn: Drawn) -> list[Any]:
     """
     files = drawn.images[0].dtype == np.uint8
     form = drawn.random.choice(["array", "tensor", *(["picture", "path"] if files else [])])
+    drawn.pictures = form in ("picture", "path")
     around = drawn.random.choice(["nothing", "pair", "list", "image", "img"])
     made = []
     for number, image in enumerate(drawn.images):

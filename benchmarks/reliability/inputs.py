@@ -33,15 +33,18 @@ QUIET = settings(
 )
 
 
-def slow(images: list[NDArray[Any]], as_pictures: bool) -> NDArray[np.uint8]:
-    """What must come of images: each by itself to 8 bits, to its size, to colour where any is."""
+def slow(images: list[NDArray[Any]], folder: bool, colour: bool) -> NDArray[np.uint8]:
+    """What must come of images: each by itself to 8 bits, to its size, to colour where any is.
+
+    folder: of files that Pillow makes small; colour: of pictures, which are always in colour.
+    """
     made = []
     for image in images:
         whole = image
         if image.dtype != np.uint8:
             whole = np.array([round(255 * float(value)) for value in image.flat], np.uint8)
             whole = whole.reshape(image.shape)
-        if as_pictures:
+        if folder:
             square = Image.fromarray(whole).convert("RGB")
             resized = square.resize((SIZE, SIZE), Image.Resampling.BILINEAR, reducing_gap=3.0)
             made.append(np.asarray(resized))
@@ -52,7 +55,7 @@ def slow(images: list[NDArray[Any]], as_pictures: bool) -> NDArray[np.uint8]:
             whole = square[0].round().clamp(0, 255).byte().movedim(0, -1).numpy()
             whole = whole[..., 0] if image.ndim == 2 else whole
         made.append(whole)
-    if len({image.ndim for image in made}) > 1:
+    if colour or len({image.ndim for image in made}) > 1:
         made = [np.stack([image] * 3, -1) if image.ndim == 2 else image for image in made]
     return np.stack(made)
 
@@ -106,7 +109,8 @@ def trial(
     @given(images=some_images(dress.alike, dress.files), choices=st.integers(0, 2**32 - 1))
     def check(images: list[NDArray[Any]], choices: int) -> None:
         drawn = fresh(images, choices)
-        found, wanted = _read(read, dress.make(drawn)), slow(images, dress.files)
+        source = dress.make(drawn)
+        found, wanted = _read(read, source), slow(images, dress.files, drawn.pictures)
         shown = f"{[(image.shape, str(image.dtype)) for image in images]}, choices {choices}"
         if found.shape != wanted.shape:
             raise Wrong(f"read as {found.shape}, not {wanted.shape}: {shown}")

@@ -121,7 +121,8 @@ def tiny_recipes() -> None:
 
     run.SAVE_EVERY = 2
     short = PretrainConfig(steps=6, batch_size=4, statistics_batches=2)
-    for table in (recipes.DIGIT_RECIPES, recipes.PICTURE_RECIPES):
+    digits = replace(TINY, image_size=32, patch_size=8, num_classes=10)
+    for table, network in ((recipes.DIGIT_RECIPES, digits), (recipes.PICTURE_RECIPES, TINY)):
         for name, recipe in table.items():
             pooled = replace(short, pooled=recipe.pretraining.pooled)
-            table[name] = replace(recipe, pretraining=pooled, network=TINY)
+            table[name] = replace(recipe, pretraining=pooled, network=network)

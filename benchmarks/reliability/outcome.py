@@ -45,5 +45,5 @@ def refused_command(code: int, errors: str, *names: object) -> str:
 
 def shortened(text: str, *, last: bool = False) -> str:
     """At most `SHOWN` characters in one line: the first, or the last."""
-    line = " / ".join(text.split("\n")).strip(" /")
+    line = " | ".join(text.split("\n")).strip(" |")
     return line[-SHOWN:] if last else line[:SHOWN]

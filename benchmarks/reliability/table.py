@@ -11,6 +11,7 @@ COUNTS = ("tried", *VERDICTS)
 RUN = ("profile", "seed", "commit")
 TITLES = {
     "kills": "Commands killed, then started again",
+    "workers": "The same in two processes",
     "mutations": "Files damaged or forged",
     "pictures": "Broken pictures among good ones",
     "disks": "A disk that is full",

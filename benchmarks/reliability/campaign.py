@@ -45,15 +45,15 @@ class Kind:
         return self.counts[PROFILES.index(profile)]
 
 
-KINDS: Mapping[str, Kind] = {
-    "kills": Kind("benchmarks.reliability.kills", (6, 48, 300)),
-    "workers": Kind("benchmarks.reliability.workers", (0, 2, 10)),
+KINDS: dict[str, Kind] = {
+    "kills": Kind("benchmarks.reliability.kills", (6, 48, 240)),
+    "workers": Kind("benchmarks.reliability.workers", (0, 1, 6)),
     "mutations": Kind("benchmarks.reliability.mutations", (72, 900, 9_000), worker=True),
     "pictures": Kind("benchmarks.reliability.pictures", (2, 12, 36)),
-    "disks": Kind("benchmarks.reliability.disks", (8, 40, 300)),
+    "disks": Kind("benchmarks.reliability.disks", (8, 40, 240)),
     "streams": Kind("benchmarks.reliability.streams", (1, 5, 12), worker=True),
     "threads": Kind("benchmarks.reliability.threads", (4, 30, 200), worker=True),
-    "inputs": Kind("benchmarks.reliability.inputs", (28, 280, 2_800), worker=True),
+    "inputs": Kind("benchmarks.reliability.inputs", (28, 280, 1_400), worker=True),
 }
 
 

@@ -48,7 +48,7 @@ def part(number: int) -> str:
 
 def trial(material: Any, folder: Path, number: int, random: Any) -> Outcome:
     """Wrong at 3."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if number == 3:
         raise Wrong("planted")
     return Outcome(RIGHT)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from benchmarks.harness import measure
-from benchmarks.reliability.children import Worker
 from benchmarks.reliability.material import Material, make_material
 from benchmarks.reliability.outcome import VERDICTS, WRONG, Outcome, Wrong
+from benchmarks.reliability.worker import Worker
 
 PROFILES = ("short", "quick", "full")  # a minute, ten, an hour, on one core
 

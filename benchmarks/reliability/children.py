@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from benchmarks.reliability.outcome import Wrong, shortened
+from benchmarks.reliability.outcome import Wrong
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -36,7 +36,6 @@ CONTEXT.set_forkserver_preload(
 )
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod"}
 LIMIT = 120.0  # seconds that a child may take
-ADDRESSES = 4 * 2**30  # bytes that a worker may ask for, lest one file takes the machine's memory
 GRACE = 5.0  # seconds in which the children of a child end after it
 
 
@@ -58,11 +57,10 @@ class Ended:
     errors: str
     seconds: float
     events: int
-    value: Any = None
 
 
 def call(
-    function: Callable[..., Any],
+    function: Callable[..., None],
     *arguments: Any,
     folder: Path,
     stop: Stop | None = None,
@@ -78,19 +76,21 @@ def call(
     ends = [written for _, written in pipes]
     how = (folder, stop, largest)
     process = CONTEXT.Process(target=_child, args=(function, arguments, how, *ends))
-    began = time.perf_counter()
+    launched = began = time.perf_counter()
     process.start()
     for end in ends:
         end.close()
     read = [end for end, _ in pipes]
-    texts, told = [b"", b""], []
-    late = stop.seconds if stop and stop.seconds is not None else None
+    texts, told = [b"", b""], list[int]()
+    late = stop.seconds if stop is not None else None
     while process.is_alive():
+        if not told:  # it has not begun
+            began = time.perf_counter()
         passed = time.perf_counter() - began
         if late is not None and stop is not None and passed >= late:
             _signal(process.pid, stop.sign)
             late = None
-        if passed > LIMIT:
+        if time.perf_counter() - launched > LIMIT:
             _signal(process.pid, signal.SIGKILL)
             raise Wrong(f"no end after {LIMIT:.0f} seconds")
         _gather(read, texts, told, 0.05 if late is None else min(0.05, max(0.0, late - passed)))
@@ -101,13 +101,12 @@ def call(
         end.close()
     code = process.exitcode if process.exitcode is not None else -1
     _end_what_is_left(process.pid)
-    value, events = told[0] if told else (None, 0)
     said, errors = (os.fsdecode(text) for text in texts)
-    return Ended(code, said, errors, seconds, events, value)
+    return Ended(code, said, errors, seconds, told[-1] if told else 0)
 
 
 def _child(
-    function: Callable[..., Any],
+    function: Callable[..., None],
     arguments: tuple[Any, ...],
     how: tuple[Path, Stop | None, int | None],
     out: Connection,
@@ -127,25 +126,32 @@ def _child(
     }  # fmt: skip
     os.environ.pop("DA_COMPOSE_DATA", None)
     tempfile.tempdir = None
-    _seed()
+    seed_all()
     counted = [0]
     _count_events(str(folder), counted, stop)
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-    value, code = None, 0
+    code = None
+    told.send(0)
     try:
-        value = function(*arguments)
+        function(*arguments)
         sys.stdout.flush()
     except SystemExit as end:
         code = end.code
     finally:
-        told.send((value, counted[0]))
-    threading._shutdown()  # type: ignore[attr-defined]  # as at the end of a Python of its own:
-    atexit._run_exitfuncs()  # joblib ends its processes
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it comes too late
+        told.send(counted[0])
+    _finish()
     sys.exit(code)
 
 
-def _seed() -> None:
+def _finish() -> None:
+    """As at the end of a Python of its own: joblib ends its processes then."""
+    cast(Any, threading)._shutdown()
+    atexit._run_exitfuncs()
+
+
+def seed_all() -> None:
     """As in a process of its own: nothing of what the server or another trial drew."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -167,10 +173,10 @@ def _count_events(folder: str, counted: list[int], stop: Stop | None) -> None:
     sys.addaudithook(count)
 
 
-def _gather(read: list[Connection], texts: list[bytes], told: list[Any], seconds: float) -> None:
+def _gather(read: list[Connection], texts: list[bytes], told: list[int], seconds: float) -> None:
     """Take what a child has written by now; waits at most so long for any of it."""
     for end in wait(read, seconds):
-        place = read.index(end)  # type: ignore[arg-type]
+        place = read.index(cast(Connection, end))
         if place == 2:
             try:
                 told.append(read[2].recv())
@@ -220,71 +226,3 @@ def _of_session(leader: int | None) -> list[int]:
         if fields[3] == str(leader) and fields[0] not in "ZX":
             found.append(int(state.parent.name))
     return found
-
-
-class Worker:
-    """One child for many calls of functions; another takes its place where it dies or hangs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process: Any = None
-        self.channel: Any = None
-
-    def call(self, function: Callable[..., Any], *arguments: Any, seconds: float = LIMIT) -> Any:
-        """What a function returns in the child; Wrong where the child dies, or takes longer."""
-        if self.process is None:
-            self._start()
-        self.channel.send((function, arguments))
-        try:
-            if not self.channel.poll(seconds):
-                raise Wrong(f"no end after {seconds:.0f} seconds")
-            raised, value = self.channel.recv()
-        except (EOFError, ConnectionError) as error:
-            self.process.join(GRACE)
-            code = self.process.exitcode
-            self.stop()
-            raise Wrong(f"the process died ({code})") from error
-        except Wrong:
-            self.stop()
-            raise
-        if raised is not None:
-            raise raised
-        return value
-
-    def _start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.channel, other = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=_serve, args=(self.folder, other), daemon=True)
-        self.process.start()
-        other.close()
-
-    def stop(self) -> None:
-        """End the child."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
-            self.channel.close()
-            self.process = self.channel = None
-
-
-def _serve(folder: Path, channel: Connection) -> None:
-    os.chdir(folder)
-    os.environ |= {"OMP_NUM_THREADS": "1", "DA_COMPOSE_CACHE": str(folder / "cache")}
-    _seed()
-    held = int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0]) * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (held + ADDRESSES, resource.RLIM_INFINITY))
-    with open(os.devnull, "w") as nothing:  # noqa: PTH123
-        os.dup2(nothing.fileno(), 1)
-    while True:
-        try:
-            function, arguments = channel.recv()
-        except EOFError:
-            return
-        raised, value = None, None
-        try:
-            value = function(*arguments)
-        except Wrong as error:
-            raised = Wrong(str(error))
-        except Exception as error:
-            raised = Wrong(shortened(f"{type(error).__name__}: {error}"))
-        channel.send((raised, value))

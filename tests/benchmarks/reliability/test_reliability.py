@@ -15,10 +15,11 @@ import adapters.adaptation
 from benchmarks.reliability import disks, inputs, kills, mutations, pictures, streams, threads
 from benchmarks.reliability.__main__ import main
 from benchmarks.reliability.campaign import KINDS, Campaign, Kind
-from benchmarks.reliability.children import Stop, Worker, call
+from benchmarks.reliability.children import Stop, call
 from benchmarks.reliability.material import Material, loaded, make_material, shapes
 from benchmarks.reliability.outcome import REFUSED, RIGHT, Outcome, Wrong, refusal
 from benchmarks.reliability.table import TITLES, by_part, markdown
+from benchmarks.reliability.worker import Worker
 from da_compose.reading import read_images
 from tests.benchmarks.reliability import faulty
 

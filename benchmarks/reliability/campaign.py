@@ -15,9 +15,10 @@ import torch
 
 from benchmarks.harness import measure
 from benchmarks.reliability.material import Material, make_material
-from benchmarks.reliability.outcome import VERDICTS, WRONG, Outcome, Wrong
+from benchmarks.reliability.outcome import VERDICTS, WRONG, Outcome, Wrong, shortened
 from benchmarks.reliability.worker import Worker
 
+FOUND = 10  # wrong trials of a part that a row tells of
 PROFILES = ("short", "quick", "full")  # a minute, ten, an hour, on one core
 
 
@@ -89,7 +90,7 @@ class Campaign:
         try:
             found = worker.call(kind.trial, *arguments) if kind.worker else kind.trial(*arguments)
         except Wrong as wrong:
-            return Outcome(WRONG, str(wrong))
+            return Outcome(WRONG, shortened(str(wrong)))
         shutil.rmtree(folder, ignore_errors=True)
         return found
 
@@ -114,7 +115,7 @@ def rows_of(
     return [
         {"kind": name, "part": part, "tried": verdicts.total()}
         | {verdict: verdicts[verdict] for verdict in VERDICTS}
-        | {"found": wrong.get(part, []), "seconds_of_kind": seconds}
+        | {"found": wrong.get(part, [])[:FOUND], "seconds_of_kind": seconds}
         | dict(about)
         for part, verdicts in sorted(counts.items())
     ]

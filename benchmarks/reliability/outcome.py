@@ -27,8 +27,8 @@ def refusal(error: BaseException, *names: object) -> str:
     named = not names or any(str(name) in said for name in names)
     if isinstance(error, (ValueError, OSError)) and said.strip() and "\n" not in said and named:
         return said
-    lacks = "" if named else ", which does not name the file"
-    raise Wrong(f"a bare {type(error).__name__}{lacks}: {shortened(said)}") from error
+    lacks = "" if named else " that names the file"
+    raise Wrong(f"not one clear line{lacks}: {type(error).__name__}: {said}") from error
 
 
 def refused_command(code: int, errors: str, *names: object) -> str:

@@ -47,14 +47,14 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "kills": Kind("benchmarks.reliability.kills", (6, 48, 240)),
+    "kills": Kind("benchmarks.reliability.kills", (5, 48, 240)),
     "workers": Kind("benchmarks.reliability.workers", (0, 1, 6)),
-    "mutations": Kind("benchmarks.reliability.mutations", (72, 900, 9_000), worker=True),
+    "mutations": Kind("benchmarks.reliability.mutations", (36, 900, 9_000), worker=True),
     "pictures": Kind("benchmarks.reliability.pictures", (2, 12, 36)),
-    "disks": Kind("benchmarks.reliability.disks", (8, 40, 240)),
+    "disks": Kind("benchmarks.reliability.disks", (5, 40, 240)),
     "streams": Kind("benchmarks.reliability.streams", (1, 5, 12), worker=True),
-    "threads": Kind("benchmarks.reliability.threads", (4, 30, 200), worker=True),
-    "inputs": Kind("benchmarks.reliability.inputs", (28, 280, 1_400), worker=True),
+    "threads": Kind("benchmarks.reliability.threads", (2, 30, 200), worker=True),
+    "inputs": Kind("benchmarks.reliability.inputs", (14, 280, 1_400), worker=True),
 }
 
 

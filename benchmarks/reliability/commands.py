@@ -97,6 +97,7 @@ def reference(
 def contents(folder: Path, without: Sequence[str] = ()) -> dict[str, str]:
     """Every file and empty folder below one, hidden ones too, with a digest of what it holds.
 
+    An empty folder of temporary files is none: INT may come before Python knows what to remove.
     without: parts of names that are passed over.
     """
     found = {}
@@ -106,7 +107,7 @@ def contents(folder: Path, without: Sequence[str] = ()) -> dict[str, str]:
             continue
         if path.is_file():
             found[name] = _digest(path)
-        elif name != "tmp" and not any(path.iterdir()):
+        elif not name.startswith("tmp") and not any(path.iterdir()):
             found[f"{name}/"] = "empty folder"
     return found
 

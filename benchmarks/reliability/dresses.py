@@ -169,8 +169,9 @@ def unbatched(drawn: Drawn) -> DataLoader[Any]:
 def archive(drawn: Drawn) -> Path:
     """An `.npz` file."""
     path = drawn.folder / "images.npz"
-    images = _native(np.stack(drawn.images))
-    np.savez(path, **{str(drawn.random.choice(["images", "train_images"])): images})
+    name = "images" if drawn.chance() else "train_images"
+    arrays: dict[str, Any] = {name: _native(np.stack(drawn.images))}
+    np.savez(path, **arrays)
     return path
 
 

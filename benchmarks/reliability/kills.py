@@ -53,6 +53,7 @@ def stopped(
     """A command of any name that is stopped, and then let through."""
     whole, wanted = reference(material, name, entry)
     arguments = ALL[name](material, folder)
+    stop = None
     for _ in range(int(random.integers(1, MOST_STOPS + 1))):
         at_event = random.random() < 0.6
         event = int(random.integers(1, whole.events + 1))

@@ -117,7 +117,7 @@ def trial(
     most = ALLOWANCE + 2 * path.stat().st_size / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak of memory is that of now
     before, began = peak_memory_mb(), time.perf_counter()
-    said = ""
+    said, found = "", torch.empty(0)
     try:
         found = read[subject](material, path)
     except Wrong:

@@ -31,8 +31,9 @@ class Worker:
                 raise Wrong(f"no end after {seconds:.0f} seconds")
             raised, value = self.channel.recv()
         except (EOFError, ConnectionError) as error:
-            self.process.join(GRACE)
-            code = self.process.exitcode
+            process: Any = self.process
+            process.join(GRACE)
+            code = process.exitcode
             self.stop()
             raise Wrong(f"the process died ({code})") from error
         except Wrong:

@@ -140,7 +140,7 @@ def test_the_command_counts_and_ends_with_1_where_anything_is_wrong(
     tmp_path, material, monkeypatch
 ):
     monkeypatch.setattr(
-        Campaign, "at", classmethod(lambda cls, folder, seed: cls(folder, material, seed))
+        Campaign, "at", classmethod(lambda cls, folder, seed: Campaign(folder, material, seed))
     )
     monkeypatch.setattr("benchmarks.harness.measure.commit", lambda: "abc1234")
     planted = Kind(faulty.__name__, (2, 5, 9))

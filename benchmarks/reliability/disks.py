@@ -42,7 +42,7 @@ def trial(
     whole = material.folder / "references" / name.replace(" ", "-")
     sizes = [(whole / file).stat().st_size for file in wanted if not file.endswith("/")]
     largest = int(random.choice([size for size in sizes if size]))
-    limit = int(random.choice([0, 1, largest // 2, largest - 1, random.integers(0, largest)]))
+    limit = int(random.choice([0, 1, largest // 2, largest - 1, int(random.integers(0, largest))]))
     arguments = WRITING[name](material, folder)
     ended = call(entry, *arguments, folder=folder, largest=limit)
     said = ""

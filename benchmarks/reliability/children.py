@@ -36,7 +36,7 @@ CONTEXT.set_forkserver_preload(
 )
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod"}
 LIMIT = 120.0  # seconds that a child may take
-GRACE = 5.0  # seconds in which the children of a child end after it
+GRACE = 20.0  # seconds in which what a child started ends after it; importing torch takes some
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ STOREYS = (
     ("data_prep", "benchmarks.allocator"),
     ("benchmarks.harness",),
     ("benchmarks.options", "benchmarks.reports"),
-    ("benchmarks.speed", "benchmarks.studies", "benchmarks.tasks"),
+    ("benchmarks.reliability", "benchmarks.speed", "benchmarks.studies", "benchmarks.tasks"),
     ("benchmarks.committed",),
     ("benchmarks.cli", "benchmarks"),
 )

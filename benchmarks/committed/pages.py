@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.rows import ResultRow, read_lines, read_rows
+from benchmarks.reliability.table import markdown as reliability_markdown
 from benchmarks.reports.best_table import best_markdown
 from benchmarks.reports.differences import differences_markdown
 from benchmarks.reports.rotation_table import rotation_markdown
@@ -74,6 +75,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "pacs": partial(of_rows, name="pacs", render=rotation_markdown),
     "satellite": partial(of_rows, name="satellite", render=rotation_markdown),
     "emoji": partial(of_rows, name="emoji", render=markdown, profile="quick"),
+    "reliability": partial(of_lines, name="reliability", render=reliability_markdown),
     "speed": of_speed,
     **{part: partial(of_tasks, part=part, render=make) for part, make in TASK_TABLES.items()},
     **{

@@ -10,6 +10,7 @@ from benchmarks.harness.digit_benchmark import DIGITS
 from benchmarks.harness.folders import ROWS, folder_of_rows
 from benchmarks.harness.picture_benchmarks import PICTURES
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.reliability.table import by_part
 from benchmarks.reports.report import write_report
 from benchmarks.speed.benchmark import write_table
 from benchmarks.studies import (
@@ -46,6 +47,7 @@ DRAW: Mapping[str, Callable[[Path], object]] = {
     "guard": of_study(lambda lines: guard.markdown(guard.summary(lines))),
     "trust": of_study(lambda lines: trust.markdown(trust.summary(lines))),
     "memory": of_study(memory.table),
+    "reliability": of_study(by_part),
     "selection": of_study(lambda lines: selection.markdown(selection.summary(lines))),
     "tuning": of_study(tuning.table),
 }

@@ -70,7 +70,7 @@ def _run(
     failures = 0
     while left:
         before = len(left)
-        parent = os.getpid()
+        parent = None if options.get("backend") == "ray" else os.getpid()
         calls = [
             delayed(_call)(number, function, job, shared, parent) for number, job in left.items()
         ]
@@ -85,9 +85,15 @@ def _run(
 
 
 def _call(
-    number: int, function: Callable[..., None], job: Any, shared: tuple[Any, ...], parent: int
+    number: int,
+    function: Callable[..., None],
+    job: Any,
+    shared: tuple[Any, ...],
+    parent: int | None,
 ) -> int:
-    if os.getppid() == parent:
+    if parent not in (None, os.getpid()):
+        if os.getppid() != parent:
+            os._exit(1)  # it was killed before this process was ready
         end_with(parent)
     keep_freed_memory()
     function(job, *shared)

@@ -1,0 +1,1 @@
+"""A campaign for what is wrong in silence: each trial ends right, refused in one line, or wrong."""

@@ -4,6 +4,7 @@ The commands are the top of the house, in `benchmarks`; this is their doorbell. 
 `adapters` and `benchmarks` are names that other distributions have too, and may have overwritten.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import packages_distributions
@@ -33,6 +34,9 @@ def main() -> None:
         if said := overwritten():
             sys.exit(said)
         raise
+    except OSError as error:  # of the output; of files a command says it itself
+        print(f"Error: standard output: {error.strerror}", file=sys.stderr, flush=True)
+        os._exit(1)  # else what is left of the output would be tried again
 
 
 def hidden() -> str | None:

@@ -97,14 +97,14 @@ def of_floats(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())  # NaN where there is any
     beyond = sum(int(((p < -ROUNDING) | (p > 1 + ROUNDING)).sum()) for p in _parts(values))
     if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT) or beyond > MOST_BEYOND * values.size:
-        whole = high > 1 and low >= 0
+        if not np.isfinite([low, high]).all():
+            remedy = "leave out the images with pixels that are not finite"
+        elif high > 1 and low >= 0:
+            remedy = "divide by the largest value a pixel may have, such as 16, 255, 4095 or 65535"
+        else:
+            remedy = "undo the normalization: the backbone applies its own"
         raise ValueError(
-            f"float images must be finite and lie in [0, 1], got {low:.4g} to {high:.4g}; "
-            + (
-                "divide by the largest value a pixel may have, such as 16, 255, 4095 or 65535"
-                if whole
-                else "undo the normalization: the backbone applies its own"
-            )
+            f"float images must be finite and lie in [0, 1], got {low:.4g} to {high:.4g}; {remedy}"
         )
     converted = np.empty(values.shape, dtype=np.uint8)
     for part, place in zip(_parts(values), _parts(converted), strict=True):

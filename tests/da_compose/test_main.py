@@ -112,3 +112,14 @@ def test_other_distributions_alone_change_nothing(installed, tmp_path, monkeypat
     (line,) = start(tmp_path, installed)  # ours came last and works
     assert line.startswith("Error: ") and "missing.safetensors" in line
     assert metadata.version("da-compose")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_output_is_said_in_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            (*COMMAND[:3], "--help"),
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, cwd=ROOT,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.strip() == "Error: standard output: No space left on device"

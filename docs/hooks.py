@@ -113,12 +113,12 @@ def section(place: str, name: str, heading: str) -> Iterator[str]:
 
 
 def names(place: str, package: str) -> Iterator[str]:
-    """Every public name of a package, documented."""
+    """Every public name of a package, documented where it is from: a module may have its name."""
     tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            for name in sorted(ast.literal_eval(node.value), key=str.lower):
-                yield f"::: {package}.{name}"
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    origin = {alias.name: node.module for node in imports for alias in node.names}
+    for name in sorted(origin, key=str.lower):
+        yield f"::: {origin[name]}.{name}"
 
 
 def commands(place: str) -> Iterator[str]:

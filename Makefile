@@ -1,12 +1,12 @@
 # On a fresh machine: `make digits`, `make domainnet` and `make tasks` run the benchmarks, `make test` the checks.
-# Each sets up .venv; what they write lies in runs/ and data/. `make wheel` tries the package as users get it.
+# Each sets up .venv; what they write lies in runs/ and data/. `make wheel` tries the package as users get it, `make docs` builds the site.
 PYTHON ?= python3
 PROFILE ?= quick
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: digits digits-full domainnet domainnet-full tasks tasks-full report test lint wheel setup clean
+.PHONY: digits digits-full domainnet domainnet-full tasks tasks-full report test lint docs wheel setup clean
 
 digits: setup
 	$(BIN)/da-compose bench digits --profile $(PROFILE)
@@ -39,6 +39,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Into build/site, strictly: no warning, no broken link
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheel: setup
 	.ci/wheel

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+GUIDES = ROOT / "docs" / "guides"
+FIRST_GUIDE = GUIDES / "python.md"  # makes what blocks of the others go on from
 MARKED = re.compile(r"^<!-- run -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -18,6 +20,18 @@ def marked_blocks(text: str) -> dict[str, str]:
     for language, block in MARKED.findall(text):
         found.setdefault(language, []).append(block)
     return {language: "\n".join(blocks) for language, blocks in found.items()}
+
+
+def program(*pages: Path) -> dict[str, str]:
+    """The marked blocks of pages that are run as one, by language."""
+    return marked_blocks("\n".join(page.read_text(encoding="utf-8") for page in pages))
+
+
+def programs() -> dict[str, tuple[Path, ...]]:
+    """What is run as one, by name: a page, or all guides."""
+    guides = [page for page in PAGES if page.is_relative_to(GUIDES) and page != FIRST_GUIDE]
+    alone = [page for page in PAGES if not page.is_relative_to(GUIDES) and program(page)]
+    return {page.name: (page,) for page in alone} | {"guides": (FIRST_GUIDE, *guides)}
 
 
 def shell_script(block: str) -> str:

@@ -1,20 +1,40 @@
 """README and the pages of docs/ are run as they stand."""
 
 import re
+import shlex
 import sys
 from pkgutil import resolve_name
 
+import click
 import pytest
 
-from tests.snippets import MARKED, PAGES, ROOT, marked_blocks, run_here, shell_script
+from benchmarks.cli.main import main
+from tests.snippets import (
+    MARKED,
+    PAGES,
+    ROOT,
+    marked_blocks,
+    program,
+    programs,
+    run_here,
+    shell_script,
+)
 
 RUNNABLE = {
     "python": lambda block: [sys.executable, "-c", block],
     "sh": lambda block: ["bash", "-c", shell_script(block)],
 }
-WITH_BLOCKS = [page for page in PAGES if marked_blocks(page.read_text(encoding="utf-8"))]
+PROGRAMS = programs()
+COMMAND = re.compile(r"^(?:torchrun .* -m da_compose|da-compose) (.*)$", re.MULTILINE)
+SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OURS = re.compile(r"\b(?:da_compose|adapters|data_prep|benchmarks)(?:\.[a-z]\w*)+\b(?!\.(?:py|md))")
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
 ALL_PAGES = (*PAGES, ROOT / "CONTRIBUTING.md")
 TEXT = """
 <!-- run -->
@@ -58,14 +78,14 @@ def test_readme_has_a_block_of_each_language():
     assert set(marked_blocks(PAGES[0].read_text(encoding="utf-8"))) == set(RUNNABLE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_mark_is_without_a_block_that_can_run(page):
     text = page.read_text(encoding="utf-8")
     assert text.count("<!-- run -->\n") == len(MARKED.findall(text))
     assert set(marked_blocks(text)) <= set(RUNNABLE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_blocks_can_be_parsed(page):
     compile(marked_blocks(page.read_text(encoding="utf-8")).get("python", ""), page.name, "exec")
 
@@ -74,7 +94,7 @@ def test_readme_is_short():
     assert len(PAGES[0].read_text(encoding="utf-8").split()) <= 1200
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_to_files_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for target in LINK.findall(text):
@@ -82,7 +102,7 @@ def test_links_to_files_lead_somewhere(page):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", ALL_PAGES, ids=name_of)
 def test_names_of_ours_in_a_page_are_there(page):
     for name in set(OURS.findall(page.read_text(encoding="utf-8"))):
         try:
@@ -91,9 +111,22 @@ def test_names_of_ours_in_a_page_are_there(page):
             pytest.fail(f"{page.name} names {name}: {error}")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_in_a_page_have_the_options_that_it_names(page):
+    shell = "".join(SHELL.findall(page.read_text(encoding="utf-8")))
+    for line in COMMAND.findall(shell):
+        name, *words = shlex.split(line.partition(" > ")[0].partition("  #")[0])
+        command = main.get_command(click.Context(main), name)
+        if isinstance(command, click.Group):
+            command = command.commands[words[0]]
+        assert command is not None, line
+        known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= known | {"--help"}, line
+
+
 @pytest.mark.shown
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: page.name)
-def test_a_page_runs_as_it_stands(page, tmp_path):
-    for language, block in marked_blocks(page.read_text(encoding="utf-8")).items():
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_page_runs_as_it_stands(name, tmp_path):
+    for language, block in program(*PROGRAMS[name]).items():
         ended = run_here(RUNNABLE[language](block), tmp_path)
         assert ended.returncode == 0, ended.stderr[-4000:]

@@ -1,5 +1,6 @@
 """Locks of files and folders, which keep processes from writing the same one at once."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,9 @@ except ImportError as error:
         "da-compose locks files as Linux and macOS do, and does not run on Windows itself; run it "
         "there in WSL, the Windows Subsystem for Linux"
     ) from error
+
+
+LONGEST = 200  # bytes of a name
 
 
 class File(Protocol):
@@ -42,7 +46,7 @@ def alone(path: Path, *, folder: bool = True) -> Iterator[None]:
     if rank() > 0:
         yield
         return
-    held = path if folder else path.with_name(f".{path.name}.lock")
+    held = path if folder else path.with_name(f".{_short(path.name)}.lock")
     place = held if folder else held.parent
     made = [one for one in (place, *place.parents) if not one.exists()]
     place.mkdir(parents=True, exist_ok=True)
@@ -59,6 +63,12 @@ def alone(path: Path, *, folder: bool = True) -> Iterator[None]:
         with suppress(OSError):  # something is in it
             for one in made:
                 one.rmdir()
+
+
+def _short(name: str) -> str:
+    """The name, or of a long one its hash: a lock's name is longer than its file's may be."""
+    long = len(os.fsencode(name)) > LONGEST
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16] if long else name
 
 
 def _hold(descriptor: int, held: Path, path: Path) -> None:

@@ -92,7 +92,7 @@ def test_damaged_file_is_an_error_and_not_a_reason_for_other_data(digit_files) -
 
 
 def test_unknown_name_lists_the_domains() -> None:
-    with pytest.raises(ValueError, match=r"mnist, .*optdigits; got 'minst'"):
+    with pytest.raises(ValueError, match=r"mnist, .*street; got 'minst'"):
         load_digit_domain("minst")
 
 

@@ -144,8 +144,6 @@ def test_how_often_a_state_is_saved_is_an_option(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "save_state", lambda trainer, *_: saved.append(trainer.step_number))
     succeed(*pretrain(tmp_path / "b.safetensors", tree, "--save-every", 1))
     assert saved == [1, 2]
-    lite = pretrain(tmp_path / "c.safetensors", tree, "--recipe", "lite0", "--save-every", 1)
-    assert "saves its state every 50 steps; leave save_every out" in refuse(*lite)
 
 
 def test_pretrain_on_a_trunk(tree, tmp_path):

@@ -72,19 +72,22 @@ def test_generators_differ_by_any_number_and_by_order() -> None:
 
 
 def test_what_is_held_out_of_each_source_is_in_its_training_share_no_more() -> None:
-    def numbered(count: int) -> ImageSet:  # image n is n everywhere
+    def numbered(count: int, classes: int) -> ImageSet:  # image n is n everywhere
         images = np.arange(count, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
-        return ImageSet(images, np.arange(count))
+        return ImageSet(images, np.arange(count) % classes)
 
-    sources = {"many": numbered(25), "few": numbered(9)}
+    def numbers(data: ImageSet) -> list[int]:
+        return data.images[:, 0, 0].tolist()
+
+    sources = {"many": numbered(50, 2), "few": numbered(27, 3)}
     train, held = hold_out(sources, 0.1, seed=0)
-    assert (len(train["many"]), len(held["many"])) == (23, 2)
+    assert (len(train["many"]), len(held["many"])) == (46, 4)
+    assert np.bincount(held["many"].labels).tolist() == [2, 2]  # a tenth of each class
     assert train["few"].fingerprint == sources["few"].fingerprint
-    assert "few" not in held  # of 9 images a tenth is none
-    kept = [*train["many"].labels, *held["many"].labels]
-    assert sorted(kept) == [*range(25)]
-    assert held["many"].images[:, 0, 0].tolist() == held["many"].labels.tolist()
-    assert hold_out(sources, 0.1, seed=1)[1]["many"].labels.tolist() != [*held["many"].labels]
+    assert "few" not in held  # of 9 images of a class a tenth is none
+    assert sorted([*numbers(train["many"]), *numbers(held["many"])]) == [*range(50)]
+    assert [n % 2 for n in numbers(held["many"])] == held["many"].labels.tolist()
+    assert numbers(hold_out(sources, 0.1, seed=1)[1]["many"]) != numbers(held["many"])
 
 
 def test_unequal_sources_give_batches_of_equal_size(make_network) -> None:

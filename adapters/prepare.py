@@ -51,7 +51,7 @@ class Ready:
     @property
     def meaningless(self) -> bool:
         """Whether the images mean nothing to any start, as noise does."""
-        informed = self.evidence["start"][FIGURES.index("view_information")].item()
+        informed = self.evidence["start"][FIGURES.index("agreed_information")].item()
         return informed < self.config.start_config.least_informed
 
     @property

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from da_compose import Backbone
-from da_compose.evidence import evidence, view_information
+from da_compose.evidence import agreed_information, evidence
 from da_compose.starts import (
     MEAN,
     PRIOR_IMAGES,
@@ -32,7 +32,7 @@ class StartConfig:
     prior_images: int = PRIOR_IMAGES  # a source's statistics weigh like so many of the target
     least_compared: int = 50  # images, to compare starts on
     # Information of the most informed start, below which the images mean nothing to the backbone
-    least_informed: float = 0.025
+    least_informed: float = 0.06
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):
@@ -117,8 +117,8 @@ def best_start(
 ) -> Start:
     """The start and the blend of statistics that know most of these images.
 
-    By the information that predictions on the images and on another view of them have of each other
-    (`da_compose.evidence.view_information`). Fewer than `least_compared` images compare nothing:
+    By what predictions on the images and on another view of them agree on, beyond chance
+    (`da_compose.evidence.agreed_information`). Fewer than `least_compared` images compare nothing:
     then it is AdaBN, whose statistics are shrunk toward the source's. Images that mean nothing to
     any start are left to source only.
 
@@ -141,6 +141,6 @@ def search(tried: Tried, start: str, config: StartConfig) -> tuple[tuple[str, fl
     consensus = torch.stack([tried.prediction(*one) for one in candidates]).mean(dim=0)
     if not compared:
         return (plain, 1.0), consensus
-    informed = {one: view_information(*tried.views(*one)) for one in candidates}
+    informed = {one: agreed_information(*tried.views(*one)) for one in candidates}
     best = max(informed, key=informed.__getitem__)
     return (best if informed[best] >= config.least_informed else (plain, 0.0)), consensus

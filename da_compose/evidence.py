@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TINY = 1e-12
-FIGURES = ("confidence", "certainty", "consistency", "view_information")  # of `evidence`
+FIGURES = ("confidence", "certainty", "consistency", "agreed_information")  # of `evidence`
 BRIGHTER, SHIFT = 1.15, 8  # times, and the part of a side that another view is shifted by
 
 
@@ -31,17 +31,19 @@ def certainty(prediction: Tensor) -> float:
     return told.item() / log(prediction.shape[1])
 
 
-def view_information(prediction: Tensor, viewed: Tensor) -> float:
-    """Mutual information of predictions (M, N) and of those on another view (V, N): 0 to 1.
+def agreed_information(prediction: Tensor, viewed: Tensor) -> float:
+    """What predictions (M, N) and those on another view (V, N) agree on, beyond chance.
 
-    Over log N, so 1 where all are certain, alike and balanced over the classes (IIC, Ji et al.
-    2019, eq. 3).
+    The probability that both mean a class, less what it would be of views with nothing in common,
+    weighed by the information of that class, -log of its frequency over log N. 1 - 1/N where all
+    are certain, alike and balanced over the classes, about 0 of noise and of a single class. Unlike
+    the mutual information of both it is not larger the fewer images there are to a class.
     """
-    joint = prediction[: len(viewed)].T @ viewed / len(viewed)
-    joint = (joint + joint.T) / 2
-    marginal = joint.sum(dim=0)
-    told = 2 * entropy(marginal) - entropy(joint.flatten())
-    return told.item() / log(prediction.shape[1])
+    seen = prediction[: len(viewed)]
+    both = (seen * viewed).mean(dim=0)  # (N,)
+    frequency = (seen.mean(dim=0) + viewed.mean(dim=0)) / 2
+    information = -frequency.clamp_min(TINY).log() / log(prediction.shape[1])
+    return ((both - frequency.square()) * information).sum().item()
 
 
 def another_view(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -65,8 +67,8 @@ def another_view(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def evidence(prediction: Tensor, viewed: Tensor) -> Tensor:
     """`FIGURES` of predictions (M, N) on images and on another view of the first V of them (V, N).
 
-    Each is 0 to 1, larger where a model knows more: mean largest probability; `certainty`; share of
-    images whose class is the same in both views; `view_information`.
+    Each is larger where a model knows more, about 0 to 1: mean largest probability; `certainty`;
+    share of images whose class is the same in both views; `agreed_information`.
     """
     seen = prediction[: len(viewed)]
     consistent = (seen.argmax(dim=1) == viewed.argmax(dim=1)).double().mean().item()
@@ -75,7 +77,7 @@ def evidence(prediction: Tensor, viewed: Tensor) -> Tensor:
             prediction.max(dim=1).values.mean().item(),
             certainty(prediction),
             consistent,
-            view_information(prediction, viewed),
+            agreed_information(prediction, viewed),
         ],
         dtype=torch.float64,
     )

@@ -31,7 +31,7 @@ from data_prep.alone import alone_in
 
 BACKBONE = "backbone.safetensors"
 SELECTION = (
-    "start and blend of statistics by the information that two views have of each other, "
+    "start and blend of statistics by what two views of the images agree on, "
     "iterate by information beside the start's class frequencies (nats), how much of it by the "
     "number of images and by the guard; on unlabelled training images of the target"
 )

@@ -9,13 +9,13 @@ import torch
 
 from adapters.start import NEAREST, USUAL, StartConfig, best_start, check_start
 from da_compose import Backbone, CompositionalNetwork, NetworkConfig, probabilities
-from da_compose.evidence import another_view, view_information
+from da_compose.evidence import agreed_information, another_view
 from da_compose.inference import predict_logits
 from da_compose.model.domain import POOLED
 from da_compose.starts import MEAN, make_start
 
 LEAST_COMPARED, SHARES = USUAL.least_compared, USUAL.shares
-ANY = StartConfig(least_informed=0.0)  # random weights know next to nothing
+ANY = StartConfig(least_informed=-1.0)  # random weights know next to nothing
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def pooled(make_backbone) -> Backbone:
 
 
 def informed(backbone: Backbone, images: np.ndarray) -> dict[tuple[str, float], float]:
-    """Information of the two views, by every start that is compared, slowly."""
+    """What two views agree on, by every start that is compared, slowly."""
     found = {}
     for name in (POOLED, MEAN):
         start = make_start(backbone, name, "target", images)
@@ -37,7 +37,7 @@ def informed(backbone: Backbone, images: np.ndarray) -> dict[tuple[str, float], 
                 probabilities(predict_logits(backbone.network, start.target, seen))
                 for seen in (images, another_view(images))
             )
-            found[name, share] = view_information(one, two)
+            found[name, share] = agreed_information(one, two)
     return found
 
 

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from da_compose.evidence import (
     FIGURES,
+    agreed_information,
     another_view,
     certainty,
     entropy,
     evidence,
-    view_information,
 )
 
 
@@ -22,30 +22,33 @@ def of_classes(classes: list[int], count: int = 3) -> Tensor:
     return torch.nn.functional.one_hot(torch.tensor(classes), count).double()
 
 
-def test_view_information_is_that_of_a_joint_distribution_computed_slowly():
+def test_agreed_information_computed_slowly():
     one, two = random_predictions(7), random_predictions(7, seed=1)
-    joint = sum(torch.outer(a, b) + torch.outer(b, a) for a, b in zip(one, two, strict=True)) / (
-        2 * len(one)
-    )
-    assert isinstance(joint, Tensor)
-    expected = sum(
-        joint[i, j] * (joint[i, j] / (joint[i].sum() * joint[:, j].sum())).log()
-        for i in range(4)
-        for j in range(4)
-    )
-    assert view_information(one, two) == pytest.approx(float(expected) / np.log(4))
+    expected = 0.0
+    for c in range(4):
+        both = sum(float(one[i, c] * two[i, c]) for i in range(7)) / 7
+        frequency = float(one[:, c].mean() + two[:, c].mean()) / 2
+        expected += (both - frequency**2) * -np.log(frequency) / np.log(4)
+    assert agreed_information(one, two) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("one", "two", "expected"),
     [
-        ([0, 1, 2], [0, 1, 2], 1.0),  # certain, alike, balanced
+        ([0, 1, 2], [0, 1, 2], 2 / 3),  # certain, alike, balanced; a third is chance
         ([0, 0, 0], [0, 0, 0], 0.0),  # one class tells nothing
         ([0, 1, 2] * 3, [0, 0, 0, 1, 1, 1, 2, 2, 2], 0.0),  # views have nothing in common
     ],
 )
-def test_view_information_is_1_of_certain_and_alike_views(one, two, expected):
-    assert view_information(of_classes(one), of_classes(two)) == pytest.approx(expected, abs=1e-9)
+def test_certain_and_alike_views_agree_on_most(one, two, expected):
+    found = agreed_information(of_classes(one), of_classes(two))
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_views_with_nothing_in_common_agree_on_nothing_however_many_the_classes():
+    generator = torch.Generator().manual_seed(0)
+    one, two = (torch.randint(345, (400,), generator=generator).tolist() for _ in range(2))
+    assert abs(agreed_information(of_classes(one, 345), of_classes(two, 345))) < 0.01
 
 
 def test_figures_are_of_the_first_images_where_few_are_viewed():
@@ -55,7 +58,9 @@ def test_figures_are_of_the_first_images_where_few_are_viewed():
     assert found["certainty"] == pytest.approx(certainty(predicted))
     same = predicted[:4].argmax(dim=1) == viewed[:4].argmax(dim=1)
     assert found["consistency"] == pytest.approx(same.double().mean().item())
-    assert found["view_information"] == pytest.approx(view_information(predicted[:4], viewed[:4]))
+    assert found["agreed_information"] == pytest.approx(
+        agreed_information(predicted[:4], viewed[:4])
+    )
 
 
 def test_entropy_is_largest_where_all_classes_are_alike():

@@ -32,7 +32,7 @@ class StartConfig:
     prior_images: int = PRIOR_IMAGES  # a source's statistics weigh like so many of the target
     least_compared: int = 50  # images, to compare starts on
     # Information of the most informed start, below which the images mean nothing to the backbone
-    least_informed: float = 0.06
+    least_informed: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):

@@ -271,6 +271,8 @@ def markdown(means: pd.DataFrame) -> str:
 def _cell(name: str, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
+    if pd.isna(value):
+        return "-"
     return f"{value:.3f}" if name.startswith("calibrat") else f"{value:.1f}"
 
 

@@ -30,7 +30,8 @@ class Adaptation(DomainModel):
     def estimates(self) -> dict[str, Estimate]:
         """Expected accuracy of source_only, batch_norm, start and adapted, when it was adapted.
 
-        None where the backbone was not rehearsed (`da_compose.training.rehearsal`).
+        Empty where the backbone was not rehearsed (`da_compose.training.rehearsal`), or the images
+        mean nothing to it.
         """
         return {name: Estimate(**found) for name, found in self.notes.get("estimates", {}).items()}
 

@@ -51,7 +51,8 @@ class Ready:
     @property
     def meaningless(self) -> bool:
         """Whether the images mean nothing to any start, as noise does."""
-        informed = self.evidence["start"][FIGURES.index("agreed_information")].item()
+        place = FIGURES.index("agreed_information")
+        informed = max(figures[place].item() for figures in self.evidence.values())
         return informed < self.config.start_config.least_informed
 
     @property

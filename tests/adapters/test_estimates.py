@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adapters import StartConfig, adapt, load_adaptation
+from adapters import AdaptConfig, StartConfig, adapt, load_adaptation
 from adapters.estimates import of_outcome
+from adapters.prepare import prepare
 from da_compose import Backbone, DomainModel
 from da_compose.estimate import Estimate, Estimator
 from da_compose.training.rehearsal import RehearsalConfig, rehearse
@@ -96,3 +97,12 @@ def test_of_images_that_mean_nothing_there_is_no_estimate(rehearsed, make_pixels
     found = adapt(rehearsed, make_pixels(60), "chosen_start", start_config=deaf)
     assert found.estimates == {} and found.notes["meaningless"] is True
     assert not DomainModel(rehearsed, found.domain, notes=found.notes).is_calibrated
+
+
+def test_images_mean_nothing_only_where_no_start_knows_them(make_backbone, make_pixels):
+    """Also where source only is asked for, and AdaBN would know them."""
+    ready = prepare(make_backbone(), make_pixels(60), "target", AdaptConfig(strategy="source_only"))
+    deaf, hears = torch.zeros(4, dtype=torch.float64), torch.full((4,), 0.5, dtype=torch.float64)
+    told = {"source_only": deaf, "batch_norm": hears, "start": deaf}
+    assert not replace(ready, evidence=told).meaningless
+    assert replace(ready, evidence=told | {"batch_norm": deaf}).meaningless

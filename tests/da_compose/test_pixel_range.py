@@ -48,4 +48,7 @@ def test_another_range_is_said_after_saving_too(backbone: Backbone, tmp_path: Pa
 def test_a_backbone_that_does_not_know_is_silent(backbone: Backbone) -> None:
     knowledge = {n: replace(known, pixels=None) for n, known in backbone.knowledge.items()}
     older = replace(backbone, knowledge=knowledge)
-    DomainModel(older, older.network.domains["a"]).predict(USUAL // 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = DomainModel(older, older.network.domains["a"]).predict(USUAL // 4)
+    assert len(found) == len(USUAL)

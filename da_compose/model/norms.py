@@ -33,18 +33,23 @@ class NormCursor:
         """Leave out the next batch norms."""
         self.position += num_channels
 
-    def take(self, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The next batch norm's mean, variance, gamma and beta, each (C,).
+    def look(self, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The next batch norm's mean, variance, gamma and beta, each (C,); it stays the next.
 
         Mean and variance are views on the stored statistics; gamma and beta (C,) are the network's
         that are given, or the domain's own.
         """
         here = slice(self.position, self.position + len(gamma))
-        self.position = here.stop
         domain = self.domain
         if domain.gamma is not None and domain.beta is not None:
             gamma, beta = domain.gamma[here], domain.beta[here]
         return domain.mean[here], domain.var[here], gamma, beta
+
+    def take(self, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `look`, and go on to the one after."""
+        values = self.look(gamma, beta)
+        self.skip(len(gamma))
+        return values
 
     def norm(
         self, features: Tensor, gamma: Tensor, beta: Tensor, epsilon: float = EPSILON

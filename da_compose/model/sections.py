@@ -1,15 +1,22 @@
 """Runs a part of a traced network for one domain, and leaves the part as it is."""
 
 from collections.abc import Mapping
-from copy import copy
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter
+from torch.fx import GraphModule, Interpreter, Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from da_compose.model.fused import fits, fused, fusions, with_values
 from da_compose.model.norms import NormCursor
+
+
+class _Waiting(NamedTuple):
+    """A convolution that has not run yet: with the norm after it, it may be one."""
+
+    convolution: nn.Conv2d
+    features: Tensor
 
 
 class _Run(Interpreter):
@@ -20,26 +27,46 @@ class _Run(Interpreter):
     ) -> None:
         super().__init__(section)
         self.norms, self.values = norms, values
+        learned = norms.domain.batch_statistics  # then there is nothing to fold in yet
+        found = [] if learned else fusions(section)
+        self.waiting = {fusion.convolution for fusion in found}
+        self.fusions = {fusion.norm: fusion for fusion in found}
+        self.done = set[Node]()  # activations that came with their convolution
 
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+    def run_node(self, n: Node) -> Any:
+        if n in self.done:
+            return self.env[cast(Node, n.args[0])]
+        if n.op != "call_module":
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        target = str(n.target)
         module = self.fetch_attr(target)
         if isinstance(module, _BatchNorm):
-            gamma, beta = affine(module)
-            return after_norm(
-                module,
-                self.norms.norm(
-                    args[0],
-                    self.values.get(f"{target}.weight", gamma),
-                    self.values.get(f"{target}.bias", beta),
-                    module.eps,
-                ),
-            )
+            return self._norm(n, module, args[0])
         own = {
             name: self.values[f"{target}.{name}"]
             for name, _ in module.named_parameters()
             if f"{target}.{name}" in self.values
         }
-        return (with_values(module, own) if own else module)(*args, **kwargs)
+        module = with_values(module, own) if own else module
+        if n in self.waiting:
+            return _Waiting(cast(nn.Conv2d, module), *args)
+        return module(*args, **kwargs)
+
+    def _norm(self, node: Node, norm: _BatchNorm, features: Tensor | _Waiting) -> Tensor:
+        gamma, beta = affine(norm)
+        gamma = self.values.get(f"{node.target}.weight", gamma)
+        beta = self.values.get(f"{node.target}.bias", beta)
+        if isinstance(features, _Waiting):
+            values = self.norms.look(gamma, beta)
+            if fits(features.features, features.convolution.weight, values[2]):
+                self.norms.skip(len(gamma))
+                fusion = self.fusions[node]
+                if fusion.activation is not None:
+                    self.done.add(fusion.activation)
+                return fused(*features, values, norm.eps, fusion.limits)
+            features = cast(Tensor, features.convolution(features.features))
+        return after_norm(norm, self.norms.norm(features, gamma, beta, norm.eps))
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in self.values:
@@ -78,20 +105,3 @@ def after_norm(module: _BatchNorm, normalized: Tensor) -> Tensor:
         after = getattr(module, name, None)
         normalized = normalized if after is None else after(normalized)
     return normalized
-
-
-def with_values(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
-    """A module that shares all with `module` but these parameters, its own or its parts'."""
-    changed = copy(module)
-    own = {name: value for name, value in values.items() if name in module._parameters}
-    object.__setattr__(changed, "_parameters", {**module._parameters, **own})
-    parts = dict(module.named_children())
-    for part, child in parts.items():
-        below = {
-            name.removeprefix(f"{part}."): value
-            for name, value in values.items()
-            if name.startswith(f"{part}.")
-        }
-        parts[part] = with_values(child, below) if below else child
-    object.__setattr__(changed, "_modules", {**module._modules, **parts})
-    return changed

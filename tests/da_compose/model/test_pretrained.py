@@ -113,7 +113,7 @@ def test_weights_after_the_blocks_move_with_the_last_one():
         network.own_batch_norm(domain)
         torch.testing.assert_close(network.features(images, domain)[1], embedding)
         plain = materialize(network, domain)
-        torch.testing.assert_close(plain(images), network(images, domain))
+        torch.testing.assert_close(plain(images), network(images, domain), rtol=1e-5, atol=1e-4)
 
 
 class Nested(TinyTransformer):

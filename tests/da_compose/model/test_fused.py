@@ -1,0 +1,106 @@
+"""A convolution and the batch norm after it in one are what they are apart."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Tracer
+from torch.nn import functional
+
+from da_compose.model import sections
+from da_compose.model.fused import UNLIMITED, fused, fusions
+from da_compose.model.tracing import cut
+from tests.tiny_modules import SIZE, tiny_module, tiny_pretrained
+
+ACTIVATIONS = {"none": nn.Identity(), "relu": nn.ReLU(), "relu6": nn.ReLU6()}
+LIMITS = {"none": UNLIMITED, "relu": (0.0, float("inf")), "relu6": (0.0, 6.0)}
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("after", ACTIVATIONS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_value_and_gradients_are_those_of_two_steps(after: str, bias: bool):
+    convolution = nn.Conv2d(4, 6, 3, stride=2, groups=2, bias=bias).double().requires_grad_(False)
+    features = random(3, 4, 9, 9).requires_grad_()
+    mean, var = random(6, seed=1), random(6, seed=2).square() + 0.5
+    gamma, beta = random(6, seed=3).requires_grad_(), random(6, seed=4).requires_grad_()
+    apart = functional.batch_norm(convolution(features), mean, var, gamma, beta, eps=1e-5)
+    apart = ACTIVATIONS[after](apart)
+    together = fused(convolution, features, (mean, var, gamma, beta), 1e-5, LIMITS[after])
+    torch.testing.assert_close(together, apart)
+    weights = random(*apart.shape, seed=5)
+    learned = (features, gamma, beta)
+    expected = torch.autograd.grad((apart * weights).sum(), learned)
+    found = torch.autograd.grad((together * weights).sum(), learned)
+    torch.testing.assert_close(found, expected)
+
+
+class Kinds(nn.Module):
+    """One convolution and norm of each kind, by what comes after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(5))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(5))
+        self.relu = nn.ReLU(inplace=True)
+
+    def normed(self, place: int, x: Tensor) -> Tensor:
+        return self.norms[place](self.convolutions[place](x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.normed(0, x))  # one
+        x = torch.relu(self.normed(1, x))  # one
+        x = self.normed(2, x) + x  # without an activation
+        x = functional.silu(self.normed(3, x))  # without it
+        return self.relu(self.normed(4, x)).mul_(2)  # written into: left alone
+
+
+def test_what_is_written_into_later_is_left_alone():
+    section = GraphModule(Kinds(), Tracer().trace(Kinds()))
+    found = {fusion.convolution.target: fusion for fusion in fusions(section)}
+    assert list(found) == [f"convolutions.{place}" for place in range(4)]
+    alone = [fusion.activation is None for fusion in found.values()]
+    assert alone == [False, False, True, True]
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_gradient_of_xi_is_as_without(monkeypatch: pytest.MonkeyPatch, small: bool):
+    """Also where a gamma is 0, which cannot be divided by: then the two stay apart."""
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return fused(*args)
+
+    monkeypatch.setattr(sections, "fused", counted)
+    network = tiny_pretrained("conv", 2).double()
+    domain = network.new_domain("new", random(network.config.num_layers, 2) / 10)
+    if small:
+        network.own_batch_norm(domain)
+        domain.gamma.data[:] = 0.0
+    domain.mixture.requires_grad_(True)
+    images = torch.rand(4, 3, SIZE, SIZE, dtype=torch.float64)
+
+    def outcome() -> tuple[Tensor, ...]:
+        logits = network(images, domain)
+        learned = [p for p in domain.parameters() if p.requires_grad]
+        return logits, *torch.autograd.grad(logits.sum(), learned, allow_unused=True)
+
+    found = outcome()
+    assert bool(calls) is not small
+    monkeypatch.setattr(sections, "fits", lambda *_: False)
+    torch.testing.assert_close(found, outcome())
+
+
+def test_a_kernel_that_learns_is_not_folded():
+    section = cut(tiny_module("conv"), ("blocks.0", "blocks.1", "blocks.2")).body
+    assert fusions(section)
+    network = tiny_pretrained("conv", 0)
+    network.body.requires_grad_(True)
+    logits = network(torch.rand(2, 3, SIZE, SIZE), network.new_domain("new"))
+    logits.sum().backward()
+    kernels = [v for n, v in network.body.named_parameters() if v.ndim == 4]
+    assert kernels and all(value.grad is not None for value in kernels)

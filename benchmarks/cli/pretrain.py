@@ -35,8 +35,9 @@ RECIPES = [*dict.fromkeys((*DIGIT_RECIPES, *PICTURE_RECIPES, *PRETRAINED_RECIPES
 @click.option(
     "--recipe",
     type=click.Choice(RECIPES),
-    default="strong",
-    help="paper: of digits; lite0: of pictures, on ImageNet weights (extra `pictures`).",
+    help="paper, strong, strong-long: of digits; lite0, on ImageNet weights (extra `pictures`), "
+    "or strong, from scratch: of pictures. [default: strong; of pictures of 64 pixels and more: "
+    "lite0]",
 )
 @click.option("--network", type=click.Choice(NETWORKS), default="compositional")
 @click.option("--source", "sources", multiple=True, help="A source domain; repeat. [default: all]")
@@ -69,6 +70,7 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
     """
     if pictures is None:
         options = without_pictures(options)
+        options["recipe"] = options["recipe"] or "strong"
     check_output(out)
     with process_group(device_of(device)) as own_device, alone(out.parent):
         if pictures is None:

@@ -17,7 +17,11 @@ from da_compose.parallel import as_process_0_says, process_0_first, rank
 from da_compose.storage.schema import check_class_names
 from da_compose.storage.trunk_weights import load_trunk_weights
 from da_compose.training.pretrain import finished, train_backbone
-from da_compose.training.pretrained import PRETRAINED_RECIPES, finetune_backbone
+from da_compose.training.pretrained import (
+    PRETRAINED_RECIPES,
+    finetune_backbone,
+    usual_recipe,
+)
 from da_compose.training.recipes import (
     DIGIT_RECIPES,
     PICTURE_RECIPES,
@@ -75,7 +79,7 @@ def pretrain_pictures(
     per_class: int | None = None,
     trunk: str | None = None,
     trunk_weights: str | None = None,
-    recipe: str,
+    recipe: str | None,
     network: str,
     mixtures: MixtureOptions,
     sources: Sequence[str],
@@ -88,7 +92,8 @@ def pretrain_pictures(
 ) -> Iterator[str]:
     """The same on domains of pictures: a benchmark by name, or a folder <domain>/<class>/<picture>.
 
-    trunk_weights: what `load_trunk_weights` takes, or `random` for a trial.
+    trunk_weights: what `load_trunk_weights` takes, or `random` for a trial. recipe: None is
+    `usual_recipe`, and from scratch where an option asks for a network of our own.
     """
     _check_target(target, sources)
     if (trunk is None) != (trunk_weights is None):
@@ -96,8 +101,10 @@ def pretrain_pictures(
             "a trunk and its weights are given together: --trunk resnet18.layer3 --trunk-weights "
             f"FILE or download; for a trial with a useless trunk: {RANDOM}"
         )
+    own_network = bool(trunk or patch_size or mixtures.given or network == "unshared")
+    recipe = recipe or ("strong" if own_network else usual_recipe(image_size))
     pretrained = PRETRAINED_RECIPES.get(recipe)
-    if pretrained is not None and (trunk or patch_size or mixtures.given or network == "unshared"):
+    if pretrained is not None and own_network:
         raise ValueError(
             f"recipe {recipe} has a network of its own, with templates that it learns; leave out "
             "trunk, patch size, signatures, penalties and --network unshared (it is xi = 0)"
@@ -112,6 +119,7 @@ def pretrain_pictures(
         )
     notes: dict[str, Any] = {"recipe": recipe} | mixtures.given
     if isinstance(made, PretrainedRecipe):
+        yield f"recipe {recipe}: on {made.network}; from scratch: --recipe strong"
         domains = _picture_sources(chosen, image_size)
         yield from _notes_of(chosen, domains)
         made = made.at_size(image_size)

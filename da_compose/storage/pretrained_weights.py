@@ -55,6 +55,12 @@ def pretrained_network(
     )  # fmt: skip
 
 
+def is_at_hand(name: str) -> bool:
+    """Whether a network by this name can be made here with a package's weights, no download."""
+    library, package = name.partition(":")[0], PACKAGES.get(name, ("", ""))[0]
+    return bool(package and find_spec(library) and find_spec(package))
+
+
 def load_weights(
     module: nn.Module,
     name: str,

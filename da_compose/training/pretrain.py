@@ -24,6 +24,7 @@ from da_compose.training.pretrained import (
     PRETRAINED_RECIPES,
     PretrainedRecipe,
     finetune_backbone,
+    usual_recipe,
 )
 from da_compose.training.recipes import RECIPES, Recipe
 from da_compose.training.rehearsal import rehearse
@@ -39,7 +40,7 @@ def pretrain(
     sources: Mapping[str, Any],
     *,
     out: str | Path,
-    recipe: str | Recipe | PretrainedRecipe = "strong",
+    recipe: str | Recipe | PretrainedRecipe | None = None,
     seed: int = 0,
     steps: int | None = None,
     image_size: int | None = None,
@@ -55,10 +56,11 @@ def pretrain(
     `.npz`, or a pair (images, labels). All images are trained on; hold some back to test with.
     out: folder for `backbone.safetensors`, a log, and a state that an interrupted call goes on
     from, bit for bit on CPU. Where the same backbone is finished there, it is only read.
-    recipe: one of `da_compose.training.recipes.RECIPES` ("strong": pictures; "digits-strong": no
-    mirroring), or a `Recipe`; on published weights, with templates that are learned from mock
-    domains, one of `da_compose.training.pretrained.PRETRAINED_RECIPES` ("lite0"), or a
-    `PretrainedRecipe`. steps, image_size: in place of the recipe's; pixels a side.
+    recipe: on published weights, with templates that are learned from mock domains, one of
+    `da_compose.training.pretrained.PRETRAINED_RECIPES` ("lite0"), or a `PretrainedRecipe`; from
+    scratch, one of `da_compose.training.recipes.RECIPES` ("strong": pictures; "digits-strong": no
+    mirroring), or a `Recipe`. None: "lite0" where it can be, see `usual_recipe`.
+    steps, image_size: in place of the recipe's; pixels a side.
     held_out: share of each source that training does not see: what the accuracy on new domains is
     estimated with (`da_compose.estimate`); None: a tenth, or the recipe's; 0: no estimates.
     class_names: what numbers as labels stand for, and the order of the classes.
@@ -71,6 +73,7 @@ def pretrain(
         check_name(name)  # before any work
     path = Path(out) / BACKBONE
     check_replaceable(path)
+    recipe = usual_recipe(image_size) if recipe is None else recipe
     made = _recipe(recipe)
     if image_size is not None:
         made = made.at_size(image_size)

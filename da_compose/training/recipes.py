@@ -82,11 +82,12 @@ PICTURE_RECIPES: dict[str, Recipe] = {
             steps=600, batch_size=32, pooled=True, balanced=True, augmentation=PictureAugmentation()
         ),
         network=PICTURE_NETWORK,
+        usual=False,  # but those on published weights
     ),
 }
 # twice the templates, so twice the mixture weights and the bank, at the same time a step
 PICTURE_RECIPES["strong-128"] = replace(
-    PICTURE_RECIPES["strong"], network=replace(PICTURE_NETWORK, num_templates=16), usual=False
+    PICTURE_RECIPES["strong"], network=replace(PICTURE_NETWORK, num_templates=16)
 )
 # As `da_compose.pretrain` takes them: of pictures unless the name says digits
 RECIPES: Mapping[str, Recipe] = PICTURE_RECIPES | {

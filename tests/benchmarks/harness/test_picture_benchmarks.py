@@ -11,7 +11,8 @@ from benchmarks.harness import picture_benchmarks
 from benchmarks.harness.picture_benchmarks import ALL, PICTURES, TARGETS, at_size, load_pictures
 from benchmarks.harness.rows import read_rows
 from da_compose.training.picture_augmentation import PictureAugmentation
-from da_compose.training.recipes import PICTURE_RECIPES, Recipe
+from da_compose.training.pretrained import PRETRAINED_RECIPES
+from da_compose.training.recipes import PICTURE_RECIPES, Recipe, usual_recipes
 from da_compose.training.trainer import PretrainConfig
 from data_prep import DomainUnavailable
 from tests.benchmarks.calls import refuse, succeed
@@ -116,18 +117,19 @@ def test_the_networks_of_the_benchmark_have_64_mixture_weights():
     assert network.image_size % network.patch_size == 0
 
 
-def test_the_second_setting_has_twice_as_many_and_is_run_where_it_is_asked_for():
+def test_published_weights_are_usual_and_the_others_run_where_they_are_asked_for():
     more, usual = REAL["strong-128"], REAL["strong"]
     assert more.network.num_layers * more.network.num_templates == 128
     assert more.pretraining == usual.pretraining
-    assert [name for name, recipe in REAL.items() if recipe.usual] == ["strong"]
+    assert usual_recipes(REAL | dict(PRETRAINED_RECIPES)) == ("lite0",)
 
 
 REAL = dict(PICTURE_RECIPES)  # before a fixture makes them tiny
 
 
 def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path):
-    said = succeed(*bench("pacs", root, tmp_path, "--network", "compositional")).output
+    options = ("--network", "compositional", "--recipe", "strong")
+    said = succeed(*bench("pacs", root, tmp_path, *options)).output
     assert "pacs: photo, sketch -> art_painting; data: files" in said
     rows = read_rows(tmp_path / "results" / "results.jsonl")
     assert {(row.benchmark, row.target) for row in rows} == {("pacs", name) for name in DOMAINS}

@@ -11,6 +11,7 @@ from PIL import Image
 from da_compose import Backbone, Recipe, load_backbone, pretrain
 from da_compose.model.config import NetworkConfig
 from da_compose.sources import read_sources
+from da_compose.training import pretrained
 from da_compose.training.pretrain import BACKBONE
 from da_compose.training.run import STATE
 from da_compose.training.trainer import PretrainConfig, Pretrainer
@@ -164,3 +165,12 @@ def test_a_recipe_of_ones_own_is_taken(tmp_path: Path) -> None:
     assert backbone.network.config.num_layers == 3
     with pytest.raises(ValueError, match="made with another recipe"):  # not the same network
         made({"a": arrays()}, tmp_path)
+
+
+def test_pictures_are_learned_on_published_weights_where_they_are_at_hand(monkeypatch):
+    monkeypatch.setattr(pretrained, "is_at_hand", lambda name: True)
+    assert pretrained.usual_recipe() == pretrained.usual_recipe(64) == "lite0"
+    assert pretrained.usual_recipe(63) == "strong"  # too small for them
+    monkeypatch.setattr(pretrained, "is_at_hand", lambda name: False)
+    with pytest.warns(UserWarning, match=r"trained from scratch.*pip install 'da-compose\[pict"):
+        assert pretrained.usual_recipe() == "strong"

@@ -13,6 +13,7 @@ from benchmarks.speed.accuracy import compare_time_to_accuracy
 from benchmarks.speed.allocation import compare_allocation
 from benchmarks.speed.compare import SpeedRow
 from benchmarks.speed.gpu import compare_on_gpu
+from benchmarks.speed.pictures import compare_pictures
 from benchmarks.speed.prediction import compare_prediction
 from benchmarks.speed.scale import compare_scale
 from benchmarks.speed.setting import Setting
@@ -20,7 +21,7 @@ from benchmarks.speed.step import compare_precisions, compare_steps
 from benchmarks.speed.training import compare_pretraining
 from da_compose.storage.files import replacing
 
-GPU = "gpu"
+GPU, PICTURES = "gpu", "pictures"
 SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "step": compare_steps,
     "precision": compare_precisions,
@@ -29,6 +30,7 @@ SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "predict": compare_prediction,
     "scale": compare_scale,
     "allocation": compare_allocation,
+    PICTURES: compare_pictures,
     GPU: compare_on_gpu,
 }
 HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")

@@ -15,7 +15,7 @@ from adapters.strategies.losses import (
     moment_distance,
     moments,
 )
-from da_compose import CompositionalNetwork, Domain
+from da_compose import CompositionalNetwork, Domain, PretrainedNetwork
 from da_compose.model.blocks import isometric_block
 from da_compose.model.norms import NormCursor
 
@@ -32,7 +32,7 @@ class PlainLoop:
 
     def __init__(
         self,
-        network: CompositionalNetwork,
+        network: CompositionalNetwork | PretrainedNetwork,
         sources: Sequence[Domain],
         target: Domain,
         learned: Sequence[nn.Parameter],
@@ -91,6 +91,8 @@ class PlainLoop:
 
     def _block_features(self, images: Tensor, domain: Domain) -> Tensor:
         """Autograd and batch norm as PyTorch has them: no folded weights, no backward by hand."""
+        if isinstance(self.network, PretrainedNetwork):
+            return self.network.block_features(images, domain)
         norms = NormCursor(domain)
         adapter = domain.input_adapter or self.network.input_adapter
         features = adapter(self.network.normalized(images), norms)

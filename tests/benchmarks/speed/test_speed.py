@@ -10,6 +10,7 @@ from adapters.strategies.losses import moment_distance, moments
 from benchmarks.harness.rows import append_line
 from benchmarks.speed.benchmark import SUITES, bench_speed, markdown, read_speed_rows, write_table
 from benchmarks.speed.compare import Comparison, SpeedRow, alternate
+from benchmarks.speed.pictures import Pictures, compare_on
 from benchmarks.speed.plain import PlainLoop
 from da_compose import CompositionalNetwork, NetworkConfig
 
@@ -141,3 +142,13 @@ def test_missing_backbones_are_made_before_anything_is_timed(
     bench_speed(cast(Any, Setting()), ("step",), tmp_path, lambda line: None)
     assert made == [("compositional", True), ("unshared", True)]
     assert read_speed_rows(tmp_path)[0].ratio == 2.5
+
+
+def test_the_suite_of_pictures_has_steps_an_adaptation_and_predictions() -> None:
+    tiny = Pictures(size=32, count=8, batch=2, steps=1, repeats=1)
+    rows = {row.name.removeprefix("pictures/"): row for row in compare_on(tiny)}
+    peers = ("adversarial", "moment_matching", "classifier_discrepancy",
+             "information_maximization/TENT", "information_maximization/SHOT")  # fmt: skip
+    steps = [f"step/{peer}" for peer in peers]
+    assert list(rows) == [*steps, "adapt/8 pictures", "predict/materialized"]
+    assert all(row.ours > 0 and row.other > 0 for row in rows.values())

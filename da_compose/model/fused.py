@@ -6,9 +6,10 @@ keeps of it is the output that the next layer takes anyway.
 """
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +35,19 @@ class Fusion(NamedTuple):
 
 
 def fusions(section: GraphModule) -> list[Fusion]:
-    """All of a section.
+    """All of a section, looked for once.
 
     What is changed in place afterwards is left out: its gradients are read off it.
     """
-    found = []
+    if section not in _FOUND:
+        _FOUND[section] = list(_find(section))
+    return _FOUND[section]
+
+
+_FOUND = WeakKeyDictionary[GraphModule, list[Fusion]]()
+
+
+def _find(section: GraphModule) -> Iterator[Fusion]:
     for node in section.graph.nodes:
         if not isinstance(_module(section, node), nn.Conv2d) or len(node.users) != 1:
             continue
@@ -54,8 +63,7 @@ def fusions(section: GraphModule) -> list[Fusion]:
             limits = _limits(_called(section, user)) or UNLIMITED
             activation = user if limits != UNLIMITED else None
         if limits and not any(_in_place(section, user) for user in (activation or norm).users):
-            found.append(Fusion(node, norm, activation, limits))
-    return found
+            yield Fusion(node, norm, activation, limits)
 
 
 def _module(section: GraphModule, node: Node) -> nn.Module | None:

@@ -25,12 +25,13 @@ LEAST_GAMMA = 1e-4  # a smaller one could not be divided by, to find its gradien
 class Fusion(NamedTuple):
     """A convolution, the norm that alone takes its output, and the activation that alone takes its.
 
-    limits: what the activation clamps to, in the norm's own module (timm's) or in the next node.
+    By the names of their nodes. limits: what the activation clamps to, in the norm's own module
+    (timm's) or in the next node.
     """
 
-    convolution: Node
-    norm: Node
-    activation: Node | None
+    convolution: str
+    norm: str
+    activation: str | None
     limits: tuple[float, float]
 
 
@@ -63,7 +64,7 @@ def _find(section: GraphModule) -> Iterator[Fusion]:
             limits = _limits(_called(section, user)) or UNLIMITED
             activation = user if limits != UNLIMITED else None
         if limits and not any(_in_place(section, user) for user in (activation or norm).users):
-            yield Fusion(node, norm, activation, limits)
+            yield Fusion(node.name, norm.name, activation and activation.name, limits)
 
 
 def _module(section: GraphModule, node: Node) -> nn.Module | None:

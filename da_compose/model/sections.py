@@ -31,10 +31,10 @@ class _Run(Interpreter):
         found = [] if learned else fusions(section)
         self.waiting = {fusion.convolution for fusion in found}
         self.fusions = {fusion.norm: fusion for fusion in found}
-        self.done = set[Node]()  # activations that came with their convolution
+        self.done = set[str]()  # activations that came with their convolution
 
     def run_node(self, n: Node) -> Any:
-        if n in self.done:
+        if n.name in self.done:
             return self.env[cast(Node, n.args[0])]
         if n.op != "call_module":
             return super().run_node(n)
@@ -49,7 +49,7 @@ class _Run(Interpreter):
             if f"{target}.{name}" in self.values
         }
         module = with_values(module, own) if own else module
-        if n in self.waiting:
+        if n.name in self.waiting:
             return _Waiting(cast(nn.Conv2d, module), *args)
         return module(*args, **kwargs)
 
@@ -61,7 +61,7 @@ class _Run(Interpreter):
             values = self.norms.look(gamma, beta)
             if fits(features.features, features.convolution.weight, values[2]):
                 self.norms.skip(len(gamma))
-                fusion = self.fusions[node]
+                fusion = self.fusions[node.name]
                 if fusion.activation is not None:
                     self.done.add(fusion.activation)
                 return fused(*features, values, norm.eps, fusion.limits)

@@ -1,5 +1,8 @@
 """A convolution and the batch norm after it in one are what they are apart."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -60,8 +63,8 @@ class Kinds(nn.Module):
 
 def test_what_is_written_into_later_is_left_alone():
     section = GraphModule(Kinds(), Tracer().trace(Kinds()))
-    found = {fusion.convolution.target: fusion for fusion in fusions(section)}
-    assert list(found) == [f"convolutions.{place}" for place in range(4)]
+    found = {fusion.convolution: fusion for fusion in fusions(section)}
+    assert list(found) == [f"convolutions_{place}" for place in range(4)]
     alone = [fusion.activation is None for fusion in found.values()]
     assert alone == [False, False, True, True]
 
@@ -104,3 +107,12 @@ def test_a_kernel_that_learns_is_not_folded():
     logits.sum().backward()
     kernels = [v for n, v in network.body.named_parameters() if v.ndim == 4]
     assert kernels and all(value.grad is not None for value in kernels)
+
+
+def test_a_section_is_not_kept_alive():
+    section = GraphModule(Kinds(), Tracer().trace(Kinds()))
+    assert fusions(section) is fusions(section)
+    known = weakref.ref(section)
+    del section
+    gc.collect()
+    assert known() is None

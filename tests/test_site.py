@@ -67,3 +67,5 @@ def test_every_command_is_in_the_reference():
     assert click.get_current_context(silent=True) is before
     assert all(f"## da-compose {name}\n" in text for name in COMMANDS)
     assert "Usage: da-compose adapt [OPTIONS]" in text and "## da-compose bench digits" in text
+    assert max(map(len, text.splitlines())) <= hooks.WIDTH
+    assert "|information_maximization|" in text.replace("\n", "").replace(" ", "")

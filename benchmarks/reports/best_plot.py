@@ -44,7 +44,8 @@ def _draw(axis: Axes, place: int, record: dict[str, Any]) -> None:
     colour = "tab:green" if record["oracle"] else learns
     axis.errorbar(
         record["accuracy"], place, xerr=record["std"] if len(record["seeds"]) > 1 else None,
-        color=colour, marker="o", capsize=3, markerfacecolor="white" if record["oracle"] else colour,
+        color=colour, marker="o", capsize=3,
+        markerfacecolor="white" if record["oracle"] else colour,
     )  # fmt: skip
     axis.annotate(
         f"{record['accuracy']:.1f}", (record["accuracy"], place), xytext=(0, 6),

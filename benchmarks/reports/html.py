@@ -101,9 +101,7 @@ def _predict(
 def _summary(adaptation: Adaptation, found: Predictions) -> str:
     """The answers to what a user asks first, and what they are of."""
     changed = f"{found.changed.sum():,} of {len(found.after):,}"
-    learned = (
-        f"predictions of the source-only model; {adaptation.learned_parameters:,} numbers learned."
-    )
+    numbers = f"{adaptation.learned_parameters:,} numbers learned."
     answers = {
         "How good is it?": expected(adaptation),
         "What changed?": (changed, f"predictions of the source-only model; {numbers}"),

@@ -95,7 +95,9 @@ small { display: block; }
   section { padding: 1rem; }
   dl { grid-template-columns: 1fr; }
   dd { margin-bottom: 0.5rem; }
-  .numbers { font-size: 0.875rem; }
+  .numbers, .estimates { font-size: 0.875rem; }
+  .estimates :is(thead th, td:last-child) { white-space: normal; }
+  .estimates td:first-of-type { width: 45%; }
   .pictures { grid-template-columns: repeat(auto-fill, minmax(5rem, 1fr)); gap: 0.75rem; }
   .answers { grid-template-columns: 1fr; }
 }
@@ -106,7 +108,8 @@ small { display: block; }
   section { padding: 0; border: 0; }
   h2, h3, h3 + p { break-after: avoid; }
   tr, figure, img, .answers div { break-inside: avoid; }
-  summary { list-style: none; }
+  summary { list-style: none; break-after: avoid; }
+  summary h2 { display: block; }
   details::details-content { content-visibility: visible; block-size: auto; }
   .long { max-height: none; }
   .long, .wide { overflow: visible; }

@@ -13,6 +13,7 @@ from benchmarks.speed.accuracy import compare_time_to_accuracy
 from benchmarks.speed.allocation import compare_allocation
 from benchmarks.speed.compare import SpeedRow
 from benchmarks.speed.gpu import compare_on_gpu
+from benchmarks.speed.plot import plot_ratios
 from benchmarks.speed.prediction import compare_prediction
 from benchmarks.speed.scale import compare_scale
 from benchmarks.speed.setting import Setting
@@ -112,6 +113,8 @@ def shown(value: float) -> str:
 
 
 def write_table(folder: Path) -> None:
-    """`table.md` from all rows of the folder, replaced whole."""
+    """`table.md` and `ratios.png` from all rows of the folder, each replaced whole."""
+    rows = read_speed_rows(folder)
     with replacing(folder / "table.md") as temporary:
-        temporary.write_text(markdown(read_speed_rows(folder)), encoding="utf-8")
+        temporary.write_text(markdown(rows), encoding="utf-8")
+    plot_ratios(rows, folder / "ratios.png")

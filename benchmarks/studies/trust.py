@@ -266,14 +266,12 @@ def markdown(means: pd.DataFrame) -> str:
     for question, said in (("start and guard", GUARD_SAID), ("estimates", ESTIMATES_SAID)):
         parts.append(f"{said}\n")
         for data, group in means.groupby("data", sort=False):
-            shown = group.drop(columns=["data", *ESTIMATED])
-            if question == "estimates":
-                shown = group[["condition", *ESTIMATED]]
+            own = [name for name in group.columns if name not in ("data", *ESTIMATED)]
+            columns = ["condition", *ESTIMATED] if question == "estimates" else own
             lines = [
-                [_cell(str(name), value) for name, value in row.items()]
-                for row in shown.to_dict("records")
+                [_cell(name, row[name]) for name in columns] for row in group.to_dict("records")
             ]
-            parts.append(f"{data}: {question}\n\n{table([[*shown.columns], *lines])}")
+            parts.append(f"{data}: {question}\n\n{table([columns, *lines])}")
     return "\n".join(parts)
 
 

@@ -33,9 +33,9 @@ NONE = "-"
 SETTINGS = (LEARNED, *REGULARIZED, *SIGNATURES)
 PART_NAMES = {"heads": "logits", "batch_norm": "γ, β", "mixture_weights": "ξ"}
 OF_ORDINARY = {
-    COMPOSITIONAL: "one bank of 4 templates, ξ a task",
-    PATCHES: "one ordinary network, logits and γ, β a task",
-    SINGLE: "nine networks, each of one task",
+    COMPOSITIONAL: "a bank of 4 templates",
+    PATCHES: "an ordinary network",
+    SINGLE: "nine networks",
 }
 
 
@@ -146,7 +146,7 @@ def tasks_markdown(rows: Sequence[TaskRow]) -> str:
         columns.append((*of_task, spread(means), f"{total:,}"))
     names = (*tasks, "mean", "parameters in all")
     meant = "; ".join(f"{setting}: {OF_ORDINARY[setting]}" for setting in settings)
-    text = f"Many tasks; each gets as many training images in every setting. {meant}."
+    text = f"As many images of a task in each setting. {meant}."
     lines = [(name, *cells) for name, *cells in zip(names, *columns, strict=True)]
     return f"{caption(rows, text)}\n\n{table(('Task', *settings), lines)}\n"
 

@@ -111,11 +111,11 @@ def test_what_a_user_asks_first_is_answered_first(make, report):
         name: {"accuracy": at, "low": 0.7, "high": 0.9}
         for name, at in (("source_only", 0.6), ("adapted", 0.8))
     }
-    words = {True: "The guard trusts it|so it is", False: "Learning was refused|so it is"}
-    for trusted, said in words.items():
-        adaptation.notes["guard"] = {"trusted": trusted, "reason": "so it is"}
-        text = report(adaptation).text[""]
-        assert f"May it be trusted?|{said}" in text
+    adaptation.notes["guard"] = {"trusted": False, "reason": "so it is"}
+    assert "May it be trusted?|Learning was refused|so it is" in report(adaptation).text[""]
+    adaptation.notes["guard"]["trusted"] = True
+    text = report(adaptation).text[""]
+    assert "May it be trusted?|The guard trusts it|so it is" in text
     assert "How good is it?|80 %|accuracy to expect, with 90 % certainty 70 to 90" in text
     assert " of 20|predictions of the source-only model; 4 numbers learned.|" in text
     del adaptation.notes["guard"]

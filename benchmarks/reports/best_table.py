@@ -42,7 +42,7 @@ def _table(rows: list[ResultRow]) -> str:
     lines += [[title, *(_shown(of_recipe[title]) for of_recipe in found)] for title in LINES]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     caption = (
-        f"{source_line(rows[0])}\n"
+        f"{source_line(rows[0])}.\n"
         f"Test accuracy in percent ± deviation over seeds: {', '.join(seeds)}. "
         f"Best: read off these accuracies.\n{GUIDE}"
     )

@@ -88,7 +88,7 @@ def _caption(rows: list[ResultRow]) -> str:
     first = rows[0]
     return (
         f"{first.benchmark}, {first.network} network, {SIDES[first.network]}; every domain the "
-        f"target in turn, the others sources; {data_line(first)}\n"
-        f"{settings_line(rows)}\n"
+        f"target in turn, the others sources; {data_line(first)}.\n"
+        f"{settings_line(rows)}.\n"
         f"Test accuracy in percent ± deviation over seeds; gains in points. {GUIDE}"
     )

@@ -239,7 +239,7 @@ def markdown(rows: Iterable[ResultRow]) -> str:
         lines = grid.marked(escape, lambda text: f"**{escape(text)}**")
         parts = [[line[place] for place in ACCURATE] for line in (HEADER, *lines)]
         costs = [[line[place] for place in COSTLY] for line in (HEADER, *lines)]
-        caption = escape("\n".join(grid.caption))
+        caption = escape(".\n".join(grid.caption))
         blocks.append(
             f"{caption}\n\n{bounded(parts, grid.bounds)}\n\n"
             f"What they cost:\n\n{bounded(costs, grid.bounds)}\n"

@@ -197,7 +197,7 @@ def test_captions_state_the_steps_of_what_is_trained() -> None:
     ]
     for text in (markdown(rows), rotation_markdown(rows)):
         assert "; adaptation steps: 1 (MW; γ, β)" in text
-    assert "; adaptation steps: 1 (MW; γ, β), 4 (IA); seeds: 0, 1\n" in markdown(rows)
+    assert "; adaptation steps: 1 (MW; γ, β), 4 (IA); seeds: 0, 1.\n" in markdown(rows)
     assert "adaptation steps" not in markdown([ROW])
 
 

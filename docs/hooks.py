@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from os.path import relpath
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +140,16 @@ def commands(place: str) -> Iterator[str]:
 
 def helps(command: Any, context: Any) -> Iterator[str]:
     """The help of a command, and of those below it."""
-    yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```"
+    text = "\n".join(map(wrapped, command.get_help(context).splitlines()))
+    yield f"## {context.command_path}\n\n```text\n{text}\n```"
     for name, below in getattr(command, "commands", {}).items():
         yield from helps(below, type(context)(below, parent=context, info_name=name))
+
+
+def wrapped(line: str) -> str:
+    """A line of help with its choices, which click writes on one, on as many as they need."""
+    if len(line) <= WIDTH or "|" not in line:
+        return line
+    place = line.index("[") + 1
+    lines = fill(line[place:].replace("|", "| "), WIDTH - place).splitlines()
+    return line[:place] + f"\n{' ' * place}".join(part.replace("| ", "|") for part in lines)

@@ -7,6 +7,7 @@ import click
 import pytest
 
 from benchmarks.cli.main import COMMANDS
+from benchmarks.reports.html_page import STYLE
 from tests.snippets import PAGES, ROOT
 
 spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
@@ -67,3 +68,14 @@ def test_every_command_is_in_the_reference():
     assert click.get_current_context(silent=True) is before
     assert all(f"## da-compose {name}\n" in text for name in COMMANDS)
     assert "Usage: da-compose adapt [OPTIONS]" in text and "## da-compose bench digits" in text
+    assert max(map(len, text.splitlines())) <= hooks.WIDTH
+    assert "|information_maximization|" in text.replace("\n", "").replace(" ", "")
+
+
+def test_the_sample_report_is_of_todays_form_and_small():
+    sample = (DOCS / "guides" / "report-sample.html").read_text(encoding="utf-8")
+    assert STYLE in sample, "make it anew, by the commands of README, from a clean commit"
+    assert len(sample) < 300_000
+    assert all(
+        f"<dt>{question}</dt>" in sample for question in ("How good is it?", "What changed?")
+    )

@@ -12,7 +12,7 @@ from benchmarks.reliability.table import markdown as reliability_markdown
 from benchmarks.reports.best_table import best_markdown
 from benchmarks.reports.differences import differences_markdown
 from benchmarks.reports.rotation_table import rotation_markdown
-from benchmarks.reports.tables import GUIDE, insert_between_markers, markdown
+from benchmarks.reports.tables import GUIDE, markdown
 from benchmarks.speed.benchmark import markdown as speed_markdown
 from benchmarks.speed.benchmark import read_speed_rows
 from benchmarks.studies import trust
@@ -89,6 +89,19 @@ def linked(table: str, page: Path, root: Path) -> str:
     """A table whose captions link to the page that says how it is read."""
     words, _, target = GUIDE.partition(": ")
     return table.replace(GUIDE, f"[{words}]({relpath(root / target, page.parent)})")
+
+
+def insert_between_markers(text: str, name: str, block: str) -> str:
+    """Replace what stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`."""
+    start, end = f"<!-- table:{name} -->", f"<!-- /table:{name} -->"
+    before, found_start, rest = text.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise ValueError(
+            f"expected {start} and then {end} in the text, got "
+            f"{'only the first' if found_start else 'no start marker'}; add both lines"
+        )
+    return f"{before}{start}\n\n{block.strip()}\n\n{end}{after}"
 
 
 def update_pages(readme: Path, results: Path) -> None:

@@ -24,27 +24,33 @@ def best_markdown(rows: Iterable[ResultRow]) -> str:
     return "\n".join(_table(group) for group in groups(rows))
 
 
-def _table(rows: list[ResultRow]) -> str:
-    recipes = [name for name in ALLOWED["recipe"] if name in {row.recipe for row in rows}]
-    seeds = [f"{len({r.seed for r in rows if r.recipe == name})} ({name})" for name in recipes]
-    summary = summarize(rows)
-    lines = [["", *recipes], ["---", *["--:"] * len(recipes)]]
+def best(rows: Iterable[ResultRow]) -> dict[str, dict[str, Any] | None]:
+    """Each of `LINES` -> the summary of the best that it names, of rows of one recipe; or None."""
+    summary, found = summarize(rows), {}
     for title, wanted in LINES.items():
-        found = summary.query(wanted).to_dict("records")
-        lines.append([title, *(_best(found, recipe) for recipe in recipes)])
+        records = summary.query(wanted).to_dict("records")
+        found[title] = max(records, key=lambda record: record["accuracy"], default=None)
+    return found
+
+
+def _table(rows: list[ResultRow]) -> str:
+    parts = {name: [row for row in rows if row.recipe == name] for name in ALLOWED["recipe"]}
+    parts = {name: own for name, own in parts.items() if own}
+    seeds = [f"{len({row.seed for row in own})} ({name})" for name, own in parts.items()]
+    found = [best(own) for own in parts.values()]
+    lines = [["", *parts], ["---", *["--:"] * len(parts)]]
+    lines += [[title, *(_shown(of_recipe[title]) for of_recipe in found)] for title in LINES]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     caption = (
-        f"{source_line(rows[0])}\n"
+        f"{source_line(rows[0])}.\n"
         f"Test accuracy in percent ± deviation over seeds: {', '.join(seeds)}. "
         f"Best: read off these accuracies.\n{GUIDE}"
     )
     return f"{caption}\n\n{table}\n"
 
 
-def _best(found: list[dict[str, Any]], recipe: str) -> str:
-    own = [line for line in found if line["recipe"] == recipe]
-    if not own:
+def _shown(record: dict[str, Any] | None) -> str:
+    if record is None:
         return NONE
-    best = max(own, key=lambda line: line["accuracy"])
-    spread = f"{best['std']:.1f}" if len(best["seeds"]) > 1 else NONE
-    return f"{best['accuracy']:.1f} ± {spread}"
+    spread = f"{record['std']:.1f}" if len(record["seeds"]) > 1 else NONE
+    return f"{record['accuracy']:.1f} ± {spread}"

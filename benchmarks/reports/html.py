@@ -1,9 +1,7 @@
 """The report of one adaptation: one HTML file, without labels, scripts or things from elsewhere."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,13 +9,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from adapters import Adaptation
 from benchmarks.harness import measure
 from benchmarks.harness.chosen_model import chosen_model
-from benchmarks.reports.html_figures import estimated, scored
+from benchmarks.reports.html_figures import TRUST, estimated, expected, scored, trust
 from benchmarks.reports.html_page import curve, image, page, table
+from benchmarks.reports.html_pictures import (
+    Predictions,
+    changed_pictures,
+    class_counts,
+    sure_and_unsure,
+)
 from benchmarks.reports.plots import plot_mixtures
 from benchmarks.reports.tables import display_name
 from da_compose import probabilities
@@ -28,21 +31,9 @@ from da_compose.reading import read_images
 from da_compose.storage.files import replacing
 
 PREDICTED_IMAGES = 1000  # at most, a seeded sample of them
-LISTED_CLASSES = 40  # at most, in the table of predicted classes
 DRAWN_DOMAINS = 12  # at most, with the new one, in the heat map
 LISTED_LETTERS = 300  # of class names; more are folded away
-THUMBNAIL = 128  # pixels at most, a side
 CURVE_NAMES = {"checked": "best checked information so far"}
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Class probabilities (M, N) of the same images before (source only) and after adaptation."""
-
-    images: NDArray[np.uint8]
-    names: Sequence[str]
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
 
 
 @undisturbed()
@@ -72,19 +63,23 @@ def write_adaptation_report(
             "leave out those of pictures that could not be read"
         )
     found = _predict(adaptation, pixels, names or [f"image {n}" for n in range(len(pixels))], seed)
+    classes = adaptation.backbone.class_names
     sections = {
         "How accurate it is": estimated(adaptation),
+        "What changed": changed_pictures(found, classes, predictions)
+        + class_counts(found, classes),
+        "May it be trusted": TRUST + sure_and_unsure(found, classes, predictions),
+        "Pictures left out": _left_out(list(left_out)),
+    }
+    details = {
         "What was adapted": _facts(adaptation, len(pixels)),
         "Label-free scores": scored(adaptation),
         "Training": _training(adaptation),
         "Mixture weights": _mixtures(adaptation),
-        "Sample predictions": _samples(found, adaptation.backbone.class_names, predictions),
-        "Predicted classes": _class_counts(found, adaptation.backbone.class_names),
-        "Pictures left out": _left_out(list(left_out)),
         "Verdict of the guard": _guard(adaptation.notes.get("guard")),
         "How it was made": _provenance(adaptation, command),
     }
-    content = page(title, _summary(adaptation, found), sections)
+    content = page(title, _summary(adaptation, found), sections, details)
     with replacing(Path(path)) as temporary:
         temporary.write_text(content, encoding="utf-8", errors="replace")  # odd file names
 
@@ -104,11 +99,22 @@ def _predict(
 
 
 def _summary(adaptation: Adaptation, found: Predictions) -> str:
-    changed = (found.before.argmax(1) != found.after.argmax(1)).sum()
+    """The answers to what a user asks first, and what they are of."""
+    changed = f"{found.changed.sum():,} of {len(found.after):,}"
+    numbers = f"{adaptation.learned_parameters:,} numbers learned."
+    answers = {
+        "How good is it?": expected(adaptation),
+        "What changed?": (changed, f"predictions of the source-only model; {numbers}"),
+        "May it be trusted?": trust(adaptation.notes, adaptation.learned_parameters),
+    }
+    cards = "".join(
+        f"<div><dt>{question}</dt><dd><b>{escape(word)}</b>{escape(why)}</dd></div>"
+        for question, (word, why) in answers.items()
+    )
     return (
-        f"Domain <b>{escape(adaptation.domain.name)}</b>: {adaptation.learned_parameters:,} "
-        f"learned numbers; {changed:,} of {len(found.after):,} predictions differ from those of "
-        "the source-only model. No labels were used, neither to adapt nor for this page."
+        f"<p>Domain <b>{escape(adaptation.domain.name)}</b> beside the source-only model. "
+        "No labels were used, neither to adapt nor for this page.</p>\n"
+        f'<dl class="answers">{cards}</dl>'
     )
 
 
@@ -118,7 +124,8 @@ def _facts(adaptation: Adaptation, num_images: int) -> str:
     notes |= adaptation.notes
     share = "unknown"
     if "target_share" in notes:
-        share = f"{100 * notes['target_share']:.0f} % the new domain's own, the rest the start's"
+        own = f"{100 * notes['target_share']:.0f} % the new domain's own"
+        share = own if notes["target_share"] == 1 else f"{own}, the rest the start's"
     size = backbone.network.config.image_size
     classes = escape(", ".join(backbone.class_names))
     if len(classes) > LISTED_LETTERS:
@@ -196,68 +203,13 @@ def _mixtures(adaptation: Adaptation) -> str:
         return f'<div class="wide">{image(file.read_bytes(), "png", alt)}</div>'
 
 
-def _samples(found: Predictions, class_names: Sequence[str], count: int) -> str:
-    order = np.argsort(found.after.max(axis=1), kind="stable")
-    changed = np.flatnonzero(found.before.argmax(1) != found.after.argmax(1))
-    groups = {
-        "Most confident": order[::-1],
-        "Least confident": order,
-        f"Changed by adaptation: {len(changed):,} of {len(order):,}": changed,
-    }
-    parts = []
-    for heading, ids in groups.items():
-        cards = [_card(found, n, class_names, heading.startswith("Changed")) for n in ids[:count]]
-        shown = f'<div class="pictures">{"".join(cards)}</div>' if cards else "<p>None.</p>"
-        parts.append(f"<h3>{heading}</h3>\n{shown}")
-    return "\n".join(parts)
-
-
-def _card(found: Predictions, n: int, class_names: Sequence[str], changed: bool) -> str:
-    """A thumbnail with its class, how probable that is, and its name; of both models if changed."""
-    models = {"was ": found.before, "now ": found.after} if changed else {"": found.after}
-    texts = [
-        f"{model}<b>{escape(class_names[int(of[n].argmax())])}</b> {100 * of[n].max():.0f}&nbsp;%"
-        for model, of in models.items()
-    ]
-    picture = Image.fromarray(found.images[n])
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    file, kind = BytesIO(), "png" if picture.width <= 48 else "jpeg"
-    picture.save(file, kind, quality=85)
-    name = escape(found.names[n])
-    return (
-        f'<figure title="{name}">{image(file.getvalue(), kind, found.names[n])}<figcaption>'
-        f"{'<br>'.join(texts)}<small>{escape(Path(found.names[n]).name)}</small>"
-        "</figcaption></figure>"
-    )
-
-
-def _class_counts(found: Predictions, class_names: Sequence[str]) -> str:
-    """How often each class is predicted, before and after adaptation, as bars."""
-    counts = [
-        np.bincount(of.argmax(axis=1), minlength=len(class_names))
-        for of in (found.before, found.after)
-    ]
-    most = np.maximum(*counts)  # (N,)
-    rows = []
-    for n in np.sort(np.argsort(-most, kind="stable")[:LISTED_CLASSES]):
-        shares = (f"{100 * of[n] / most.max():.1f}%" for of in counts)
-        bars = [
-            f'<div class="bar {kind}" style="--share:{share}">{of[n]:,}</div>'
-            for kind, share, of in zip(("before", "after"), shares, counts, strict=True)
-        ]
-        rows.append((escape(class_names[int(n)]), *bars))
-    hidden = len(class_names) - len(rows)
-    more = f"; {hidden:,} rarer classes are not listed" if hidden else ""
-    shown = table(rows, ("Class", "Source only", "Adapted"), "bars")
-    return f"<p>Of {len(found.after):,} images{more}.</p>\n{shown}"
-
-
 def _left_out(pictures: Sequence[tuple[str | Path, str]]) -> str:
     if not pictures:
         return ""
     said = f"<p>{len(pictures):,} could not be read, and had no part in the adaptation.</p>"
     rows = ((escape(str(path)), escape(reason)) for path, reason in pictures)
-    return f'{said}\n<div class="long">{table(rows, ("Picture", "Reason"))}</div>'
+    shown = table(rows, ("Picture", "Reason"))
+    return f'{said}\n<div class="long" tabindex="0" role="region" aria-label="List">{shown}</div>'
 
 
 def _guard(verdict: Mapping[str, Any] | str | None) -> str:

@@ -1,6 +1,8 @@
 """What a report says of how good an adapted model is: estimates of accuracy, label-free scores."""
 
+from collections.abc import Mapping
 from math import log
+from typing import Any
 
 from adapters import Adaptation
 from adapters.config import OUTCOME
@@ -14,6 +16,41 @@ SCORE_MEANINGS = {
     "Agreement": "share of images on which both classifiers of the network choose the same class.",
     "Diversity": "how evenly predictions spread over classes: 0 is one class only, 1 all alike.",
 }
+
+
+TRUST = (
+    "<p>The guard compares what was learned with the start that it was learned from. It is no "
+    "warranty: it cannot see whether the start is right. Look at the pictures: are the sure ones "
+    "right? To be certain, label a few dozen and run <code>da-compose evaluate</code>.</p>\n"
+)
+
+
+def expected(adaptation: Adaptation) -> tuple[str, str]:
+    """The accuracy to expect in a word, and beside it the interval and what it was before."""
+    found = adaptation.estimate
+    if found is None:
+        return "Not known", "there is no estimate; why is said below."
+    before = adaptation.estimates.get("source_only")
+    was = f"; of the source-only model {100 * before.accuracy:.0f} %" if before else ""
+    low, high = 100 * found.low, 100 * found.high
+    return (
+        f"{100 * found.accuracy:.0f} %",
+        f"accuracy to expect, with 90 % certainty {low:.0f} to {high:.0f}{was}.",
+    )
+
+
+def trust(notes: Mapping[str, Any], learned: int) -> tuple[str, str]:
+    """What the guard said in a word, and why."""
+    verdict = notes.get("guard")
+    if notes.get("meaningless"):
+        return "No", "these images mean nothing to this backbone. Are they the right ones?"
+    if isinstance(verdict, Mapping) and "trusted" in verdict:
+        if verdict["trusted"]:
+            return "The guard trusts it", f"{verdict.get('reason', '')} while it learned."
+        return "Learning was refused", f"{verdict.get('reason', '')}. The result is the start."
+    if not learned:
+        return "Nothing was learned", "no step can have done harm; the start itself may be wrong."
+    return "Not checked", "the guard was off, or what it said was not kept."
 
 
 def estimated(adaptation: Adaptation) -> str:

@@ -12,12 +12,12 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --page: #f4f5f7; --card: #ffffff; --ink: #1b1f24; --soft: #59636e; --line: #d9dee3;
-  --before: #c3cad2; --after: #8fbcec;
+  --before: #c3cad2; --after: #8fbcec; --focus: #0b63ce;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --page: #111418; --card: #1b2026; --ink: #e6e9ec; --soft: #9aa5b1; --line: #313943;
-    --before: #4a5460; --after: #2c5f96;
+    --before: #4a5460; --after: #2c5f96; --focus: #8fbcec;
   }
 }
 * { box-sizing: border-box; }
@@ -31,6 +31,10 @@ header { padding: 1rem 0.25rem 0; }
 h1 { margin: 0 0 0.5rem; font-size: 1.75rem; line-height: 1.2; }
 h2 { margin: 0 0 0.75rem; font-size: 1.2rem; }
 h3 { margin: 1.25rem 0 0.5rem; font-size: 1rem; }
+summary { cursor: pointer; }
+summary h2 { display: inline; }
+details[open] > summary { margin-bottom: 0.75rem; }
+:focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; }
 header p, section p, dd, small { color: var(--soft); }
 p { margin: 0 0 0.75rem; }
 section {
@@ -53,6 +57,7 @@ tbody tr:last-child > * { border-bottom: 0; }
 }
 .before { background-image: linear-gradient(var(--before), var(--before)); }
 .after { background-image: linear-gradient(var(--after), var(--after)); }
+.estimates th { white-space: nowrap; }
 .estimates td:first-of-type { width: 55%; }
 .estimates td:last-child { white-space: nowrap; }
 .estimate {
@@ -68,6 +73,12 @@ tbody tr:last-child > * { border-bottom: 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1rem; margin: 1rem 0 0; }
 dt { font-weight: 600; }
 dd { margin: 0; }
+.answers { grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
+.answers div {
+  padding: 1rem 1.25rem; background: var(--card);
+  border: 1px solid var(--line); border-top: 4px solid var(--after); border-radius: 0.6rem;
+}
+.answers b { display: block; color: var(--ink); font-size: 1.6rem; line-height: 1.3; }
 code { font: 0.875em ui-monospace, Menlo, Consolas, monospace; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem; }
 .plots img, .wide > img { background: #fff; border-radius: 0.4rem; padding: 0.5rem; }
@@ -84,22 +95,45 @@ small { display: block; }
   section { padding: 1rem; }
   dl { grid-template-columns: 1fr; }
   dd { margin-bottom: 0.5rem; }
-  .numbers { font-size: 0.875rem; }
+  .numbers, .estimates { font-size: 0.875rem; }
+  .estimates :is(thead th, td:last-child) { white-space: normal; }
+  .estimates td:first-of-type { width: 45%; }
   .pictures { grid-template-columns: repeat(auto-fill, minmax(5rem, 1fr)); gap: 0.75rem; }
+  .answers { grid-template-columns: 1fr; }
+}
+@page { margin: 15mm; }
+@media print {
+  :root { color-scheme: light; }
+  body { max-width: none; padding: 0; background: none; font-size: 10pt; }
+  section { padding: 0; border: 0; }
+  h2, h3, h3 + p { break-after: avoid; }
+  tr, figure, img, .answers div { break-inside: avoid; }
+  summary { list-style: none; break-after: avoid; }
+  summary h2 { display: block; }
+  details::details-content { content-visibility: visible; block-size: auto; }
+  .long { max-height: none; }
+  .long, .wide { overflow: visible; }
+  .wide > img { min-width: 0; }
+  .answers { grid-template-columns: repeat(3, 1fr); }
+  .pictures { grid-template-columns: repeat(6, 1fr); }
+  .bar, .estimate, .estimate::after { print-color-adjust: exact; }
 }
 """
 
 
-def page(title: str, summary: str, sections: Mapping[str, str]) -> str:
+def page(title: str, summary: str, sections: Mapping[str, str], details: Mapping[str, str]) -> str:
     """A whole page: a title as text; a summary, and sections by heading, as HTML.
 
-    Empty sections are left out. The policy in its head keeps a browser from loading anything else.
+    Details are folded. Empty sections are left out. The policy in its head keeps a browser from
+    loading anything else.
     """
-    body = "\n".join(
-        f"<section>\n<h2>{heading}</h2>\n{content}\n</section>"
-        for heading, content in sections.items()
-        if content
-    )
+    parts = [f"<h2>{heading}</h2>\n{text}" for heading, text in sections.items() if text]
+    parts += [
+        f"<details><summary><h2>{heading}</h2></summary>\n{text}\n</details>"
+        for heading, text in details.items()
+        if text
+    ]
+    body = "\n".join(f"<section>\n{part}\n</section>" for part in parts)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -113,7 +147,7 @@ def page(title: str, summary: str, sections: Mapping[str, str]) -> str:
 <body>
 <header>
 <h1>{escape(title)}</h1>
-<p>{summary}</p>
+{summary}
 </header>
 <main>
 {body}

@@ -1,6 +1,6 @@
 """From committed result rows to tables and plots; and the pictures of one backbone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ from adapters import load_adaptation
 from benchmarks.harness.cells import Splits
 from benchmarks.harness.measure import ROOT
 from benchmarks.harness.plan import TRAINED, BackboneJob
-from benchmarks.harness.rows import ResultRow, read_rows
+from benchmarks.harness.rows import ResultRow, latest, read_rows
+from benchmarks.reports.best_plot import plot_best
+from benchmarks.reports.latex import latex
 from benchmarks.reports.picture_plots import plot_confusion, plot_contact_sheet
 from benchmarks.reports.plots import plot_accuracy, plot_embeddings, plot_mixtures
 from benchmarks.reports.rotation_table import rotation_markdown
-from benchmarks.reports.tables import groups, write_tables
+from benchmarks.reports.tables import csv, groups, markdown
 from da_compose import Backbone, Domain, load_backbone, probabilities
 from da_compose.images import ImageSet
 from da_compose.inference import batches, predict_logits
@@ -41,7 +43,25 @@ def write_report(folder: Path) -> list[ResultRow]:
             temporary.write_text(rotation_markdown(rows), encoding="utf-8")
     for group in groups(rows):
         plot_accuracy(group, folder / f"{group_name(group[0])}-accuracy.png")
+    for (profile, data), own in by_data(rows).items():
+        plot_best(own, folder / f"{profile}-{data[:6]}-best.png")
     return rows
+
+
+def write_tables(rows: Iterable[ResultRow], folder: Path) -> None:
+    """Write table.md, table.csv and table.tex, each replaced whole."""
+    rows = list(rows)
+    for ending, render in (("md", markdown), ("csv", csv), ("tex", latex)):
+        with replacing(folder / f"table.{ending}") as temporary:
+            temporary.write_text(render(rows), encoding="utf-8")
+
+
+def by_data(rows: Iterable[ResultRow]) -> dict[tuple[str, str], list[ResultRow]]:
+    """Latest rows of each profile and data, whatever the target."""
+    parted: dict[tuple[str, str], list[ResultRow]] = {}
+    for row in latest(rows):
+        parted.setdefault((row.profile, row.data_fingerprint), []).append(row)
+    return parted
 
 
 def group_name(row: ResultRow) -> str:

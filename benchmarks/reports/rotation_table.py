@@ -9,6 +9,7 @@ from benchmarks.reports.tables import (
     GUIDE,
     SIDES,
     TRAINED,
+    bounded,
     data_line,
     display_name,
     rank,
@@ -65,7 +66,7 @@ def _table(rows: list[ResultRow]) -> str:
     frame = rotation_frame(rows)
     targets = sorted({row.target for row in rows})
     header = ["Strategy", *targets, "mean", "gain", "least gain", "over the better start"]
-    lines = [header, ["---", *["--:"] * (len(header) - 1)]]
+    lines = [header]
     for line in frame.to_dict("records"):
         name = display_name(line["strategy"], line["oracle"])
         shown = TRAINED[line["trains"]]
@@ -74,8 +75,7 @@ def _table(rows: list[ResultRow]) -> str:
         cells = [_spread(line.get(t, float("nan")), line["std"].get(t)) for t in targets]
         gains = [f"{line[part]:+.1f}" for part in ("gain", "least", "over_start")]
         lines.append([name, *cells, _spread(line["mean"], line["mean_std"]), *gains])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{_caption(rows)}\n\n{table}\n"
+    return f"{_caption(rows)}\n\n{bounded(lines, int((~frame.oracle).sum()))}\n"
 
 
 def _spread(mean: float, std: float | None) -> str:
@@ -88,7 +88,7 @@ def _caption(rows: list[ResultRow]) -> str:
     first = rows[0]
     return (
         f"{first.benchmark}, {first.network} network, {SIDES[first.network]}; every domain the "
-        f"target in turn, the others sources; {data_line(first)}\n"
-        f"{settings_line(rows)}\n"
+        f"target in turn, the others sources; {data_line(first)}.\n"
+        f"{settings_line(rows)}.\n"
         f"Test accuracy in percent ± deviation over seeds; gains in points. {GUIDE}"
     )

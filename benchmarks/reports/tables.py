@@ -1,8 +1,7 @@
-"""Result rows to tables: a data frame, Markdown, LaTeX, CSV and the terminal."""
+"""Result rows to tables: a data frame, Markdown, CSV and the terminal."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -12,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.harness.rows import ALLOWED, ResultRow, latest
-from da_compose.storage.files import replacing
 
 STRATEGY_NAMES = {
     "source_only": "Source only",
@@ -41,29 +39,15 @@ Cell = TypeVar("Cell")
 GROUP = ("benchmark", "sources", "target", "data", "data_fingerprint", "profile")
 KEY = ["recipe", "oracle", "strategy", "network", "trains"]
 ACCURACIES = ["MW accuracy", "MW gain", "IA accuracy", "IA gain"]
-COSTS = [
-    "Last step MW / IA",
-    "Learned MW / IA",
-    "Bytes MW / IA",
-    "Seconds MW / IA",
-    "Peak MB MW / IA",
-]
+COSTS = [f"{name} MW / IA" for name in ("Last step", "Learned", "Bytes", "Seconds", "Peak MB")]
 HEADER = ["Strategy", *ACCURACIES, *COSTS]
+ACCURATE, COSTLY = range(7), (0, 6, 7, 8, 9)  # columns of HEADER: how accurate, what it costs
+BOUNDS = "*Bounds, learned with target labels:*"
 NONE = "-"
 GUIDE = "How to read: docs/reading-tables.md"  # the end of captions
 READING = (
     f"Test accuracy in percent ± deviation over seeds; gain: over AdaBN (over source only). {GUIDE}"
 )
-LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "±": r"$\pm$",
-    "→": r"$\to$",
-}
 
 
 def groups(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
@@ -127,13 +111,15 @@ def rank(column: pd.Series) -> pd.Series:
 class Grid:
     """One recipe's table as text: title, caption, lines of cells, (line, column) of the best.
 
-    caption: at most three lines; what all tables have in common is in `GUIDE`.
+    caption: at most three lines; what all tables have in common is in `GUIDE`. Lines from `bounds`
+    on, the last ones, are of oracles.
     """
 
     title: str
     caption: list[str]
     lines: list[list[str]]
     best: set[tuple[int, int]]
+    bounds: int
 
     def marked(self, plain: Callable[[str], Cell], bold: Callable[[str], Cell]) -> list[list[Cell]]:
         """The lines with every cell passed through `plain`, or `bold` if it is the best."""
@@ -143,15 +129,16 @@ class Grid:
         ]
 
 
-def _grids(rows: Iterable[ResultRow]) -> list[Grid]:
-    grids = []
+def grids(rows: Iterable[ResultRow]) -> list[Grid]:
+    """One table of each group and recipe."""
+    found = []
     for group in groups(rows):
         for recipe in ALLOWED["recipe"]:
             if chosen := [row for row in group if row.recipe == recipe]:
-                grids.append(_grid(chosen))
-    if not grids:
+                found.append(_grid(chosen))
+    if not found:
         raise ValueError("expected result rows, got none; run the benchmark first")
-    return grids
+    return found
 
 
 def _grid(rows: list[ResultRow]) -> Grid:
@@ -177,7 +164,8 @@ def _grid(rows: list[ResultRow]) -> Grid:
     best = {place for place, value in accuracies.items() if value == max(accuracies.values())}
     title = f"{rows[0].recipe} → {rows[0].target}"
     caption = [source_line(rows[0]), settings_line(rows), READING]
-    return Grid(title=title, caption=caption, lines=cells, best=best)
+    bounds = sum(not any(s["oracle"] for s in line.values()) for line in lines.values())
+    return Grid(title=title, caption=caption, lines=cells, best=best, bounds=bounds)
 
 
 def _accuracies(sides: list[dict[str, Any] | None], num_seeds: int) -> list[str]:
@@ -241,51 +229,37 @@ def settings_line(rows: list[ResultRow]) -> str:
 
 
 def markdown(rows: Iterable[ResultRow]) -> str:
-    """One captioned table per group and recipe."""
+    """Of each group and recipe a captioned table of accuracies, and one of what they cost."""
 
     def escape(text: str) -> str:
         return text.replace("|", "\\|").replace("<", "&lt;")
 
     blocks = []
-    for grid in _grids(rows):
-        lines = [HEADER, ["---", *["--:"] * (len(HEADER) - 1)]]
-        lines += grid.marked(escape, lambda text: f"**{escape(text)}**")
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        caption = "\n".join(grid.caption)
-        blocks.append(f"{escape(caption)}\n\n{table}\n")
+    for grid in grids(rows):
+        lines = grid.marked(escape, lambda text: f"**{escape(text)}**")
+        parts = [[line[place] for place in ACCURATE] for line in (HEADER, *lines)]
+        costs = [[line[place] for place in COSTLY] for line in (HEADER, *lines)]
+        caption = escape(".\n".join(grid.caption))
+        blocks.append(
+            f"{caption}\n\n{bounded(parts, grid.bounds)}\n\n"
+            f"What they cost:\n\n{bounded(costs, grid.bounds)}\n"
+        )
     return "\n".join(blocks)
 
 
-def latex(rows: Iterable[ResultRow]) -> str:
-    """The tables of `markdown` for the package booktabs."""
-
-    def escape(text: str) -> str:
-        return "".join(LATEX.get(character, character) for character in text)
-
-    blocks = []
-    for grid in _grids(rows):
-        lines = grid.marked(escape, lambda text: rf"\textbf{{{escape(text)}}}")
-        blocks += [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape('. '.join(grid.caption))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(HEADER) - 1)}}}",
-            r"\toprule",
-            " & ".join(HEADER) + r" \\",
-            r"\midrule",
-            *(" & ".join(line) + r" \\" for line in lines),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    return "\n".join(blocks)
+def bounded(lines: Sequence[Sequence[str]], bounds: int) -> str:
+    """A Markdown table of a header and lines; those from `bounds` on stand apart, as bounds."""
+    header, *rest = lines
+    width = len(header)
+    apart = [[BOUNDS, *[""] * (width - 1)]] if bounds < len(rest) else []
+    shown = [header, ["---", *["--:"] * (width - 1)], *rest[:bounds], *apart, *rest[bounds:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
 
 
 def csv(rows: Iterable[ResultRow]) -> str:
     """Captions as lines that start with #, then the summaries of all groups, unrounded."""
     rows = list(rows)
-    captions = [f"# {line}\n" for grid in _grids(rows) for line in grid.caption]
+    captions = [f"# {line}\n" for grid in grids(rows) for line in grid.caption]
     frames = []
     for group in groups(rows):
         frame = summarize(group)
@@ -301,15 +275,17 @@ def csv(rows: Iterable[ResultRow]) -> str:
 def terminal(rows: Iterable[ResultRow]) -> Group:
     """All tables as the sections of one, without the costs so that it fits 80 columns."""
     rows = list(rows)
-    grids = _grids(rows)
+    found = grids(rows)
     shown = 1 + len(ACCURACIES)
     table = Table(box=SIMPLE)
     for place, name in enumerate(HEADER[:shown]):
         table.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
-    for grid in grids:
+    for grid in found:
         table.add_section()
         table.add_row(Text(grid.title, style="italic"))
-        for line in grid.marked(Text, lambda text: Text(text, style="bold")):
+        for place, line in enumerate(grid.marked(Text, lambda text: Text(text, style="bold"))):
+            if place == grid.bounds:
+                table.add_row()
             table.add_row(*line[:shown])
     return Group(table, *(Text(_terminal_caption(group)) for group in groups(rows)))
 
@@ -319,24 +295,3 @@ def _terminal_caption(rows: list[ResultRow]) -> str:
     counts = sorted({len({r.seed for r in rows if r.recipe == row.recipe}) for row in rows})
     seeds = " to ".join(dict.fromkeys(str(counts[place]) for place in (0, -1)))
     return f"{source_line(rows[0])}; seeds: {seeds}. {READING}"
-
-
-def insert_between_markers(text: str, name: str, block: str) -> str:
-    """Replace what stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`."""
-    start, end = f"<!-- table:{name} -->", f"<!-- /table:{name} -->"
-    before, found_start, rest = text.partition(start)
-    _, found_end, after = rest.partition(end)
-    if not (found_start and found_end):
-        raise ValueError(
-            f"expected {start} and then {end} in the text, got "
-            f"{'only the first' if found_start else 'no start marker'}; add both lines"
-        )
-    return f"{before}{start}\n\n{block.strip()}\n\n{end}{after}"
-
-
-def write_tables(rows: Iterable[ResultRow], folder: Path) -> None:
-    """Write table.md, table.csv and table.tex, each replaced whole."""
-    rows = list(rows)
-    for ending, render in (("md", markdown), ("csv", csv), ("tex", latex)):
-        with replacing(folder / f"table.{ending}") as temporary:
-            temporary.write_text(render(rows), encoding="utf-8")

@@ -14,6 +14,7 @@ from benchmarks.speed.allocation import compare_allocation
 from benchmarks.speed.compare import SpeedRow
 from benchmarks.speed.gpu import compare_on_gpu
 from benchmarks.speed.pictures import compare_pictures
+from benchmarks.speed.plot import plot_ratios
 from benchmarks.speed.prediction import compare_prediction
 from benchmarks.speed.scale import compare_scale
 from benchmarks.speed.setting import Setting
@@ -32,6 +33,17 @@ SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "allocation": compare_allocation,
     PICTURES: compare_pictures,
     GPU: compare_on_gpu,
+}
+QUESTIONS = {  # what a suite answers, above its table
+    "step": "Is a step of adaptation faster?",
+    "time_to_accuracy": "Is an accuracy reached sooner?",
+    "pretrain": "What does mixing cost in pretraining?",
+    "predict": "How fast is prediction?",
+    "scale": "How large are files, and what do many domains take?",
+    "precision": "What does bfloat16 bring?",
+    "allocation": "What does memory that is kept bring?",
+    PICTURES: "How fast is a pretrained network on pictures?",
+    GPU: "What does a GPU bring?",
 }
 HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")
 
@@ -72,24 +84,30 @@ def read_speed_rows(folder: Path) -> list[SpeedRow]:
 
 
 def markdown(rows: list[SpeedRow]) -> str:
-    """A caption and a line a comparison; a ratio below its goal is in italics."""
+    """A caption, and a table a question; a ratio below its goal is in italics."""
     if not rows:
         raise ValueError("expected speed rows, got none; run `da-compose bench speed` first")
     machines = sorted({f"{row.device}, {row.threads} thread(s)" for row in rows})
     versions = ", ".join(f"{name} {number}" for name, number in rows[-1].versions.items())
-    lines = [HEADER, ("---", "---", "--:", "--:", "--:", "--:")]
-    for row in rows:
-        missed = row.target is not None and row.ratio < row.target
-        ratio = f"*{shown(row.ratio)}*" if missed else f"{shown(row.ratio)}"
-        goal = "-" if row.target is None else f"{row.target:g}"
-        values = (f"{shown(value)} {row.unit}" for value in (row.ours, row.other))
-        lines.append((row.name, row.against, *values, ratio, goal))
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return (
+    parts = [
         "Ratio above 1: ours is better; below its goal: in italics. Medians of calls in turn. "
-        f"{GUIDE}\nMachine: {'; '.join(machines)}.\nVersions: {versions}.\n\n"
-        f"{table}\n"
-    )
+        f"{GUIDE}\nMachine: {'; '.join(machines)}.\nVersions: {versions}.\n"
+    ]
+    suites = {row.name.partition("/")[0]: None for row in rows}
+    for suite in suites:
+        lines = [HEADER, ("---", "---", "--:", "--:", "--:", "--:")]
+        lines += [_line(row) for row in rows if row.name.startswith(f"{suite}/")]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append(f"{QUESTIONS.get(suite, suite)}\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def _line(row: SpeedRow) -> tuple[str, ...]:
+    missed = row.target is not None and row.ratio < row.target
+    ratio = f"*{shown(row.ratio)}*" if missed else shown(row.ratio)
+    goal = "-" if row.target is None else f"{row.target:g}"
+    values = (f"{shown(value)} {row.unit}" for value in (row.ours, row.other))
+    return row.name.partition("/")[2], row.against, *values, ratio, goal
 
 
 def shown(value: float) -> str:
@@ -98,6 +116,8 @@ def shown(value: float) -> str:
 
 
 def write_table(folder: Path) -> None:
-    """`table.md` from all rows of the folder, replaced whole."""
+    """`table.md` and `ratios.png` from all rows of the folder, each replaced whole."""
+    rows = read_speed_rows(folder)
     with replacing(folder / "table.md") as temporary:
-        temporary.write_text(markdown(read_speed_rows(folder)), encoding="utf-8")
+        temporary.write_text(markdown(rows), encoding="utf-8")
+    plot_ratios(rows, folder / "ratios.png")

@@ -8,7 +8,7 @@ that the guard refuses. Rules were made on the development targets; usps only co
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,10 @@ TARGETS = (*DEVELOPMENT_TARGETS, "usps")
 SOURCES = {"optdigits": "mnist", "mnist_m": "meter", "usps": "mnist_scale"}  # condition `source`
 LEARNED = ("information_maximization", "moment_matching", "adversarial")
 STEPS, TEST_IMAGES, NOISE_IMAGES = 40, 2_000, 1_000
+COUNTED = (
+    "condition", "cells", "harmful", "by the start", "caught", "missed", "false alarms",
+    "their cost", "still harmful",
+)  # fmt: skip
 ACCURACIES = ("source_only", "batch_norm", "start", "kept", "guarded")
 ALL = "in all"
 FITTED = "development, compositional, seed 0"  # made adapters.guard's limits; the rest is held out
@@ -210,21 +214,24 @@ def markdown(means: pd.DataFrame) -> str:
     for targets, group in means.groupby("targets", sort=False):
         made = ", which the limits were made on" if targets == FITTED else ""
         parts.append(f"{targets}{made}: {finding(group.query('condition == @ALL'))}\n")
-        header = [
-            "condition", "cells", "harmful", "by the start", "caught", "missed", "false alarms",
-            "their cost", "still harmful", *(name.replace("_", " ") for name in ACCURACIES),
-        ]  # fmt: skip
-        table = [header, ["---", *["--:"] * (len(header) - 1)]]
+        counts: list[Sequence[str]] = [COUNTED]
+        accuracies = [["condition", *(name.replace("_", " ") for name in ACCURACIES)]]
         for row in group.to_dict("records"):
-            counts = [row[name] for name in ("cells", "harmful", "start_harmful", "caught")]
-            counts += [row["harmful"] - row["caught"], row["false_alarms"]]
-            table.append(
-                [row["condition"], *(f"{count:.0f}" for count in counts),
-                 "-" if pd.isna(row["cost"]) else f"{row['cost']:+.1f}", f"{row['left']:.0f}",
-                 *(f"{row[name]:.1f}" for name in ACCURACIES)]
-            )  # fmt: skip
-        parts.append("".join(f"| {' | '.join(line)} |\n" for line in table))
+            found = [row[name] for name in ("cells", "harmful", "start_harmful", "caught")]
+            found += [row["harmful"] - row["caught"], row["false_alarms"]]
+            cost = "-" if pd.isna(row["cost"]) else f"{row['cost']:+.1f}"
+            numbers = (f"{count:.0f}" for count in found)
+            counts.append([row["condition"], *numbers, cost, f"{row['left']:.0f}"])
+            accuracies.append([row["condition"], *(f"{row[name]:.1f}" for name in ACCURACIES)])
+        parts += [table(counts), "Accuracies of these cells in percent:\n", table(accuracies)]
     return "\n".join(parts)
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of a header and lines."""
+    header, *rest = lines
+    marks = ["---", *["--:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, marks, *rest))
 
 
 def finding(sums: pd.DataFrame) -> str:

@@ -31,7 +31,7 @@ from benchmarks.harness.folders import ROWS, runs_of
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.picture_benchmarks import load_pictures
 from benchmarks.harness.rows import append_line, read_lines
-from benchmarks.studies.guard import everything, few, noise, unbalanced, without_a_class
+from benchmarks.studies.guard import everything, few, noise, table, unbalanced, without_a_class
 from benchmarks.studies.study import study_options, users_mistakes
 from da_compose import Backbone, pretrain
 from da_compose.images import ImageSet
@@ -40,6 +40,16 @@ from data_prep import PreparedDomain, load_digit_domain
 
 STEPS, MOST_IMAGES, TEST_IMAGES = 300, 600, 500
 GUARDED, ALL = "guarded", "in all"
+ESTIMATED = ["error", "covered", "width", "calibration, raw", "calibrated"]
+GUARD_SAID = (
+    "Points over the better of source only and AdaBN: of the start, and of what the guard keeps. "
+    "Harm: more than a point below the start, caught where the guard refuses it."
+)
+ESTIMATES_SAID = (
+    "Estimates against the truth in points, of source only, AdaBN, start and outcome: mean "
+    "distance, share of 90 % intervals that hold it, their width. Expected calibration error of "
+    "confidences."
+)
 HARM = 0.01  # below the start, from which on learning did harm
 KEYS = ("backbone", "target", "condition")
 
@@ -251,20 +261,17 @@ def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def markdown(means: pd.DataFrame) -> str:
-    """The summary as tables."""
-    parts = [
-        "Points over the better of source only and AdaBN: of the start, and of what the guard "
-        "keeps. Harm: more than a point below the start, caught where the guard refuses it. "
-        "Estimates against the truth in points, of source only, AdaBN, start and outcome: mean "
-        "distance, share of 90 % intervals that hold it, their width. Expected calibration error "
-        "of confidences.\n"
-    ]
-    for data, group in means.groupby("data", sort=False):
-        table = [[*group.columns[1:]], ["---", *["--:"] * (len(group.columns) - 2)]]
-        for row in group.drop(columns="data").to_dict("records"):
-            table.append([_cell(name, value) for name, value in row.items()])
-        lines = "".join(f"| {' | '.join(line)} |\n" for line in table)
-        parts.append(f"{data}\n\n{lines}")
+    """The summary as tables: what start and guard did, then how right the estimates were."""
+    parts = []
+    for question, said in (("start and guard", GUARD_SAID), ("estimates", ESTIMATES_SAID)):
+        parts.append(f"{said}\n")
+        for data, group in means.groupby("data", sort=False):
+            own = [name for name in group.columns if name not in ("data", *ESTIMATED)]
+            columns = ["condition", *ESTIMATED] if question == "estimates" else own
+            lines = [
+                [_cell(name, row[name]) for name in columns] for row in group.to_dict("records")
+            ]
+            parts.append(f"{data}: {question}\n\n{table([columns, *lines])}")
     return "\n".join(parts)
 
 

@@ -33,9 +33,9 @@ NONE = "-"
 SETTINGS = (LEARNED, *REGULARIZED, *SIGNATURES)
 PART_NAMES = {"heads": "logits", "batch_norm": "γ, β", "mixture_weights": "ξ"}
 OF_ORDINARY = {
-    COMPOSITIONAL: "one bank of 4 templates, ξ a task",
-    PATCHES: "one ordinary network, logits and γ, β a task",
-    SINGLE: "nine networks, each of one task",
+    COMPOSITIONAL: "a bank of 4 templates",
+    PATCHES: "an ordinary network",
+    SINGLE: "nine networks",
 }
 
 
@@ -133,57 +133,64 @@ def depth_markdown(rows: Sequence[TaskRow]) -> str:
 
 
 def tasks_markdown(rows: Sequence[TaskRow]) -> str:
-    """All tasks together, on one ordinary network, and each alone."""
+    """All tasks together, on one ordinary network, and each alone: a column a setting."""
     tasks = list(dict.fromkeys(row.task for row in rows))
-    lines = []
-    for setting, words in OF_ORDINARY.items():
-        own = [row for row in rows if row.setting == setting]
-        if not own:
-            continue
-        seeds = sorted({row.seed for row in own})
-        means = [fmean(accuracies(own, seed=seed)) for seed in seeds]
+    settings = [name for name in OF_ORDINARY if pick(rows, setting=name)]
+    columns = []
+    for setting in settings:
+        own = pick(rows, setting=setting)
+        means = [fmean(accuracies(own, seed=seed)) for seed in sorted({row.seed for row in own})]
         nets = {row.task: row.total_parameters for row in own}
         total = sum(nets.values()) if setting == SINGLE else max(nets.values())
-        of_task = (spread(row.accuracy for row in own if row.task == task) for task in tasks)
-        lines.append((f"{setting}: {words}", *of_task, spread(means), f"{total:,}"))
-    text = "Many tasks; each gets as many training images in every setting."
-    header = ("Setting", *tasks, "mean", "parameters in all")
-    return f"{caption(rows, text)}\n\n{table(header, lines)}\n"
+        of_task = (spread(accuracies(own, task=task)) for task in tasks)
+        columns.append((*of_task, spread(means), f"{total:,}"))
+    names = (*tasks, "mean", "parameters in all")
+    meant = "; ".join(f"{setting}: {OF_ORDINARY[setting]}" for setting in settings)
+    text = f"As many images of a task in each setting. {meant}."
+    lines = [(name, *cells) for name, *cells in zip(names, *columns, strict=True)]
+    return f"{caption(rows, text)}\n\n{table(('Task', *settings), lines)}\n"
 
 
 def transfer_markdown(rows: Sequence[TaskRow]) -> str:
-    """New tasks: which start, what is learned, how many labels."""
+    """New tasks, a table each: which start, what is learned, how many labels."""
     tasks = list(dict.fromkeys(row.task for row in rows))
     starts = [start for start in dict.fromkeys(row.start for row in rows) if start != NEAREST]
-    of_cells = []
-    for task, trains, labels in product(tasks, TRAINED, label_counts(rows)):
-        own = pick(rows, task=task, trains=trains, labels=labels)
-        by_start = (spread(accuracies(own, start=start)) for start in (*starts, NEAREST))
-        of_cells.append((task, trained_in_words(trains), labels_in_words(labels), *by_start))
-    trained, chosen = [start for start in starts if start != RANDOM], []
+    parts = []
     for task in tasks:
-        found = [
-            row.found["start"] for row in pick(rows, task=task, start=NEAREST, trains=TRANSFERRED)
-        ]
-        chosen.append((task, *(f"{found.count(start)} of {len(found)}" for start in trained)))
-    learned: dict[str, int] = {}
-    for row in pick(rows, task=tasks[0]):
-        counts: Mapping[str, int] = row.found["learned_parameters"]
-        learned |= {FORMER_PARTS.get(part, part): count for part, count in counts.items()}
-    numbers = [(trained_in_words([part]), f"{count:,}") for part, count in learned.items()]
+        cells = []
+        for trains, labels in product(TRAINED, label_counts(rows)):
+            own = pick(rows, task=task, trains=trains, labels=labels)
+            by_start = (spread(accuracies(own, start=start)) for start in (*starts, NEAREST))
+            cells.append((trained_in_words(trains), labels_in_words(labels), *by_start))
+        header = ("Learned", "Labels a class", *starts, "chosen")
+        parts += [f"New task {task}:", table(header, cells, texts=2)]
     text = (
         f"New tasks on a frozen bank of {', '.join(rows[0].config['tasks'])}, by the task whose ξ, "
         f"γ and β they start from ({MEAN}, {RANDOM}, chosen)."
     )
-    parts = (
-        caption(rows, text),
-        table(("New task", "Learned", "Labels a class", *starts, "chosen"), of_cells, texts=3),
-        "How often the training labels choose a start, over seeds and numbers of labels:",
-        table(("New task", *trained), chosen),
-        f"Learned numbers of {tasks[0]}, in two heads:",
-        table(("Part", "Numbers"), numbers),
-    )
-    return "\n\n".join(parts) + "\n"
+    chosen, numbers = starts_chosen(rows, tasks, starts), learned_numbers(rows, tasks[0])
+    return "\n\n".join((caption(rows, text), *parts, chosen, numbers)) + "\n"
+
+
+def starts_chosen(rows: Sequence[TaskRow], tasks: Sequence[str], starts: Sequence[str]) -> str:
+    """How often each trained start is the chosen one."""
+    trained, lines = [start for start in starts if start != RANDOM], []
+    for task in tasks:
+        own = pick(rows, task=task, start=NEAREST, trains=TRANSFERRED)
+        found = [row.found["start"] for row in own]
+        lines.append((task, *(f"{found.count(start)} of {len(found)}" for start in trained)))
+    said = "How often the training labels choose a start, over seeds and numbers of labels:"
+    return f"{said}\n\n{table(('New task', *trained), lines)}"
+
+
+def learned_numbers(rows: Sequence[TaskRow], task: str) -> str:
+    """How many numbers of each part are learned of a task."""
+    learned: dict[str, int] = {}
+    for row in pick(rows, task=task):
+        counts: Mapping[str, int] = row.found["learned_parameters"]
+        learned |= {FORMER_PARTS.get(part, part): count for part, count in counts.items()}
+    lines = [(trained_in_words([part]), f"{count:,}") for part, count in learned.items()]
+    return f"Learned numbers of {task}, in two heads:\n\n{table(('Part', 'Numbers'), lines)}"
 
 
 def label_counts(rows: Iterable[TaskRow]) -> list[int | None]:

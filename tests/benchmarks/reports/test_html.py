@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from PIL import Image
 
 from adapters import STRATEGIES, Adaptation, GuardConfig, adapt, load_adaptation
-from benchmarks.reports import html
+from benchmarks.reports import html, html_pictures
 from benchmarks.reports.html import write_adaptation_report
+from benchmarks.reports.html_figures import trust
 from da_compose import Backbone, load_backbone
 from tests.benchmarks.pages import Page, read, skip_plots
 
@@ -65,8 +67,8 @@ def test_every_part_is_there_in_order(make, report):
     adaptation.notes["guard"] = {"verdict": "kept", "gain": 0.123456}
     page = report(adaptation, left_out=[("a.png", "truncated")], command="da-compose adapt --x")
     assert list(page.text)[1:] == [
-        "How accurate it is", "What was adapted", "Label-free scores", "Training",
-        "Mixture weights", "Sample predictions", "Predicted classes", "Pictures left out",
+        "How accurate it is", "What changed", "May it be trusted", "Pictures left out",
+        "What was adapted", "Label-free scores", "Training", "Mixture weights",
         "Verdict of the guard", "How it was made",
     ]  # fmt: skip
     facts = page.text["What was adapted"]
@@ -99,6 +101,26 @@ def test_a_refusal_of_the_guard_is_not_called_the_best_iterate(make, report):
     assert refused.notes["guard"]["trusted"] is False
     said = report(refused).text["Training"]
     assert "Kept: the start" in said and "the most information" not in said
+
+
+def test_what_a_user_asks_first_is_answered_first(make, report):
+    adaptation = make()
+    assert "May it be trusted?|No|these images mean nothing" in report(adaptation).text[""]
+    del adaptation.notes["meaningless"]
+    adaptation.notes["estimates"] = {
+        name: {"accuracy": at, "low": 0.7, "high": 0.9}
+        for name, at in (("source_only", 0.6), ("adapted", 0.8))
+    }
+    adaptation.notes["guard"] = {"trusted": False, "reason": "so it is"}
+    assert "May it be trusted?|Learning was refused|so it is" in report(adaptation).text[""]
+    adaptation.notes["guard"]["trusted"] = True
+    text = report(adaptation).text[""]
+    assert "May it be trusted?|The guard trusts it|so it is" in text
+    assert "How good is it?|80 %|accuracy to expect, with 90 % certainty 70 to 90" in text
+    assert " of 20|predictions of the source-only model; 4 numbers learned.|" in text
+    del adaptation.notes["guard"]
+    assert "Not checked|" in report(adaptation).text[""]
+    assert trust({}, 0)[0] == "Nothing was learned"
 
 
 def test_estimates_are_bars_with_intervals_or_are_said_to_be_missing(make, report):
@@ -153,7 +175,12 @@ def test_it_is_a_page_for_phones_dark_rooms_and_screen_readers(make, report, tmp
     assert page.named("html") == [{"lang": "en"}]
     [viewport] = [m["content"] for m in page.named("meta") if m.get("name") == "viewport"]
     assert viewport.startswith("width=device-width")
-    assert "prefers-color-scheme: dark" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
+    summaries = [place for place, (tag, _) in enumerate(page.tags) if tag == "summary"]
+    assert [page.tags[place + 1][0] for place in summaries] == ["h2"] * len(summaries) != []
     assert len(page.named("h1")) == 1
     assert {cell["scope"] for cell in page.named("th")} == {"row", "col"}
 
@@ -169,7 +196,7 @@ def test_names_and_titles_are_escaped(make, report):
     )
     text = {heading: content.replace("|", "") for heading, content in page.text.items()}
     assert text[""].strip().startswith(odd)  # title
-    assert ODD in text["What was adapted"] and ODD in text["Predicted classes"]
+    assert ODD in text["What was adapted"] and ODD in text["What changed"]
     assert odd in text["Pictures left out"] and f"reason {ODD}" in text["Pictures left out"]
     assert f"da-compose {ODD}" in text["How it was made"]
     assert page.named("figure")[0]["title"] == odd
@@ -225,7 +252,7 @@ def test_an_unshared_network_has_no_mixture_weights_to_show(unshared_backbone, r
 def test_an_adapter_from_its_file_has_a_report_too(user_files, report):
     adaptation = load_adaptation(user_files.adapter, load_backbone(user_files.backbone))
     text = report(adaptation, user_files.pictures).text
-    assert "Mixture weights" in text and "Sample predictions" in text
+    assert "Mixture weights" in text and "What changed" in text
     assert "Label-free scores" not in text and "Training" not in text
 
 
@@ -246,16 +273,16 @@ def test_pictures_shown_are_the_most_and_least_confident_and_the_changed(make, r
     confidence, after = adaptation.predict_proba(images).max(dim=1)
     names = [f"scans/{number}.png" for number in range(20)]
     page = report(adaptation, names=names, predictions=4)
-    most, least, changed = shown(page)
+    changed, _, most, least = shown(page)  # the second is of predicted classes
     order = confidence.argsort().tolist()
     assert least == [names[n] for n in order[:4]] and most == [names[n] for n in order[:-5:-1]]
     truly = [names[n] for n in (before != after).nonzero().flatten().tolist()]
     assert len(changed) == min(4, len(truly)) and set(changed) <= set(truly)
     heading = f"Changed by adaptation: {len(truly)} of 20"
-    assert heading in page.text["Sample predictions"]
+    assert heading in page.text["What changed"]
     surest = order[-1]
     said = f"Most confident|\n|{NAMES[int(after[surest])]}| {100 * confidence[surest]:.0f}\xa0%|"
-    assert said in page.text["Sample predictions"]
+    assert said in page.text["May it be trusted"]
 
 
 def test_classes_are_counted_before_and_after(make, report):
@@ -264,7 +291,7 @@ def test_classes_are_counted_before_and_after(make, report):
         np.bincount(model.predict(images), minlength=10)
         for model in (make("source_only"), adaptation)
     ]
-    text = report(adaptation).text["Predicted classes"].replace("\n|", "").replace("\n", "")
+    text = report(adaptation).text["What changed"].replace("\n|", "").replace("\n", "")
     for name, before, after in zip(NAMES[2:], *(of[2:] for of in counts), strict=True):
         assert f"|{name}|{before}|{after}|" in text
     assert "Of 20 images." in text
@@ -272,12 +299,12 @@ def test_classes_are_counted_before_and_after(make, report):
 
 def test_many_images_and_classes_are_cut_short(make, report, monkeypatch):
     monkeypatch.setattr(html, "PREDICTED_IMAGES", 8)
-    monkeypatch.setattr(html, "LISTED_CLASSES", 3)
+    monkeypatch.setattr(html_pictures, "LISTED_CLASSES", 3)
     monkeypatch.setattr(html, "LISTED_LETTERS", 5)
     page = report(make())
-    assert "Of 8 images; 7 rarer classes are not listed" in page.text["Predicted classes"]
+    assert "Of 8 images; 7 rarer classes are not listed" in page.text["What changed"]
     assert len({title for group in shown(page) for title in group}) <= 8
-    assert len(page.named("details")) == 1
+    assert "Names|" in page.text["What was adapted"]
     assert shown(page) == shown(report(make())) != shown(report(make(), seed=1))
 
 
@@ -304,7 +331,7 @@ def test_writing_changes_nothing_in_the_adaptation(make, report):
 
 
 def test_large_grey_pictures_become_small_thumbnails(make, report, monkeypatch):
-    monkeypatch.setattr(html, "THUMBNAIL", 20)
+    monkeypatch.setattr(html_pictures, "THUMBNAIL", 20)
     page = report(make(), random_images(20, (50, 40)))
     [code] = {
         len(Image.open(BytesIO(base64.b64decode(i["src"].split(",")[1]))).getbands())

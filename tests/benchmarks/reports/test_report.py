@@ -32,6 +32,7 @@ def test_a_report_has_tables_and_one_plot_a_group(tmp_path):
     assert names == {
         "results.jsonl", "table.md", "table.csv", "table.tex",
         "full-usps-f00d-accuracy.png", "quick-usps-f00d-accuracy.png",
+        "full-f00d-best.png", "quick-f00d-best.png",
     }  # fmt: skip
 
 

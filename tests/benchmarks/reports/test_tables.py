@@ -12,17 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmarks.committed.pages import insert_between_markers
 from benchmarks.harness.rows import ResultRow
+from benchmarks.reports.latex import latex
+from benchmarks.reports.report import write_tables
 from benchmarks.reports.rotation_table import rotation_markdown
 from benchmarks.reports.tables import (
+    BOUNDS,
     csv,
     groups,
-    insert_between_markers,
-    latex,
     markdown,
     summarize,
     terminal,
-    write_tables,
 )
 from tests.benchmarks.rows import ROW as BASE
 
@@ -95,7 +96,7 @@ def test_a_repeated_cell_counts_once_and_its_last_row_wins() -> None:
 def test_rows_that_must_not_be_averaged_get_a_table_each(other: dict) -> None:
     rows = [ROW, replace(ROW, **other), replace(ROW, seed=1)]
     assert sorted(len(group) for group in groups(rows)) == [1, 2]
-    assert markdown(rows).count("| Strategy |") == 2
+    assert markdown(rows).count("| Strategy | MW accuracy |") == 2
     with pytest.raises(ValueError, match="got 2 kinds"):
         summarize(rows)
 
@@ -110,7 +111,8 @@ def test_no_rows_are_refused() -> None:
 
 def test_lines_come_in_the_stated_order_whatever_the_order_of_the_rows() -> None:
     names = [line[0] for line in table_lines(markdown(example_rows()))]
-    assert names[2:] == [
+    assert names[: len(names) // 2] == names[len(names) // 2 :]  # accuracies, and what they cost
+    assert names[2 : len(names) // 2] == [
         "Source only",
         "AdaBN",
         "Adversarial (ADDA)",
@@ -118,6 +120,7 @@ def test_lines_come_in_the_stated_order_whatever_the_order_of_the_rows() -> None
         "M3SDA + classifier discrepancy",
         "Information maximization",
         "Made up",
+        BOUNDS,
         "oracle (target labels)",
         "oracle (target labels), all",
     ]
@@ -127,8 +130,9 @@ def test_lines_come_in_the_stated_order_whatever_the_order_of_the_rows() -> None
 def test_a_line_compares_mixture_weights_with_input_adapter() -> None:
     rows = [replace(row, accuracy=50.0) if row.network == "unshared" else row for row in
             example_rows()]  # fmt: skip
-    line = next(line for line in table_lines(markdown(rows)) if line[0].startswith("Information"))
-    assert line[1:] == [
+    lines = [line for line in table_lines(markdown(rows)) if line[0].startswith("Information")]
+    accuracies, costs = lines
+    assert [*accuracies[1:], *costs[2:]] == [
         "**78.0 ± 1.0**",
         "+12.5 (+22.0)",
         "50.0 ± 0.0",
@@ -155,8 +159,8 @@ def test_two_trained_sets_under_one_name_both_stay() -> None:
 
 
 def test_a_single_seed_has_no_deviation_and_a_missing_side_is_a_dash() -> None:
-    line = table_lines(markdown([ROW]))[-1]
-    assert line[1:7] == ["**70.0 ± -**", "+4.5 (+14.0)", "-", "-", "73.5 / -", "64 / -"]
+    line = table_lines(markdown([ROW]))[2]
+    assert line[1:] == ["**70.0 ± -**", "+4.5 (+14.0)", "-", "-", "73.5 / -", "64 / -"]
 
 
 def test_fewer_seeds_than_the_table_are_said() -> None:
@@ -193,7 +197,7 @@ def test_captions_state_the_steps_of_what_is_trained() -> None:
     ]
     for text in (markdown(rows), rotation_markdown(rows)):
         assert "; adaptation steps: 1 (MW; γ, β)" in text
-    assert "; adaptation steps: 1 (MW; γ, β), 4 (IA); seeds: 0, 1\n" in markdown(rows)
+    assert "; adaptation steps: 1 (MW; γ, β), 4 (IA); seeds: 0, 1.\n" in markdown(rows)
     assert "adaptation steps" not in markdown([ROW])
 
 
@@ -206,6 +210,7 @@ def test_latex_escapes_special_characters_and_uses_booktabs() -> None:
     text = latex([replace(ROW, target=r"50%_#&{x}$~^\ <")])
     assert r"$\to$ 50\%\_\#\&\{x\}\$\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
     assert "$<$" in text and "±" not in text and "→" not in text
+    assert latex(example_rows()).count(r"\midrule") == 2  # bounds stand apart
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 

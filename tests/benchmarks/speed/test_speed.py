@@ -47,6 +47,7 @@ def test_the_latest_row_of_a_comparison_counts(tmp_path: Path) -> None:
     assert [(r.name, r.ours) for r in read_speed_rows(tmp_path)] == [("step/a", 2.0), ("step/b", 2)]
     write_table(tmp_path)
     assert (tmp_path / "table.md").read_text() == markdown(read_speed_rows(tmp_path))
+    assert (tmp_path / "ratios.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_ratio_below_its_goal_is_in_italics_and_versions_are_named() -> None:

@@ -232,7 +232,8 @@ def test_the_table_says_what_the_issue_asks_for() -> None:
     table = markdown(summary(lines))
     assert "caught 50 % (1 of 2)" in table and "false alarms at 50 % (1 of 2)" in table
     assert "50 % (1 of 2) of those whose start is harmless" in table
-    assert "| all | 4 | 2 | 0 | 1 | 1 | 1 | +6.0 | 1 | 70.0 | 80.0 | 80.0 | 67.0 | 73.0 |" in table
+    assert "| all | 4 | 2 | 0 | 1 | 1 | 1 | +6.0 | 1 |\n" in table
+    assert "| all | 70.0 | 80.0 | 80.0 | 67.0 | 73.0 |\n" in table
 
 
 def test_the_table_says_which_cells_the_limits_were_made_on() -> None:

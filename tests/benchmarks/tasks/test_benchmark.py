@@ -178,8 +178,9 @@ def test_tables_and_figures_are_made_of_rows_alone(
     transfer = (results / f"{name}-transfer.md").read_text()
     for words in (
         "| mean | random | chosen |",
-        "| usps | logits + γ, β + ξ | 2 |",
-        "| usps | logits | all |",
+        "New task usps:",
+        "| logits + γ, β + ξ | 2 |",
+        "| logits | all |",
         "seeds: 0, 1.",
     ):
         assert words in transfer

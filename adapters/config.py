@@ -40,6 +40,7 @@ class AdaptConfig:
     check_every: int = 20  # steps between label-free checks; the best iterate is kept
     check_images: int = 1000
     start_images: int | None = None  # of them, to choose the start with; None: what is usual
+    centroids: bool = True  # the start heeds those of its classes: `da_compose.centroids`
     prior_images: int = 100  # the start weighs like so many images of the target
     guard: bool = True  # go back to the start where the outcome is not to be trusted
     guard_config: GuardConfig = field(default_factory=GuardConfig)

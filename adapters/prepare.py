@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapters.config import BASELINES, AdaptConfig
+from adapters.config import BASELINES, T3A, AdaptConfig
 from adapters.selection import Scores, score
 from adapters.start import check_start, choose_start
 from adapters.strategies.losses import class_frequencies
@@ -89,6 +89,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         BASELINES,
         config.baseline,
         config.start_config,
+        config.centroids and config.method != T3A,  # which has prototypes of its own
     )
     logits, start = chosen.logits, chosen.start
     if not logits.isfinite().all():
@@ -107,7 +108,12 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         scores={name: score(found) for name, found in chosen.baselines.items()}
         | {"start": score(logits)},
         evidence=chosen.evidence,
-        notes=strategy_notes(config) | {"start": start.name, "target_share": start.share},
+        notes=strategy_notes(config)
+        | {
+            "start": start.name,
+            "target_share": start.share,
+            "centroids": start.target.heads is not None,
+        },
         drawn=generator.get_state(),
     )
 

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from da_compose import Backbone
+from da_compose import Backbone, probabilities
+from da_compose.centroids import with_centroids
 from da_compose.evidence import agreed_information, evidence
 from da_compose.starts import (
     MEAN,
@@ -70,7 +71,8 @@ class Chosen:
     """The start that was chosen, and logits of both heads (2, M, N) there and of the baselines.
 
     consensus: mean prediction (C, N) of all that were compared, on the images searched.
-    evidence: figures (`da_compose.evidence`) of the baselines, by name, and of the `start`.
+    evidence: figures (`da_compose.evidence`) of the baselines, by name, and of the `start`, before
+    it heeds centroids.
     """
 
     start: Start
@@ -89,10 +91,12 @@ def choose_start(
     baselines: Mapping[str, float],
     baseline: str | None = None,
     config: StartConfig = USUAL,
+    centroids: bool = False,
 ) -> Chosen:
     """What learns nothing on these images, by name and share of their own statistics, and a start.
 
-    The start is one of the `baselines` where it is named, else `best_start`.
+    The start is one of the `baselines` where it is named, else `best_start`. centroids: it heeds
+    those of its classes (`da_compose.centroids`), unless the images mean nothing to it.
     """
     tried = Tried(backbone, name, images, searched, config.prior_images)
     plain = plain_start_name(backbone)
@@ -104,7 +108,12 @@ def choose_start(
         best, consensus = search(tried, start, config)
     figures = {named: evidence(*tried.views(plain, share)) for named, share in baselines.items()}
     figures["start"] = evidence(*tried.views(*best))
-    return Chosen(tried.start(*best), tried.logits(*best), consensus, logits, figures)
+    found, informed = tried.start(*best), agreed_information(*tried.views(*best))
+    if centroids and baseline is None and informed >= config.least_informed:
+        heads = found.target.heads or backbone.network.heads
+        embeddings, said = tried.embeddings(*best), probabilities(tried.logits(*best))
+        found.target.heads = with_centroids(heads, embeddings, said)
+    return Chosen(found, tried.logits(*best), consensus, logits, figures)
 
 
 def best_start(

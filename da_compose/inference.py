@@ -33,13 +33,24 @@ def batches(network: Network, images: NDArray[np.uint8], size: int = BATCH) -> I
 @torch.no_grad()
 def predict_logits(network: Network, domain: Domain, images: NDArray[np.uint8]) -> Tensor:
     """Logits of both heads under stored statistics: uint8 images (M, S, S[, 3]) -> (2, M, N)."""
+    _check_stored(domain)
+    logits = [network(batch, domain).float().cpu() for batch in batches(network, images)]
+    return torch.cat(logits, dim=1)
+
+
+@torch.no_grad()
+def embed(network: Network, domain: Domain, images: NDArray[np.uint8]) -> Tensor:
+    """Embeddings under stored statistics, on the network's device: images as above -> (M, F)."""
+    _check_stored(domain)
+    return torch.cat([network.features(batch, domain)[1] for batch in batches(network, images)])
+
+
+def _check_stored(domain: Domain) -> None:
     if domain.batch_statistics:
         raise ValueError(
             f"domain {domain.name} normalizes by each batch, so a prediction would depend on the "
             "others; call use_batch_statistics(False) first"
         )
-    logits = [network(batch, domain).float().cpu() for batch in batches(network, images)]
-    return torch.cat(logits, dim=1)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from da_compose.evidence import another_view
-from da_compose.inference import batches, predict_logits
+from da_compose.inference import batches, embed
 from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import POOLED, Domain
 from da_compose.model.mixture import LearnedMixture
@@ -165,7 +165,7 @@ class Tried:
         self.seen, self.prior_images = images[:seen], prior_images
         self.viewed = another_view(self.seen[:MOST_VIEWED])
         self._starts: dict[str, Start] = {}
-        self._logits: dict[tuple[str, str, float], Tensor] = {}
+        self._embedded: dict[tuple[str, str, float], Tensor] = {}
 
     def start(self, which: str, share: float) -> Start:
         """A start by its name, with this share of the images' own statistics in use."""
@@ -190,10 +190,17 @@ class Tried:
         """`prediction`, and that of another view of the first images (V, N)."""
         return self.prediction(which, share), probabilities(self._predicted("viewed", which, share))
 
-    def _predicted(self, what: str, which: str, share: float) -> Tensor:
+    def embeddings(self, which: str, share: float, what: str = "images") -> Tensor:
+        """Of all images, (M, F), on the backbone's device."""
         start = self.start(which, share if self.backbone.network.config.num_statistics else 0.0)
         key = what, which, start.share
-        if key not in self._logits:
+        if key not in self._embedded:
             network = self.backbone.network
-            self._logits[key] = predict_logits(network, start.target, getattr(self, what))
-        return self._logits[key]
+            self._embedded[key] = embed(network, start.target, getattr(self, what))
+        return self._embedded[key]
+
+    @torch.no_grad()
+    def _predicted(self, what: str, which: str, share: float) -> Tensor:
+        embedding = self.embeddings(which, share, what)
+        target = self.start(which, share).target
+        return self.backbone.network.classify(embedding, target).float().cpu()

@@ -29,7 +29,7 @@ class MakeImages(Protocol):
     ) -> ImageSet: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config() -> Callable[..., NetworkConfig]:
     def make(**changes: Any) -> NetworkConfig:
         shape: dict[str, Any] = {
@@ -49,7 +49,7 @@ def make_config() -> Callable[..., NetworkConfig]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_network(make_config: Callable[..., NetworkConfig]) -> MakeNetwork:
     """A network in evaluation with domains whose every parameter and statistic is random."""
 
@@ -74,7 +74,7 @@ def make_network(make_config: Callable[..., NetworkConfig]) -> MakeNetwork:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_images() -> MakeImages:
     """Images of three classes told apart by brightness; classes are 0, 1, 2, 0, 1, 2, ..."""
 

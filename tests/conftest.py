@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,7 +90,10 @@ def make_images() -> MakeImages:
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    """Processes of the server that the campaign uses: torch is imported there once."""
+    from benchmarks.reliability.children import CONTEXT
+
+    with ProcessPoolExecutor(PROCESSES, mp_context=CONTEXT) as pool:
         yield pool
 
 

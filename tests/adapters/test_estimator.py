@@ -1,5 +1,6 @@
 """The scikit-learn estimator: on two noisy sources and a darker target of three brightnesses."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -55,17 +56,19 @@ def copied(model: DomainAdaptationClassifier) -> DomainAdaptationClassifier:
     return cast(DomainAdaptationClassifier, clone(model))
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
     """The default recipe with a tiny network."""
     usual = RECIPES["digits-strong"]
     network = replace(usual.network, num_layers=2, num_templates=2, channels=8)
     pretraining = replace(usual.pretraining, batch_size=12, augmentation=None)
     changed = {**RECIPES, "digits-strong": replace(usual, network=network, pretraining=pretraining)}
-    monkeypatch.setattr("da_compose.training.pretrain.RECIPES", changed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("da_compose.training.pretrain.RECIPES", changed)
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fitted() -> DomainAdaptationClassifier:
     images, labels, domains = data(1, 2, -3)
     hidden = np.where(domains < 0, "unknown", labels)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from PIL import Image
 
 from adapters import adapt
@@ -260,7 +261,13 @@ def user_files(tmp_path: Path, data_root: Path, shared_files: Path) -> UserFiles
 
 
 @pytest.fixture
-def bench_digits(data_root, tmp_path) -> Callable[..., tuple[str, ...]]:
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are composed and not drawn: their files are empty."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
+
+
+@pytest.fixture
+def bench_digits(data_root, tmp_path, undrawn) -> Callable[..., tuple[str, ...]]:
     def arguments(*more: object) -> tuple[str, ...]:
         return (
             "bench", "digits", "--data", str(data_root), "--processes", "1",
@@ -272,7 +279,7 @@ def bench_digits(data_root, tmp_path) -> Callable[..., tuple[str, ...]]:
 
 
 @pytest.fixture
-def run_study_twice(data_root: Path, tmp_path: Path) -> Callable[..., Path]:
+def run_study_twice(data_root: Path, tmp_path: Path, undrawn: None) -> Callable[..., Path]:
     """A study's command, twice on one seed, recipe and network and usps; its results' folder."""
 
     def run(command: click.Command, recipe: str, network: str) -> Path:

@@ -131,7 +131,9 @@ def test_an_interrupted_pretraining_goes_on(tree, tmp_path, monkeypatch):
     assert "goes on at step 2 of 2" in succeed(*pretrain(out, tree)).stdout
     assert not (out.parent / STATE).exists()
     whole = out.read_bytes()
+    (out.parent / STATE).touch()  # killed right after the backbone was written
     assert succeed(*pretrain(out, tree)).stdout.endswith(f"{out} is finished: nothing to do\n")
+    assert not (out.parent / STATE).exists()
     other = pretrain(out, tree, "--seed", 1)
     assert "was made with another seed" in refuse(*other)
     with alone(out.parent):

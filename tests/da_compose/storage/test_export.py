@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import da_compose
-from da_compose import Backbone, CompositionalNetwork, NetworkConfig, probabilities
+from da_compose import Backbone, CompositionalNetwork, probabilities
 from da_compose.images import to_pixels
+from da_compose.model.contract import Shape
 from da_compose.storage.export import FORMATS, _largest_difference, check_format, export
 
 METADATA: tuple[str, ...] = ("domain", "class_names", "image_size", "backbone", "versions")
@@ -45,7 +46,7 @@ def read(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, str]]:
     return torch.export.load(path, extra_files=metadata).module(), metadata
 
 
-def uint8_images(config: NetworkConfig, count: int) -> NDArray[np.uint8]:
+def uint8_images(config: Shape, count: int) -> NDArray[np.uint8]:
     colours = () if config.image_channels == 1 else (config.image_channels,)
     shape = (count, config.image_size, config.image_size, *colours)
     return np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8)

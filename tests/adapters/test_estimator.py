@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from adapters.estimator import DomainAdaptationClassifier
 from da_compose import RECIPES
+from da_compose.training.rehearsal import RehearsalConfig
 
 # scikit-learn's checks that fit no table of random features: those are no images
 APPLY = {
@@ -58,13 +59,15 @@ def copied(model: DomainAdaptationClassifier) -> DomainAdaptationClassifier:
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
-    """The default recipe with a tiny network."""
+    """The default recipe with a tiny network and a short rehearsal."""
     usual = RECIPES["digits-strong"]
     network = replace(usual.network, num_layers=2, num_templates=2, channels=8)
     pretraining = replace(usual.pretraining, batch_size=12, augmentation=None)
     changed = {**RECIPES, "digits-strong": replace(usual, network=network, pretraining=pretraining)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("da_compose.training.pretrain.RECIPES", changed)
+        short = RehearsalConfig(mock_targets=2, images=8)
+        patch.setattr("da_compose.training.rehearsal.RehearsalConfig", lambda: short)
         yield
 
 

@@ -102,7 +102,6 @@ def test_a_foreign_module_is_named(installed, tmp_path):
     ("file", "content"),
     [
         ("adapters/__init__.py", "loads = 'fine'\n"),
-        ("benchmarks/__init__.py", "raise ImportError('of another')\n"),
         ("benchmarks/cli/main.py", "no_command = 1\n"),
         ("benchmarks/cli/adapt.py", "from adapters import gone\n"),
     ],

@@ -33,7 +33,7 @@ report: setup
 	$(BIN)/da-compose report --readme README.md
 
 test: setup lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

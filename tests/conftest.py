@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +28,7 @@ class MakeImages(Protocol):
     ) -> ImageSet: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config() -> Callable[..., NetworkConfig]:
     def make(**changes: Any) -> NetworkConfig:
         shape: dict[str, Any] = {
@@ -49,7 +48,7 @@ def make_config() -> Callable[..., NetworkConfig]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_network(make_config: Callable[..., NetworkConfig]) -> MakeNetwork:
     """A network in evaluation with domains whose every parameter and statistic is random."""
 
@@ -74,7 +73,7 @@ def make_network(make_config: Callable[..., NetworkConfig]) -> MakeNetwork:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_images() -> MakeImages:
     """Images of three classes told apart by brightness; classes are 0, 1, 2, 0, 1, 2, ..."""
 
@@ -91,7 +90,10 @@ def make_images() -> MakeImages:
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    """Processes of the server that the campaign uses: torch is imported there once."""
+    from benchmarks.reliability.children import CONTEXT
+
+    with ProcessPoolExecutor(PROCESSES, mp_context=CONTEXT) as pool:
         yield pool
 
 

@@ -63,7 +63,7 @@ def test_marked_blocks_are_joined_by_language_and_others_left_alone():
 
 
 def test_blocks_run_in_a_folder_of_their_own(tmp_path):
-    block = "from pathlib import Path\nimport da_compose\nPath('made').touch()"
+    block = "from pathlib import Path\nimport benchmarks\nPath('made').touch()"
     assert run_here(RUNNABLE["python"](block), tmp_path).returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 

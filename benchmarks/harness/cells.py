@@ -27,6 +27,7 @@ from da_compose.inference import predict_logits
 from da_compose.storage.backbone import saved_fingerprint
 from da_compose.training.pretrain import train_backbone
 from da_compose.training.pretrained import finetune_backbone
+from da_compose.training.run import discard_state
 from data_prep.alone import alone_in
 
 BACKBONE = "backbone.safetensors"
@@ -126,6 +127,7 @@ def prepare_backbone(
     path = folder / BACKBONE
     with alone_in(folder):  # both networks of a pretrained recipe have one folder
         if path.exists():
+            discard_state(folder)  # of a run that was killed right after it wrote the backbone
             return load_backbone(path, device)
         print(f"{folder.name}: pretraining, log in {folder}", flush=True)
         with measure.measured() as spent:

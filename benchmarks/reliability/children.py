@@ -32,6 +32,7 @@ CONTEXT.set_forkserver_preload(
         *(f"benchmarks.cli.{name}" for name in ("adapt", "bench", "evaluate", "export", "predict")),
         *(f"benchmarks.cli.{name}" for name in ("prepare", "pretrain", "tasks")),
         "benchmarks.reports.html",
+        "torch._dynamo",  # of torch's optimizers, at the first one
     ]
 )
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod"}

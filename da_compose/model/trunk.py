@@ -10,8 +10,6 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torchvision import models
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from da_compose.images import PIXEL_MEAN, PIXEL_STD
 
@@ -31,6 +29,10 @@ class Trunk(nn.Module):
     shift: Tensor
 
     def __init__(self, name: str, image_size: int, patch_size: int = 1) -> None:
+        # Takes as long to import as the rest of this package together
+        from torchvision import models
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         super().__init__()
         self.model_name, _, last = name.partition(".")
         known = [model for model in models.list_models(module=models) if not UNFIT.match(model)]

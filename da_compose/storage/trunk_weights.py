@@ -7,7 +7,6 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision import models
 
 from da_compose.model.network import CompositionalNetwork
 from da_compose.model.trunk import Trunk
@@ -57,7 +56,6 @@ def load_trunk_weights(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file."""
     """The tensors of a .safetensors file of weights."""
     if path.suffix != ".safetensors":
         raise ValueError(
@@ -74,7 +72,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def download_weights(model_name: str) -> dict[str, Tensor]:
     """The default weights that torchvision publishes for a model."""
-    """The default weights that torchvision publishes for a model."""
+    from torchvision import models
+
     published = models.get_model_weights(model_name)["DEFAULT"]
     try:
         weights = published.get_state_dict(check_hash=True, weights_only=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from da_compose.storage.backbone import Backbone, load_backbone
 from da_compose.storage.files import check_replaceable
 from da_compose.storage.schema import check_class_names
 from da_compose.training.pretrained import (
+    MOCK_DOMAINS,
     PRETRAINED_RECIPES,
     PretrainedRecipe,
     finetune_backbone,
@@ -161,7 +163,10 @@ def _hash(text: str) -> str:
 def finished(
     path: Path, notes: Mapping[str, Any], device: str, config: Shape | None = None
 ) -> Backbone:
-    """The backbone that is there, if it is what was asked for; ValueError if it is another."""
+    """The backbone that is there, if it is what was asked for; ValueError if it is another.
+
+    What is beside it is of a run that was killed right after it wrote the backbone, and goes.
+    """
     backbone = load_backbone(path, device)
     differ = [key for key, value in notes.items() if backbone.notes.get(key) != value]
     if config is not None and backbone.network.config != config:
@@ -171,4 +176,6 @@ def finished(
             f"{path} is finished and was made with another {', '.join(differ)}; "
             "delete it, or name another folder as out"
         )
+    discard_state(path.parent)
+    rmtree(path.parent / MOCK_DOMAINS, ignore_errors=True)
     return backbone

@@ -1,5 +1,6 @@
 """The scikit-learn estimator: on two noisy sources and a darker target of three brightnesses."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from adapters.estimator import DomainAdaptationClassifier
 from da_compose import RECIPES
+from da_compose.training.rehearsal import RehearsalConfig
 
 # scikit-learn's checks that fit no table of random features: those are no images
 APPLY = {
@@ -55,17 +57,21 @@ def copied(model: DomainAdaptationClassifier) -> DomainAdaptationClassifier:
     return cast(DomainAdaptationClassifier, clone(model))
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default recipe with a tiny network."""
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """The default recipe with a tiny network and a short rehearsal."""
     usual = RECIPES["digits-strong"]
     network = replace(usual.network, num_layers=2, num_templates=2, channels=8)
     pretraining = replace(usual.pretraining, batch_size=12, augmentation=None)
     changed = {**RECIPES, "digits-strong": replace(usual, network=network, pretraining=pretraining)}
-    monkeypatch.setattr("da_compose.training.pretrain.RECIPES", changed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("da_compose.training.pretrain.RECIPES", changed)
+        short = RehearsalConfig(mock_targets=2, images=8)
+        patch.setattr("da_compose.training.rehearsal.RehearsalConfig", lambda: short)
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fitted() -> DomainAdaptationClassifier:
     images, labels, domains = data(1, 2, -3)
     hidden = np.where(domains < 0, "unknown", labels)

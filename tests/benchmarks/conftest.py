@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from PIL import Image
 
 from adapters import adapt
@@ -23,6 +24,7 @@ from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.training.augmentation import AugmentationConfig
 from da_compose.training.recipes import DIGIT_RECIPES, Recipe
+from da_compose.training.rehearsal import RehearsalConfig
 from da_compose.training.trainer import PretrainConfig
 from data_prep import locations
 from data_prep.caches import CACHE_VARIABLE
@@ -35,7 +37,9 @@ RECIPES = {
     "paper": SHORT,
     "strong": replace(SHORT, pooled=True, augmentation=AugmentationConfig()),
 }
+REHEARSAL = RehearsalConfig(mock_targets=2, images=8)
 PROFILE = replace(digit_benchmark.PROFILES["quick"], pretrain_steps=4, adapt_steps=2)
+SOURCES = ("mnist", "meter")
 TARGET = "usps"
 
 
@@ -63,14 +67,19 @@ def forget_machine(patch: pytest.MonkeyPatch, project: Path) -> None:
     patch.setenv(CACHE_VARIABLE, str(project))
 
 
+def make_bare(patch: pytest.MonkeyPatch, project: Path) -> None:
+    """A machine with nothing on it, and networks and recipes small enough for a test."""
+    forget_machine(patch, project)
+    patch.setenv("OMP_NUM_THREADS", "1")  # what a run sets, so that it is put back
+    patch.setattr("benchmarks.harness.measure.commit", lambda: "abc1234")  # git is slow
+    patch.setattr("da_compose.training.rehearsal.RehearsalConfig", lambda: REHEARSAL)
+    for name, recipe in RECIPES.items():
+        patch.setitem(DIGIT_RECIPES, name, Recipe(pretraining=recipe, network=TINY))
+
+
 @pytest.fixture(autouse=True)
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with nothing on it, and networks and recipes small enough for a test."""
-    forget_machine(monkeypatch, tmp_path / "project")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a run sets, so that it is put back
-    monkeypatch.setattr("benchmarks.harness.measure.commit", lambda: "abc1234")  # git is slow
-    for name, recipe in RECIPES.items():
-        monkeypatch.setitem(DIGIT_RECIPES, name, Recipe(pretraining=recipe, network=TINY))
+    make_bare(monkeypatch, tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
@@ -100,9 +109,9 @@ class Benchmark:
     """The digits benchmark on synthetic domains, in folders of one test."""
 
     domains: dict[str, Splits]
-    sources: tuple[str, ...]
     fingerprint: str
     folder: Path
+    sources: tuple[str, ...] = SOURCES
 
     @property
     def runs(self) -> Path:
@@ -111,6 +120,10 @@ class Benchmark:
     @property
     def results(self) -> Path:
         return self.folder / "results" / "results.jsonl"
+
+    def rows(self) -> list[ResultRow]:
+        """All rows written so far."""
+        return read_rows(self.results)
 
     def elsewhere(self, name: str) -> "Benchmark":
         """The same benchmark that has not been run yet."""
@@ -142,7 +155,7 @@ class Benchmark:
         strategies: tuple[str, ...] = USUAL,
         oracles: bool = True,
     ) -> list[ResultRow]:
-        """Run in this process, and return all rows written so far."""
+        """Run in this process: all rows written so far."""
         run_jobs(
             jobs or self.jobs(),
             self.domains,
@@ -153,7 +166,7 @@ class Benchmark:
             oracles=oracles,
             device="cpu",
         )
-        return read_rows(self.results)
+        return self.rows()
 
     def with_labels(self, *, train: bool = False, test: bool = False) -> "Benchmark":
         """The same benchmark, where labels of the target's training or test split are shuffled."""
@@ -168,8 +181,7 @@ class Benchmark:
 
 @pytest.fixture
 def benchmark_run(shared_data: BenchmarkData, tmp_path: Path) -> Benchmark:
-    folder = tmp_path / "benchmark"
-    return Benchmark(shared_data.domains, shared_data.sources, shared_data.fingerprint, folder)
+    return Benchmark(shared_data.domains, shared_data.fingerprint, tmp_path / "benchmark")
 
 
 def build_backbone(config: NetworkConfig = TINY, seed: int = 0) -> Backbone:
@@ -249,7 +261,13 @@ def user_files(tmp_path: Path, data_root: Path, shared_files: Path) -> UserFiles
 
 
 @pytest.fixture
-def bench_digits(data_root, tmp_path) -> Callable[..., tuple[str, ...]]:
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are composed and not drawn: their files are empty."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
+
+
+@pytest.fixture
+def bench_digits(data_root, tmp_path, undrawn) -> Callable[..., tuple[str, ...]]:
     def arguments(*more: object) -> tuple[str, ...]:
         return (
             "bench", "digits", "--data", str(data_root), "--processes", "1",
@@ -261,7 +279,7 @@ def bench_digits(data_root, tmp_path) -> Callable[..., tuple[str, ...]]:
 
 
 @pytest.fixture
-def run_study_twice(data_root: Path, tmp_path: Path) -> Callable[..., Path]:
+def run_study_twice(data_root: Path, tmp_path: Path, undrawn: None) -> Callable[..., Path]:
     """A study's command, twice on one seed, recipe and network and usps; its results' folder."""
 
     def run(command: click.Command, recipe: str, network: str) -> Path:

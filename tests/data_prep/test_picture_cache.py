@@ -3,10 +3,9 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,8 @@ from tests.data_prep.toy_pictures import (
     prepare_here,
     rows,
 )
-from tests.pictures import encoded, noise
+from tests.forks import ended
+from tests.pictures import encoded, make_pictures, noise
 
 
 def test_what_a_killed_process_left_is_swept(few: Path, tmp_path: Path):
@@ -61,38 +61,25 @@ def test_an_interrupted_call_goes_on_after_what_is_finished(
     assert not [path for path in folder.iterdir() if path.is_dir()]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from data_prep import picture_cache
-from da_compose.trees import read_tree, split
+def test_a_killed_process_leaves_what_the_next_one_goes_on_with(tmp_path: Path, monkeypatch):
+    folder, cache = tmp_path / "pictures", tmp_path / "cache"
+    make_pictures(folder, good=100, broken_of_each_kind=1)
 
-def deadly(paths, size, read_all=picture_cache.read_all, count=[0]):
-    for found in read_all(paths, size):
-        count[0] += 1
-        if count[0] == 650:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield found
+    read = count(1)
 
-picture_cache.read_all, picture_cache.KEPT_EVERY = deadly, 100
-train, test = split(read_tree(Path(sys.argv[1]))[0], 0.2, seed=0)
-cache = Path(sys.argv[2])
-picture_cache.prepare_pictures(
-    "toy", train, test, num_classes=2, origin="files", size=8, cache=cache
-)
-"""
+    def deadly(paths, size):
+        for found in read_all(paths, size):
+            if next(read) == 65:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield found
 
-
-def test_a_killed_process_leaves_what_the_next_one_goes_on_with(
-    thousand, tmp_path: Path, monkeypatch
-):
-    folder, _ = thousand
-    arguments = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "cache")]
-    killed = subprocess.run(arguments, cwd=Path(__file__).parents[2], timeout=60)
-    assert killed.returncode == -signal.SIGKILL
-    read = count_reads(monkeypatch)
-    domain = prepare_here(folder, tmp_path / "cache")
-    assert len(read) == 1_030 - 600
+    with monkeypatch.context() as patch:
+        patch.setattr(picture_cache, "KEPT_EVERY", 10)
+        patch.setattr(picture_cache, "read_all", deadly)
+        assert ended(lambda: prepare_here(folder, cache)) == -signal.SIGKILL
+    again = count_reads(monkeypatch)
+    domain = prepare_here(folder, cache)
+    assert len(again) == 110 - 60
     assert_same(domain, prepare_here(folder, tmp_path / "other"))
 
 

@@ -13,7 +13,9 @@ SHORT = (
 )
 
 
-def test_every_real_domain_gets_its_row_and_a_table_has_them_side_by_side(data_root, tmp_path):
+def test_every_real_domain_gets_its_row_and_a_table_has_them_side_by_side(
+    data_root, tmp_path, undrawn
+):
     folders = ("--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"))
     said = succeed(
         "bench", "digits", "--target", "all", "--data", str(data_root), *SHORT, *folders

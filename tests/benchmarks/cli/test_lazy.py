@@ -86,7 +86,10 @@ def test_an_unknown_command_is_refused():
 @pytest.mark.slow
 def test_what_users_need_works_without_the_packages_of_benchmarks(pictures, tmp_path):
     run(
-        WITHOUT + "import da_compose, adapters\n" + CALLS + "a = ('--backbone', 'b.safetensors')\n"
+        WITHOUT
+        + "from benchmarks.reliability.material import tiny_recipes\ntiny_recipes()\n"
+        + CALLS
+        + "a = ('--backbone', 'b.safetensors')\n"
         "to = ('--images', 'pictures/chalk', '--out', 'a.safetensors', '--steps', '1')\n"
         "succeed('pretrain', 'b.safetensors', '--pictures', 'pictures', '--image-size', '16',\n"
         "    '--steps', '1', '--cache', 'cache', '--source', 'ink')\n"

@@ -1,4 +1,7 @@
+"""Cells of a benchmark: their rows, and what a later run does again."""
+
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +14,21 @@ from adapters import Adaptation
 from adapters.config import UNLEARNED
 from benchmarks.harness import cells as run
 from benchmarks.harness.plan import USUAL
-from benchmarks.harness.rows import ResultRow, cell, read_rows
+from benchmarks.harness.rows import ResultRow, cell
 from da_compose import load_backbone
 from da_compose.training.run import STATE
 from da_compose.training.trainer import Pretrainer
+from tests.benchmarks.conftest import Benchmark, make_bare
 
 FEW = ("source_only", "batch_norm", "information_maximization")
 
 
-def accuracies(rows: list[ResultRow]) -> dict[Any, tuple[float, float, float]]:
-    return {cell(vars(row)): (row.accuracy, row.source_only, row.batch_norm) for row in rows}
+def accuracies(rows: list[ResultRow]) -> dict[Any, tuple[str, float, float, float]]:
+    """Of each cell: the fingerprint of its backbone, and accuracies."""
+    return {
+        cell(vars(row)): (row.config["backbone"], row.accuracy, row.source_only, row.batch_norm)
+        for row in rows
+    }
 
 
 def fail(*_: Any, **__: Any) -> Any:
@@ -49,17 +57,43 @@ def adapter_files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_run_writes_one_row_for_each_planned_cell(benchmark_run):
-    jobs = benchmark_run.jobs(("unshared",)) + benchmark_run.jobs(recipes=("strong",))
-    rows = benchmark_run.run(jobs)
+@pytest.fixture(scope="module")
+def finished_folder(shared_data, tmp_path_factory) -> Path:
+    """What two runs leave: one of all usual strategies on both networks, and one of few."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        make_bare(patch, folder / "project")
+        benchmark = Benchmark(shared_data.domains, shared_data.fingerprint, folder)
+        both = benchmark.jobs(("compositional", "unshared"))
+        benchmark.elsewhere("usual").run(both)
+        benchmark.elsewhere("few").run(strategies=FEW)
+    return folder
+
+
+@pytest.fixture
+def usual_run(benchmark_run: Benchmark, finished_folder: Path) -> Benchmark:
+    """The benchmark after a run of all usual strategies on both networks."""
+    shutil.copytree(finished_folder / "usual", benchmark_run.folder)
+    return benchmark_run
+
+
+@pytest.fixture
+def few_run(benchmark_run: Benchmark, finished_folder: Path) -> Benchmark:
+    """The benchmark after a run of few strategies."""
+    shutil.copytree(finished_folder / "few", benchmark_run.folder)
+    return benchmark_run
+
+
+def test_a_run_writes_one_row_for_each_planned_cell(usual_run):
+    jobs = usual_run.jobs(("compositional", "unshared"))
     planned = [cell(run.naming(job, planned)) for job in jobs for planned in job.cells()]
-    assert [cell(vars(row)) for row in rows] == planned
-    assert len(rows) == 2 * len(USUAL) + 3 + 4  # oracles: the unshared network has no xi
+    assert [cell(vars(row)) for row in usual_run.rows()] == planned
+    assert len(planned) == 2 * len(USUAL) + 4 + 3  # oracles: the unshared network has no xi
 
 
-def test_rows_of_one_backbone_agree_on_its_baselines(benchmark_run):
-    rows = benchmark_run.run()
-    assert len({(row.source_only, row.batch_norm) for row in rows}) == 1
+def test_rows_of_one_backbone_agree_on_its_baselines(usual_run):
+    rows = usual_run.rows()
+    assert len({(row.network, row.source_only, row.batch_norm) for row in rows}) == 2
     for row in rows:
         if row.strategy in ("source_only", "batch_norm"):
             assert row.accuracy == getattr(row, row.strategy)
@@ -74,15 +108,15 @@ def test_rows_of_one_backbone_agree_on_its_baselines(benchmark_run):
         ("unshared", "input_adapter", 4 * 3 * 16 * 16 + 3 * 4),
     ],
 )
-def test_each_network_learns_what_it_is_compared_by(benchmark_run, network, trains, learned):
-    rows = benchmark_run.run(benchmark_run.jobs((network,)))
+def test_each_network_learns_what_it_is_compared_by(usual_run, network, trains, learned):
+    rows = [row for row in usual_run.rows() if row.network == network]
     adapted = [r for r in rows if r.strategy not in (*UNLEARNED, "oracle")]
     assert len(adapted) == len({*USUAL} - {*UNLEARNED})
     assert {(row.trains, row.learned_parameters) for row in adapted} == {(trains, learned)}
 
 
-def test_oracle_rows_are_marked_and_no_other(benchmark_run):
-    rows = benchmark_run.run(strategies=FEW)
+def test_oracle_rows_are_marked_and_no_other(few_run):
+    rows = few_run.rows()
     oracles = [row for row in rows if row.strategy == "oracle"]
     assert [row.trains for row in oracles] == [
         "mixture_weights",
@@ -97,70 +131,73 @@ def test_oracle_rows_are_marked_and_no_other(benchmark_run):
     assert whole.adapter_bytes == 4 * whole.learned_parameters
 
 
-def test_oracles_can_be_left_out(benchmark_run):
-    rows = benchmark_run.run(strategies=("source_only",), oracles=False)
+def test_oracles_can_be_left_out(few_run):
+    few_run.results.unlink()
+    state = few_run.jobs()[0].folder(few_run.runs) / STATE
+    state.touch()  # killed right after the backbone was written
+    rows = few_run.run(strategies=("source_only",), oracles=False)
     assert [row.strategy for row in rows] == ["source_only"]
+    assert not state.exists()
 
 
-def test_a_row_says_how_large_its_adapter_file_is(benchmark_run):
-    rows = benchmark_run.run(strategies=FEW)
-    folder = benchmark_run.jobs()[0].folder(benchmark_run.runs)
-    for row in (row for row in rows if row.trains != "all"):
+def test_a_row_says_how_large_its_adapter_file_is(few_run):
+    folder = few_run.jobs()[0].folder(few_run.runs)
+    for row in (row for row in few_run.rows() if row.trains != "all"):
         path = folder / f"{row.strategy}-{row.trains}.safetensors"
         assert path.stat().st_size == row.adapter_bytes
 
 
-def test_a_second_run_trains_nothing_and_adds_no_row(benchmark_run, monkeypatch):
-    benchmark_run.run(strategies=FEW)
-    before = benchmark_run.results.read_bytes()
+def test_a_second_run_trains_nothing_and_adds_no_row(few_run, monkeypatch):
+    before = few_run.results.read_bytes()
     for name in ("train_backbone", "adapt", "train_oracle", "load_backbone"):
         monkeypatch.setattr(run, name, fail)
-    benchmark_run.run(strategies=FEW)
-    assert benchmark_run.results.read_bytes() == before
+    few_run.run(strategies=FEW)
+    assert few_run.results.read_bytes() == before
 
 
-def test_rows_of_another_backbone_do_not_count(benchmark_run):
+def test_rows_of_another_backbone_do_not_count(few_run):
     """A clone comes with rows: of another machine, whose backbone is not the one trained here."""
-    first = benchmark_run.run(strategies=FEW)
-    for path in benchmark_run.runs.rglob("backbone.safetensors"):
+    first = few_run.rows()
+    for path in few_run.runs.rglob("backbone.safetensors"):
         path.unlink()
-    assert len(benchmark_run.run(strategies=FEW)) == 2 * len(first)
+    assert len(few_run.run(strategies=FEW[:2], oracles=False)) == len(first) + 2
 
 
-def test_a_run_killed_beside_rows_of_another_backbone_goes_on_with_its_own(benchmark_run):
-    first = benchmark_run.run(strategies=FEW)
-    lines = benchmark_run.results.read_text().splitlines(keepends=True)
+def test_a_run_killed_beside_rows_of_another_backbone_goes_on_with_its_own(few_run):
+    first = few_run.rows()
+    lines = few_run.results.read_text().splitlines(keepends=True)
     mine = f'"backbone": "{first[0].config["backbone"]}"'
     foreign = [line.replace(mine, '"backbone": "another"') for line in lines]
-    benchmark_run.results.write_text("".join([*foreign, *lines[:2]]))
-    rows = benchmark_run.run(strategies=FEW)
+    few_run.results.write_text("".join([*foreign, *lines[:2]]))
+    rows = few_run.run(strategies=FEW)
     assert accuracies(rows[len(first) :]) == accuracies(first)
 
 
 @pytest.mark.parametrize("removed", [0, 2, 4])  # a baseline, a strategy, an oracle
-def test_only_the_cell_of_a_removed_row_is_run_again(benchmark_run, monkeypatch, removed):
-    rows = benchmark_run.run(strategies=FEW)
-    lines = benchmark_run.results.read_text().splitlines(keepends=True)
-    benchmark_run.results.write_text("".join(lines[:removed] + lines[removed + 1 :]))
+def test_only_the_cell_of_a_removed_row_is_run_again(few_run, monkeypatch, removed):
+    rows = few_run.rows()
+    lines = few_run.results.read_text().splitlines(keepends=True)
+    few_run.results.write_text("".join(lines[:removed] + lines[removed + 1 :]))
     monkeypatch.setattr(run, "train_backbone", fail)
-    again = benchmark_run.run(strategies=FEW)
+    again = few_run.run(strategies=FEW)
     assert again[:-1] == rows[:removed] + rows[removed + 1 :]
     assert accuracies(again[-1:]) == accuracies(rows[removed : removed + 1])
 
 
-def test_more_strategies_use_the_backbone_of_the_first_run(benchmark_run, monkeypatch):
-    together = benchmark_run.elsewhere("together").run(strategies=FEW)
-    benchmark_run.run(strategies=FEW[:1], oracles=False)
+def test_more_strategies_use_the_backbone_of_the_first_run(few_run, monkeypatch):
+    together = accuracies(few_run.rows())
+    alone = few_run.elsewhere("alone")
+    alone.run(strategies=FEW[:1], oracles=False)
     monkeypatch.setattr(run, "train_backbone", fail)
-    assert accuracies(benchmark_run.run(strategies=FEW)) == accuracies(together)
+    assert accuracies(alone.run(strategies=FEW)) == together
 
 
-def test_other_adaptation_steps_run_cells_again_on_the_same_backbone(benchmark_run, monkeypatch):
-    first = benchmark_run.run(strategies=FEW)
+def test_other_adaptation_steps_run_cells_again_on_the_same_backbone(few_run, monkeypatch):
+    first = few_run.rows()
     monkeypatch.setattr(run, "train_backbone", fail)
-    job = benchmark_run.jobs()[0]
+    job = few_run.jobs()[0]
     longer = replace(job, profile=replace(job.profile, adapt_steps=3))
-    rows = benchmark_run.run([longer], strategies=FEW)
+    rows = few_run.run([longer], strategies=FEW)
     assert len(rows) == 2 * len(first)
     for row in rows[len(first) :]:
         assert row.config["job"]["adapt_steps"] == (12 if row.trains == "input_adapter" else 3)
@@ -168,7 +205,7 @@ def test_other_adaptation_steps_run_cells_again_on_the_same_backbone(benchmark_r
 
 @pytest.mark.parametrize(("network", "times"), [("compositional", 1), ("unshared", 4)])
 def test_an_input_adapter_takes_four_times_the_steps(
-    benchmark_run, monkeypatch, network: str, times: int
+    usual_run, monkeypatch, network: str, times: int
 ):
     taken: list[int] = []
 
@@ -177,85 +214,76 @@ def test_an_input_adapter_takes_four_times_the_steps(
         return adapters.adapt(*arguments, **options)
 
     monkeypatch.setattr(run, "adapt", adapt)
-    (job,) = benchmark_run.jobs((network,))
-    benchmark_run.run([job], strategies=(FEW[-1],), oracles=False)
+    usual_run.results.unlink()
+    (job,) = usual_run.jobs((network,))
+    usual_run.run([job], strategies=(FEW[-1],), oracles=False)
     assert taken[-1] == times * job.profile.adapt_steps
 
 
-def test_other_pretraining_steps_make_another_backbone(benchmark_run):
-    first = benchmark_run.run(strategies=FEW)
-    job = benchmark_run.jobs()[0]
+def test_other_pretraining_steps_make_another_backbone(few_run):
+    first = few_run.rows()
+    job = few_run.jobs()[0]
     longer = replace(job, profile=replace(job.profile, pretrain_steps=5))
-    rows = benchmark_run.run([longer], strategies=FEW)
-    assert len(rows) == 2 * len(first)
-    assert longer.folder(benchmark_run.runs) != job.folder(benchmark_run.runs)
-    assert len(list(benchmark_run.runs.rglob("backbone.safetensors"))) == 2
+    rows = few_run.run([longer], strategies=FEW[:2], oracles=False)
+    assert len(rows) == len(first) + 2
+    assert longer.folder(few_run.runs) != job.folder(few_run.runs)
+    assert len(list(few_run.runs.rglob("backbone.safetensors"))) == 2
 
 
-@pytest.mark.parametrize(
-    ("recipe", "step"),
-    # before the first saved state, right after it, and a step later
-    [("paper", 1), ("paper", 3), ("strong", 4)],
-)
-def test_a_run_interrupted_in_pretraining_ends_like_an_uninterrupted_one(
-    benchmark_run, monkeypatch, recipe, step
-):
-    jobs = benchmark_run.jobs(recipes=(recipe,))
-    expected = accuracies(benchmark_run.elsewhere("at once").run(jobs, FEW))
+def test_a_run_interrupted_in_pretraining_ends_like_an_uninterrupted_one(few_run, monkeypatch):
+    expected = accuracies(few_run.rows())
+    parts = few_run.elsewhere("parts")
     monkeypatch.setattr("da_compose.training.run.SAVE_EVERY", 2)
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(Pretrainer, "step", interrupt_at(step, Pretrainer.step))
+        interrupted.setattr(Pretrainer, "step", interrupt_at(3, Pretrainer.step))
         with pytest.raises(KeyboardInterrupt):
-            benchmark_run.run(jobs, FEW)
-    folder = jobs[0].folder(benchmark_run.runs)
+            parts.run(strategies=FEW)
+    folder = parts.jobs()[0].folder(parts.runs)
     assert not (folder / "backbone.safetensors").exists()
-    assert (folder / STATE).exists() == (step > 2)
-    assert not benchmark_run.results.exists()
+    assert (folder / STATE).exists()
+    assert not parts.results.exists()
 
-    assert accuracies(benchmark_run.run(jobs, FEW)) == expected
+    assert accuracies(parts.run(strategies=FEW)) == expected
     log = (folder / "pretrain.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4]
     assert not (folder / STATE).exists()
 
 
-def test_a_run_interrupted_in_its_statistics_goes_on_from_its_last_step(benchmark_run, monkeypatch):
-    expected = accuracies(benchmark_run.elsewhere("at once").run(strategies=FEW))
+def test_a_run_interrupted_in_its_statistics_goes_on_from_its_last_step(few_run, monkeypatch):
+    expected = accuracies(few_run.rows()[:2])
+    parts = few_run.elsewhere("parts")
     with monkeypatch.context() as interrupted:
         interrupted.setattr(Pretrainer, "finish", interrupt_at(1, Pretrainer.finish))
         with pytest.raises(KeyboardInterrupt):
-            benchmark_run.run(strategies=FEW)
+            parts.run(strategies=FEW)
     monkeypatch.setattr(Pretrainer, "step", fail)
-    assert accuracies(benchmark_run.run(strategies=FEW)) == expected
+    assert accuracies(parts.run(strategies=FEW[:2], oracles=False)) == expected
 
 
-@pytest.mark.parametrize("call", [2, 3])  # calls 1 and 2 are the baselines
-def test_a_run_interrupted_in_adaptation_ends_like_an_uninterrupted_one(
-    benchmark_run, monkeypatch, call
-):
-    expected = accuracies(benchmark_run.elsewhere("at once").run(strategies=FEW))
-    with monkeypatch.context() as interrupted:
-        interrupted.setattr(run, "adapt", interrupt_at(call, run.adapt))
-        with pytest.raises(KeyboardInterrupt):
-            benchmark_run.run(strategies=FEW)
-    assert len(read_rows(benchmark_run.results)) == (2 if call > 2 else 0)
+def test_a_run_interrupted_in_adaptation_ends_like_an_uninterrupted_one(few_run, monkeypatch):
+    expected = accuracies(few_run.rows())
+    few_run.results.unlink()
     monkeypatch.setattr(run, "train_backbone", fail)
-    assert accuracies(benchmark_run.run(strategies=FEW)) == expected
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(run, "adapt", interrupt_at(3, run.adapt))  # 1 and 2 are the baselines
+        with pytest.raises(KeyboardInterrupt):
+            few_run.run(strategies=FEW)
+    assert len(few_run.rows()) == 2
+    assert accuracies(few_run.run(strategies=FEW)) == expected
 
 
-def test_test_labels_of_the_target_reach_no_training(benchmark_run):
-    shuffled = benchmark_run.elsewhere("shuffled").with_labels(test=True)
-    for made in (benchmark_run, shuffled):
-        made.run(made.jobs(("compositional", "unshared")))
-    expected = adapter_files(benchmark_run.runs)
-    assert len(expected) == 2 * len(USUAL) + 2 + 3  # the oracle of all weights has no file
-    assert adapter_files(shuffled.runs) == expected
+def test_test_labels_of_the_target_reach_no_training(usual_run):
+    shuffled = usual_run.elsewhere("shuffled").with_labels(test=True)
+    shuffled.run(shuffled.jobs(("compositional",)))
+    expected = adapter_files(usual_run.jobs()[0].folder(usual_run.runs))
+    assert len(expected) == len(USUAL) + 3  # the oracle of all weights has no file
+    assert adapter_files(shuffled.jobs()[0].folder(shuffled.runs)) == expected
 
 
-def test_training_labels_of_the_target_reach_oracles_only(benchmark_run):
-    shuffled = benchmark_run.elsewhere("shuffled").with_labels(train=True)
-    for made in (benchmark_run, shuffled):
-        made.run(strategies=FEW)
-    expected, found = adapter_files(benchmark_run.runs), adapter_files(shuffled.runs)
+def test_training_labels_of_the_target_reach_oracles_only(few_run):
+    shuffled = few_run.elsewhere("shuffled").with_labels(train=True)
+    shuffled.run(strategies=FEW)
+    expected, found = adapter_files(few_run.runs), adapter_files(shuffled.runs)
     assert found.keys() == expected.keys()
     different = {Path(name).name for name in expected if expected[name] != found[name]}
     learned = ("mixture_weights", "input_adapter", "batch_norm")
@@ -263,10 +291,10 @@ def test_training_labels_of_the_target_reach_oracles_only(benchmark_run):
 
 
 def test_cells_leave_the_backbone_as_pretraining_made_it(benchmark_run):
-    benchmark_run.run(strategies=())
     path = benchmark_run.jobs()[0].folder(benchmark_run.runs) / "backbone.safetensors"
+    benchmark_run.run(strategies=("source_only",), oracles=False)
     before = path.read_bytes()
-    benchmark_run.run()
+    benchmark_run.run(strategies=FEW)
     assert path.read_bytes() == before
     assert load_backbone(path).network.domains.names == benchmark_run.sources
 
@@ -279,11 +307,11 @@ def test_a_backbone_that_was_cut_short_is_named(benchmark_run):
         benchmark_run.run(strategies=FEW)
 
 
-def test_a_row_without_its_job_is_run_again(benchmark_run):
-    row = benchmark_run.run(strategies=("source_only",), oracles=False)[0]
+def test_a_row_without_its_job_is_run_again(few_run):
+    row = few_run.rows()[0]
     line = json.dumps(vars(replace(row, config={})))
-    benchmark_run.results.write_text(line + "\n")
-    rows = benchmark_run.run(strategies=("source_only",), oracles=False)
+    few_run.results.write_text(line + "\n")
+    rows = few_run.run(strategies=("source_only",), oracles=False)
     assert len(rows) == 2
     assert accuracies(rows[1:]) == accuracies([row])
 

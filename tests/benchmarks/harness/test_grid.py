@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from dask import config
 from distributed import Client, LocalCluster
 from joblib.parallel import BACKENDS, LokyBackend
 
@@ -153,7 +154,10 @@ def test_dask_runs_all_jobs_and_again_what_a_killed_worker_left(monkeypatch, tmp
 
 @pytest.mark.slow
 def test_a_call_that_always_kills_its_dask_worker_ends_the_run(tmp_path):
-    with pytest.raises(BrokenExecutor, match="workers died"):
+    with (
+        config.set({"distributed.scheduler.allowed-failures": 1}),
+        pytest.raises(BrokenExecutor, match="workers died"),
+    ):
         run_grid(work, JOBS, (tmp_path, 99), processes=1, backend="dask")
     assert counts(tmp_path) == dict.fromkeys(ALL, 1) | {"c2": counts(tmp_path)["c2"]}
     assert 1 < counts(tmp_path)["c2"] < 9

@@ -127,7 +127,7 @@ def test_published_weights_are_usual_and_the_others_run_where_they_are_asked_for
 REAL = dict(PICTURE_RECIPES)  # before a fixture makes them tiny
 
 
-def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path):
+def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path, undrawn):
     options = ("--network", "compositional", "--recipe", "strong")
     said = succeed(*bench("pacs", root, tmp_path, *options)).output
     assert "pacs: photo, sketch -> art_painting; data: files" in said

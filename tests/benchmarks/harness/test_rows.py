@@ -1,6 +1,6 @@
 import json
-import multiprocessing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.harness.rows import append_row, cell, latest, named_anew, read_rows
 from tests.benchmarks.rows import ROW as BASE
+from tests.forks import exit_code, fork
 
 ROW = replace(BASE, versions={"torch": "2"}, config={"steps": 100})
 
@@ -34,13 +35,8 @@ def _append_many(path: Path, strategy: str) -> None:
 
 def test_two_processes_append_at_once_without_losing_or_tearing_a_row(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_append_many, args=(path, name)) for name in ("one", "two")]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+    children = [fork(partial(_append_many, path, name)) for name in ("one", "two")]
+    assert [exit_code(child) for child in children] == [0, 0]
     rows = read_rows(path)
     for name in ("one", "two"):
         assert [row.seed for row in rows if row.strategy == name] == list(range(100))

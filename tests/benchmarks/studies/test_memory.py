@@ -1,13 +1,18 @@
 """Peak memory of the commands: how it is sampled, and what is made of it."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.studies import memory
 from benchmarks.studies.memory import FULL, markdown, measure_memory, peak_anonymous, write_pictures
 from da_compose.folders import list_pictures
 from da_compose.pictures import read_picture
+from tests.benchmarks.calls import succeed
+from tests.benchmarks.conftest import TINY
 
 MB = 2**20
 BASE = "import time, numpy as np; "
@@ -57,9 +62,18 @@ def test_growth_is_counted_from_full_batches_and_of_the_latest_rows() -> None:
     assert len(lines) == 2 + 8
 
 
-@pytest.mark.slow
-def test_both_commands_are_measured() -> None:
+def test_both_commands_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here in this process: what is measured of another is above."""
+
+    def called(command: Sequence[str]) -> int:
+        assert tuple(command[: len(memory.CLI)]) == memory.CLI
+        succeed(*command[len(memory.CLI) :])
+        return 100 * MB
+
+    monkeypatch.setattr(memory, "peak_anonymous", called)
+    monkeypatch.setattr(memory, "NETWORK", replace(TINY, image_size=64))
+    monkeypatch.setattr(memory, "ADAPT_STEPS", 1)
     rows = list(measure_memory((3,)))
     assert [(row["command"], row["pictures"]) for row in rows] == [("adapt", 3), ("predict", 3)]
-    assert all(row["peak_bytes"] > 50 * MB for row in rows)
+    assert all(row["peak_bytes"] == 100 * MB for row in rows)
     assert {"commit", "versions", "seed", "device", "seconds"} <= set(rows[0])

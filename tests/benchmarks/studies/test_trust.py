@@ -1,3 +1,4 @@
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapters.config import AdaptConfig
 from adapters.prepare import Ready
 from benchmarks.studies import trust
 from benchmarks.studies.trust import (
@@ -89,6 +91,7 @@ def test_the_summary_counts_harm_alarms_errors_and_coverage():
 def test_a_cell_is_measured_with_what_a_user_gets(backbone, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Ready, "meaningless", False)
     monkeypatch.setattr(trust, "MOST_IMAGES", 60)
+    monkeypatch.setattr(trust, "AdaptConfig", partial(AdaptConfig, steps=4))
     held_out = {"mnist": image_set(60, seed=3)}
     rehearsed = rehearse(backbone, held_out, RehearsalConfig(mock_targets=4, images=16))
     domain = cast(Any, SimpleNamespace(train=image_set(80, seed=1), test=image_set(40, seed=2)))

@@ -1,8 +1,7 @@
 """The tasks benchmark on tiny networks and synthetic tasks: rows, resumption, tables, claims."""
 
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from benchmarks.tasks.plan import JOBS, PROFILES, TaskData, TaskProfile, load_ta
 from benchmarks.tasks.tables import spread
 from benchmarks.tasks.train import TaskRow, read_task_rows, run_job
 from da_compose.model.signature import signature_xi
-from tests.benchmarks.conftest import TINY, write_npz
+from tests.benchmarks.conftest import TINY, make_bare, write_npz
 
 PARTS = tuple(JOBS)
 SHORT = replace(
@@ -30,38 +29,67 @@ SHORT = replace(
 )
 
 
+def make_tiny(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plan, "NETWORK", TINY)
+    patch.setattr(plan, "SIGNATURE_LAYERS", 5)
+    patch.setattr(plan, "STATISTICS_BATCHES", 2)
+    for name in ("quick", "full"):
+        patch.setitem(PROFILES, name, replace(SHORT, name=name, seeds=PROFILES[name].seeds))
+
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "NETWORK", TINY)
-    monkeypatch.setattr(plan, "SIGNATURE_LAYERS", 5)
-    monkeypatch.setattr(plan, "STATISTICS_BATCHES", 2)
-    for name in ("quick", "full"):
-        monkeypatch.setitem(PROFILES, name, replace(SHORT, name=name, seeds=PROFILES[name].seeds))
+    make_tiny(monkeypatch)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """mnist, kmnist and usps, few and random."""
+@dataclass
+class Measured:
+    """The benchmark in a folder: mnist, kmnist and usps, few and random, and what was measured."""
+
+    folder: Path
+    data: TaskData
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def measure(self, *parts: str, profile: TaskProfile = SHORT) -> list[TaskRow]:
+        """Rows of the parts, measured in this process where they are not there."""
+        for job in plan_tasks(profile, self.data, parts):
+            run_job(job, self.data, self.folder / "runs", self.results)
+        return [row for row in read_task_rows(self.results) if row.part in parts]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """After all parts; only to be read."""
+    folder = tmp_path_factory.mktemp("tasks")
     for number, name in enumerate(("digits/mnist", "tasks/kmnist", "digits/usps")):
-        write_npz(tmp_path / "root" / f"{name}.npz", (28, 28), seed=number)
-    return tmp_path / "root"
+        write_npz(folder / "root" / f"{name}.npz", (28, 28), seed=number)
+    with pytest.MonkeyPatch.context() as patch:
+        make_bare(patch, folder / "project")
+        make_tiny(patch)
+        made = Measured(folder, load_task_data(folder / "root"))
+        made.measure(*PARTS)
+    return made
 
 
 @pytest.fixture
-def data(root: Path) -> TaskData:
-    return load_task_data(root)
+def root(finished: Measured) -> Path:
+    return finished.folder / "root"
 
 
 @pytest.fixture
-def measured(data: TaskData, tmp_path: Path) -> Callable[..., list[TaskRow]]:
-    """Rows of the parts, measured in this process."""
+def data(finished: Measured) -> TaskData:
+    return finished.data
 
-    def measure(*parts: str, profile: TaskProfile = SHORT) -> list[TaskRow]:
-        for job in plan_tasks(profile, data, parts):
-            run_job(job, data, tmp_path / "runs", tmp_path / "results")
-        return read_task_rows(tmp_path / "results")
 
-    return measure
+@pytest.fixture
+def measured(finished: Measured, tmp_path: Path) -> Measured:
+    """After all parts, in a folder of this test."""
+    for name in ("runs", "results"):
+        shutil.copytree(finished.folder / name, tmp_path / name)
+    return replace(finished, folder=tmp_path)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -83,8 +111,8 @@ def test_a_task_gets_as_many_images_together_as_alone(data: TaskData) -> None:
         assert images == 60 * 32 * plan.TASKS_A_STEP / tasks
 
 
-def test_rows_say_what_was_measured(measured: Callable[..., list[TaskRow]]) -> None:
-    rows = measured("signatures", "depth")
+def test_rows_say_what_was_measured(finished: Measured) -> None:
+    rows = finished.measure("signatures", "depth")
     assert [row.setting for row in rows if row.part == "signatures"][:3] == [
         "learned",
         "learned, min-entropy",
@@ -102,42 +130,41 @@ def test_rows_say_what_was_measured(measured: Callable[..., list[TaskRow]]) -> N
 
 
 def test_finished_cells_are_not_run_again(
-    measured: Callable[..., list[TaskRow]], monkeypatch: pytest.MonkeyPatch
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = measured("transfer")
+    before = read_task_rows(measured.results)
     monkeypatch.setattr(train, "trained", None)  # whoever calls it fails
-    assert measured("transfer") == before
+    assert measured.measure(*PARTS) == before
     with pytest.raises(TypeError):
-        measured("transfer", profile=replace(SHORT, transfer_steps=2))
+        measured.measure("transfer", profile=replace(SHORT, transfer_steps=2))
 
 
 def test_rows_of_a_network_that_is_not_here_do_not_count(
-    measured: Callable[..., list[TaskRow]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clone comes with rows: of another machine, whose network is not the one trained here."""
-    measured("transfer")
-    shutil.rmtree(tmp_path / "runs")
+    shutil.rmtree(measured.folder / "runs")
     monkeypatch.setattr(train, "train_tasks", None)  # whoever calls it fails
     with pytest.raises(TypeError):
-        measured("transfer")
+        measured.measure("transfer")
 
 
 def test_a_killed_run_goes_on_with_the_network_it_has(
-    measured: Callable[..., list[TaskRow]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = measured("transfer")
-    file = tmp_path / "results" / "results.jsonl"
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:3]))
+    rows = measured.measure("transfer")
+    for path in measured.results.iterdir():
+        path.unlink()
+    for row in rows[:-3]:
+        append_line(measured.results / "results.jsonl", asdict(row))
     monkeypatch.setattr(train, "train_tasks", None)
-    again = measured("transfer")
+    again = measured.measure("transfer")
     assert [(row.cell, row.accuracy) for row in again] == [(row.cell, row.accuracy) for row in rows]
 
 
-def test_learned_numbers_of_a_new_task_are_counted_by_part(
-    measured: Callable[..., list[TaskRow]],
-) -> None:
-    counts = {tuple(row.trains): row.found["learned_parameters"] for row in measured("transfer")}
+def test_learned_numbers_of_a_new_task_are_counted_by_part(finished: Measured) -> None:
+    rows = finished.measure("transfer")
+    counts = {tuple(row.trains): row.found["learned_parameters"] for row in rows}
     heads, xi = 2 * 10 * (TINY.embedding + 1), TINY.num_layers * TINY.num_templates
     assert counts[("heads",)] == {"heads": heads}
     assert counts[("heads", "mixture_weights")] == {"heads": heads, "mixture_weights": xi}
@@ -145,9 +172,9 @@ def test_learned_numbers_of_a_new_task_are_counted_by_part(
 
 
 def test_rows_of_before_a_renaming_are_the_same_cells_and_tables(
-    measured: Callable[..., list[TaskRow]], tmp_path: Path
+    finished: Measured, tmp_path: Path
 ) -> None:
-    rows = measured("transfer")
+    rows = finished.measure("transfer")
     for row in rows:
         line = asdict(row)
         assert "heads" in line["trains"]
@@ -161,10 +188,8 @@ def test_rows_of_before_a_renaming_are_the_same_cells_and_tables(
     assert texts(old) == texts(rows)
 
 
-def test_tables_and_figures_are_made_of_rows_alone(
-    measured: Callable[..., list[TaskRow]], tmp_path: Path
-) -> None:
-    rows = measured(*PARTS)
+def test_tables_and_figures_are_made_of_rows_alone(finished: Measured, tmp_path: Path) -> None:
+    rows = finished.measure(*PARTS)
     rows += [replace(row, seed=1, accuracy=100 - row.accuracy) for row in rows]
     for row in rows:
         append_line(tmp_path / "results" / "results.jsonl", asdict(row))

@@ -197,10 +197,9 @@ def test_plain_network_equals_the_mixed_one(make_trunked: MakeTrunked, own_adapt
     torch.testing.assert_close(plain(images()), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
-def test_export_computes_the_same(make_trunked: MakeTrunked, tmp_path: Path, ending: str) -> None:
+def test_export_computes_the_same(make_trunked: MakeTrunked, tmp_path: Path) -> None:
     network = make_trunked(trunk=f"{MODEL}.features.1", num_layers=1)
-    path = tmp_path / f"b{ending}"
+    path = tmp_path / "b.onnx"
     assert export(Backbone(network, CLASSES, {}), network.domains["b"], path) <= 1e-4  # it runs it
     assert path.stat().st_size > 0
 

@@ -1,7 +1,6 @@
 import os
-import subprocess
-import sys
 from errno import ENOSPC
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from da_compose.storage.files import (
     replacing,
     save_tensors,
 )
+from tests.forks import ended
 
 
 def test_tensors_and_metadata_round_trip(tmp_path: Path) -> None:
@@ -101,20 +101,16 @@ def test_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from da_compose.storage.files import replacing
-with replacing(Path(sys.argv[1])) as temporary:
-    temporary.write_text("half")
-    os._exit(9)
-"""
+def half_saved(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        os._exit(9)
 
 
 def test_what_a_killed_save_left_is_swept_and_nothing_that_lives(tmp_path: Path) -> None:
     path, long = tmp_path / "file", tmp_path / ("é" * 127)
     for killed in (path, long):
-        subprocess.run([sys.executable, "-c", KILLED, str(killed)], cwd=Path.cwd(), check=False)
+        assert ended(partial(half_saved, killed)) == 9
     assert len(list(tmp_path.iterdir())) == 2 and not path.exists()
     (tmp_path / ".other.0123abcd").touch()
     with replacing(path) as living:

@@ -1,5 +1,7 @@
 """Locks, and the one line that refuses a platform without them."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from da_compose.storage.locks import alone, lock
+from tests.forks import ended
 
 ON_WINDOWS = """
 import sys
@@ -16,17 +19,10 @@ from benchmarks.cli.main import main
 
 sys.modules["fcntl"] = None  # not to be imported
 sys.platform = "win32"
+print(CliRunner().invoke(main, ["--help"]).output)
+print(CliRunner().invoke(main, ["inspect", "file"]).output.strip())
+import data_prep
 """
-
-
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", ON_WINDOWS + code],
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def test_a_file_is_held_by_one_until_it_is_closed(tmp_path):
@@ -40,11 +36,15 @@ def test_a_file_is_held_by_one_until_it_is_closed(tmp_path):
 
 
 def test_windows_is_refused_in_one_line_that_names_wsl():
-    done = run("print(CliRunner().invoke(main, ['inspect', 'file']).output)")
-    (line,) = done.stdout.strip().splitlines()
+    done = subprocess.run(
+        [sys.executable, "-c", ON_WINDOWS],
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "Adapt one backbone" in done.stdout
+    *_, before, line = done.stdout.strip().splitlines()
     assert line.startswith("Error: da-compose locks files") and "WSL" in line
-    assert "Adapt one backbone" in run("print(CliRunner().invoke(main, ['--help']).output)").stdout
-    last = run("import data_prep").stderr.strip().splitlines()[-1]
+    assert not before
+    last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: da-compose locks files") and "WSL" in last
 
 
@@ -65,10 +65,13 @@ def test_two_runs_do_not_write_to_one_place(tmp_path, folder):
 
 
 def test_what_a_killed_process_held_is_free(tmp_path):
-    code = "import os, sys; from pathlib import Path; from da_compose.storage.locks import alone\n"
-    code += "with alone(Path(sys.argv[1]), folder=False): os.kill(os.getpid(), 9)"
     path = tmp_path / "x"
-    subprocess.run([sys.executable, "-c", code, path], cwd=Path(__file__).parents[3], timeout=120)
+
+    def killed() -> None:
+        with alone(path, folder=False):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert ended(killed) == -signal.SIGKILL
     with alone(path, folder=False):
         pass
     assert not [*tmp_path.iterdir()]

@@ -71,18 +71,16 @@ def case(make_config, make_images) -> Case:
         "b": make_images(13, seed=1, colour=True),
         "c": make_images(5, seed=2),
     }
-    config = PretrainConfig(steps=5, batch_size=8, learning_rate=0.01, statistics_batches=3)
+    config = PretrainConfig(steps=4, batch_size=8, learning_rate=0.01, statistics_batches=2)
     return Case(make_config(), sources, config)
 
 
 STRONG = AugmentationConfig(noise=0.1, blur=0.5, thickness=0.5, contrast=0.2)
 CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "pooled": {"pooled": True, "batch_size": 10},  # 3 of each source: shares of 5 and 4
-    "augmented": {"augmentation": STRONG},
+    "pooled": {"pooled": True, "batch_size": 10, "clip": 0.01},  # 3 of each source: 5 and 4
     "strong": {"augmentation": STRONG, "pooled": True, "batch_size": 10},
     "one image each": {"batch_size": 2},
-    "clipped": {"clip": 0.01},
 }
 
 
@@ -172,7 +170,7 @@ def test_process_0_alone_writes_and_speaks(
     together: Together, case: Case, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     first, second = together(run_in_own_folder, case, tmp_path / "run")
-    assert len(first) == 3
+    assert len(first) == 2
     assert second == []
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["0"]
     log = (tmp_path / "run" / "0" / training_run.LOG).read_text().splitlines()

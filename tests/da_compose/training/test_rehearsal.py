@@ -79,7 +79,10 @@ def test_mock_targets_differ_in_source_look_and_class_frequencies(held_out):
     assert max(c.max() / c.clamp_min(1).min() for c in counts[1::2]) > 3
 
 
-def test_pretraining_holds_a_share_out_and_rehearses_on_it(make_images, tmp_path: Path):
+def test_pretraining_holds_a_share_out_and_rehearses_on_it(
+    make_images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("da_compose.training.rehearsal.RehearsalConfig", lambda: SHORT)
     recipe = replace(
         RECIPES["digits-strong"],
         network=replace(

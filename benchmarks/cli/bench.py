@@ -19,7 +19,15 @@ from benchmarks.harness.folders import results_of, runs_of
 from benchmarks.harness.grid import BACKENDS
 from benchmarks.harness.picture_benchmarks import ALL, PICTURES, at_size, load_pictures
 from benchmarks.harness.plan import NETWORKS, USUAL, Benchmark
-from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
+from benchmarks.options import (
+    PATH,
+    SEED,
+    STEPS,
+    data_option,
+    device_of,
+    device_option,
+    quiet_option,
+)
 from benchmarks.reports.report import draw_backbone, write_report
 from benchmarks.reports.tables import groups, terminal
 from benchmarks.speed.benchmark import SUITES, bench_speed
@@ -109,6 +117,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         *folder_options(benchmark.name, "Backbones and adapters.", "Rows, tables and plots."),
         data_option,
         device_option,
+        quiet_option,
     )
 
     return adding(options)
@@ -283,6 +292,7 @@ def bench_domainnet_command(**options: Any) -> None:
 @click.option("--runs", type=PATH, default=runs_of("digits"), help="Backbones.")
 @click.option("--results", type=PATH, default=results_of(runs_of("speed")), help="Rows and table.")
 @data_option
+@quiet_option
 def bench_speed_command(
     suites: tuple[str, ...], profile: str, runs: Path, results: Path, data_root: Path | None
 ) -> None:
@@ -305,6 +315,7 @@ def bench_speed_command(
 @adding(process_options)
 @adding(folder_options("tasks", "Trained networks.", "Rows, tables and figure."))
 @data_option
+@quiet_option
 def bench_tasks_command(
     profile: str,
     seeds: tuple[int, ...],

@@ -309,8 +309,13 @@ def terminal(rows: Iterable[ResultRow]) -> Group:
     for grid in grids:
         table.add_section()
         table.add_row(Text(grid.title, style="italic"))
+        bounds = False
         for line in grid.marked(Text, lambda text: Text(text, style="bold")):
-            table.add_row(*line[:shown])
+            if not bounds and line[0].plain.startswith(ORACLE):
+                bounds = True
+                table.add_section()
+                table.add_row(Text("bounds: trained with the target's labels", style="italic"))
+            table.add_row(*line[:shown], style="dim" if bounds else None)
     return Group(table, *(Text(_terminal_caption(group)) for group in groups(rows)))
 
 

@@ -51,8 +51,9 @@ class Silent:
 class Lines:
     """A phase as lines, at first after `FIRST_LINE` seconds, then less and less often."""
 
-    def __init__(self, what: str, total: int | None, done: int) -> None:
+    def __init__(self, what: str, total: int | None, done: int, counted: bool = True) -> None:
         self.what, self.total, self.begun, self.done, self.note = what, total, done, done, ""
+        self.counted = counted
         self.started = self.since = time.monotonic()
         self.due = FIRST_LINE
 
@@ -80,6 +81,8 @@ class Lines:
         if self.total is None:
             return f"{self.done:,} so far" if self.done else f"{duration(spent)} so far"
         place = f"{self.done:,} of {self.total:,}"
+        if not self.counted:
+            place = f"{100 * self.done / max(1, self.total):.0f} %"
         new, took = self.done - self.begun, time.monotonic() - self.since
         left = f", about {duration(took / new * (self.total - self.done))} left" if new else ""
         return place + left
@@ -153,9 +156,9 @@ class Shown:
                 self.display = None
 
     @contextmanager
-    def lines(self, what: str, total: int | None, done: int) -> Iterator[Lines]:
+    def lines(self, what: str, total: int | None, done: int, counted: bool) -> Iterator[Lines]:
         """The lines of a phase."""
-        found = Lines(what, total, done)
+        found = Lines(what, total, done, counted)
         try:
             yield found
         finally:
@@ -181,13 +184,19 @@ def show_progress(on: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def phase(what: str, total: int | None = None, done: int = 0) -> Iterator[Phase]:
-    """A part of a long call, of `total` things to do, `done` of them earlier."""
+def phase(
+    what: str, total: int | None = None, done: int = 0, *, counted: bool = True
+) -> Iterator[Phase]:
+    """A part of a long call, of `total` things to do, `done` of them earlier.
+
+    counted: whether their number says something; else percent are shown.
+    """
     shown = _shown.get()
     if shown in (None, OFF) or rank() > 0:
         yield Silent()
         return
-    with (shown.bar if shown.bars else shown.lines)(what, total, done) as found:
+    made = shown.bar(what, total, done) if shown.bars else shown.lines(what, total, done, counted)
+    with made as found:
         yield found
 
 

@@ -112,7 +112,7 @@ class Watch:
 @contextmanager
 def watched(what: str, watch: Watch) -> Iterator[None]:
     """Show how far the processes are that run inside."""
-    with phase(what, watch.total) as running:
+    with phase(what, watch.total, counted=False) as running:
         ended = Event()
 
         def look() -> None:

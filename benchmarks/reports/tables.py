@@ -314,7 +314,7 @@ def terminal(rows: Iterable[ResultRow]) -> Group:
             if not bounds and line[0].plain.startswith(ORACLE):
                 bounds = True
                 table.add_section()
-                table.add_row(Text("bounds: trained with the target's labels", style="italic"))
+                table.add_row(Text("bounds", style="italic"))
             table.add_row(*line[:shown], style="dim" if bounds else None)
     return Group(table, *(Text(_terminal_caption(group)) for group in groups(rows)))
 

@@ -100,10 +100,14 @@ class Bar:
         self.task = display.add_task(what, total=total, completed=done, note="")
 
     def advance(self, number: int = 1, note: str = "") -> None:
-        self.display.update(self.task, advance=number, **({"note": note} if note else {}))
+        self._update({"advance": number}, note)
 
     def to(self, done: int, note: str = "") -> None:
-        self.display.update(self.task, completed=done, **({"note": note} if note else {}))
+        self._update({"completed": done}, note)
+
+    def _update(self, change: dict[str, Any], note: str) -> None:
+        values: dict[str, Any] = change | ({"note": note} if note else {})
+        self.display.update(self.task, **values)
 
     def end(self) -> None:
         """Full, where nobody knew how much there was."""

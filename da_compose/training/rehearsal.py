@@ -63,7 +63,7 @@ def rehearse(
                 for count in [max(1, len(images) // part) for part in PARTS]:
                     told = evidence(predicted[:count], viewed[:count])
                     rows.append((told, accuracy, torch.tensor(number), torch.tensor(count)))
-            rehearsing.advance(note=f"{100 * accuracy:.0f} % right")
+            rehearsing.advance(note=f"{100 * rows[-1][1]:.0f} % right")
     found = Rehearsal(*map(torch.stack, zip(*rows, strict=True)))
     return replace(backbone, rehearsal=found)
 

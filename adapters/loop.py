@@ -29,6 +29,7 @@ from adapters.strategies.losses import information, teaching
 from da_compose import Domain, Network, probabilities
 from da_compose.images import to_pixels
 from da_compose.inference import predict_logits
+from da_compose.progress import phase
 
 MOST_RESIDENT = 0.25  # of a GPU's free memory, for images
 
@@ -195,9 +196,11 @@ def learn(
 
     if ready.config.cuda_graph:
         advance = replayed(advance, loop.draws, warm_up_of(own))
-    for step in range(ready.config.num_steps):
-        loop.before(step)
-        loop.after(advance())
+    with phase(f"adapting to {ready.target.name}", ready.config.num_steps) as adapting:
+        for step in range(ready.config.num_steps):
+            loop.before(step)
+            loop.after(advance())
+            adapting.advance()
     return loop.end()
 
 

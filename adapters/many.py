@@ -19,6 +19,7 @@ from da_compose import Backbone, Domain, probabilities
 from da_compose.context import undisturbed
 from da_compose.model.batched import features_many, forward_many
 from da_compose.model.domain import check_name
+from da_compose.progress import phase
 
 
 def uninformed(
@@ -100,10 +101,12 @@ def adapt_many(
             f"choose from {', '.join(TOGETHER)} on mixture_weights, or leave `together` out"
         )
     if not able or not (together or (together is None and backbone.network.device.type == "cuda")):
-        return {
-            name: adapt(backbone, images, name=name, config=config)
-            for name, images in targets.items()
-        }
+        done = {}
+        with phase("adapting to all domains", len(targets)) as adapting:
+            for name, images in targets.items():
+                done[name] = adapt(backbone, images, name=name, config=config)
+                adapting.advance(note=name)
+        return done
     if config.cuda_graph or config.bfloat16:
         raise ValueError("targets at once take neither cuda_graph nor bfloat16; leave them out")
     assert isinstance(method, str)
@@ -133,14 +136,16 @@ def step_together(
         loop.optimizer = optimizer
     targets = [loop.target for loop in loops]
     expected = torch.stack([loop.expected for loop in loops]).to(backbone.network.device)
-    for step in range(steps):
-        for loop in loops:
-            loop.before(step)
-        inputs = zip(*(loop.inputs() for loop in loops), strict=True)
-        losses = objective.losses(backbone, targets, expected, *map(torch.stack, inputs))
-        gradients = torch.autograd.grad(losses.sum(), xi)
-        for parameter, gradient in zip(xi, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        for loop, loss in zip(loops, losses.detach(), strict=True):
-            loop.after({objective.figure: objective.sign * loss})
+    with phase(f"adapting to {len(loops)} domains at once", steps) as adapting:
+        for step in range(steps):
+            for loop in loops:
+                loop.before(step)
+            inputs = zip(*(loop.inputs() for loop in loops), strict=True)
+            losses = objective.losses(backbone, targets, expected, *map(torch.stack, inputs))
+            gradients = torch.autograd.grad(losses.sum(), xi)
+            for parameter, gradient in zip(xi, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            for loop, loss in zip(loops, losses.detach(), strict=True):
+                loop.after({objective.figure: objective.sign * loss})
+            adapting.advance()

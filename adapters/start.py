@@ -11,6 +11,7 @@ from torch import Tensor
 from da_compose import Backbone, probabilities
 from da_compose.centroids import with_centroids
 from da_compose.evidence import agreed_information, evidence
+from da_compose.progress import phase
 from da_compose.starts import (
     MEAN,
     PRIOR_IMAGES,
@@ -147,9 +148,15 @@ def search(tried: Tried, start: str, config: StartConfig) -> tuple[tuple[str, fl
     compared = len(tried.seen) >= config.least_compared
     if compared and start == NEAREST:
         candidates = starts_to_compare(tried.backbone, shares)
-    consensus = torch.stack([tried.prediction(*one) for one in candidates]).mean(dim=0)
+    informed, predictions = {}, []
+    with phase("choosing a start", len(candidates)) as choosing:
+        for one in candidates:
+            predictions.append(tried.prediction(*one))
+            if compared:
+                informed[one] = agreed_information(*tried.views(*one))
+            choosing.advance()
+    consensus = torch.stack(predictions).mean(dim=0)
     if not compared:
         return (plain, 1.0), consensus
-    informed = {one: agreed_information(*tried.views(*one)) for one in candidates}
     best = max(informed, key=informed.__getitem__)
     return (best if informed[best] >= config.least_informed else (plain, 0.0)), consensus

@@ -14,6 +14,7 @@ from da_compose.images import to_pixels
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.model.mixture import LearnedMixture, initial_xi
+from da_compose.progress import phase
 from da_compose.starts import MEAN, domain_like
 from da_compose.statistics import estimate_statistics
 from da_compose.storage.adapter import save_adapter
@@ -94,8 +95,9 @@ def transfer(
     }
     unlock(network, domain, *trains)
     trainer = Pretrainer(network, {task.name: task.train}, config, {task.name: domain})
-    for _ in range(config.steps):
-        trainer.step()
+    with phase(f"learning {task.name}", config.steps) as learning:
+        for _ in range(config.steps):
+            learning.advance(note=f"accuracy {trainer.step()['accuracy']:.0f} %")
     trainer.finish()
     domain.requires_grad_(False)
     return Transfer(
@@ -136,12 +138,14 @@ def compare_starts(backbone: Backbone, task: Task, seed: int = 0) -> dict[str, f
     images = to_pixels(task.train.images[chosen])
     labels = torch.from_numpy(task.train.labels[chosen])
     batches = images.to(network.device).split(BATCH)
-    scores = {}
-    for start in (MEAN, *network.domains.names):  # of equally good ones the first is taken
-        domain = start_domain(network, task.name, start, seed)
-        domain.set_statistics(*estimate_statistics(network, domain, batches))
-        embeddings = torch.cat([network.features(batch, domain)[1] for batch in batches])
-        scores[start] = leave_one_out_accuracy(embeddings.cpu(), labels)
+    starts, scores = (MEAN, *network.domains.names), {}  # of equally good ones the first is taken
+    with phase("choosing a start", len(starts)) as choosing:
+        for start in starts:
+            domain = start_domain(network, task.name, start, seed)
+            domain.set_statistics(*estimate_statistics(network, domain, batches))
+            embeddings = torch.cat([network.features(batch, domain)[1] for batch in batches])
+            scores[start] = leave_one_out_accuracy(embeddings.cpu(), labels)
+            choosing.advance()
     return scores
 
 

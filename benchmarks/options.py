@@ -10,6 +10,7 @@ import torch
 from click.core import ParameterSource
 
 from benchmarks.harness.picture_benchmarks import TARGETS
+from da_compose.progress import show_progress
 from data_prep.caches import CACHE_VARIABLE
 
 
@@ -29,6 +30,9 @@ STEPS = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)  # what every generator in use takes
 seed_option = click.option("--seed", type=SEED, default=0, help="Seed of everything random.")
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document of the result, for scripts."
+)
 backbone_option = click.option("--backbone", required=True, type=PATH, help="Backbone file.")
 # Options that digits do not heed
 OF_PICTURES = ("image_size", "patch_size", "classes", "per_class", "trunk", "trunk_weights")
@@ -48,6 +52,18 @@ def name_cache(context: click.Context, _: click.Parameter, folder: Path | None) 
             os.environ[CACHE_VARIABLE] = before
 
 
+def show_or_not(context: click.Context, _: click.Parameter, quiet: bool) -> None:
+    """Show progress as long as the command runs, or none."""
+    context.with_resource(show_progress(not quiet))
+
+
+quiet_option = click.option(
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=show_or_not,
+    help="No progress: results, warnings and errors alone.",
+)
 cache_option = click.option(
     "--cache",
     type=PATH,

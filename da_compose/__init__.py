@@ -13,6 +13,7 @@ from da_compose.model.domain import Domain
 from da_compose.model.network import CompositionalNetwork
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import PretrainedConfig
+from da_compose.progress import show_progress
 from da_compose.storage.adapter import load_adapter, save_adapter
 from da_compose.storage.backbone import Backbone, load_backbone
 from da_compose.storage.pretrained_weights import pretrained_network
@@ -50,5 +51,6 @@ __all__ = [
     "pretrained_network",
     "probabilities",
     "save_adapter",
+    "show_progress",
     "train_tasks",
 ]

@@ -14,6 +14,7 @@ from da_compose.images import ImageSet, to_pixels
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.pixel_range import Range, pixel_range
+from da_compose.progress import Phase, phase
 
 MOST_BYTES = 32 * 2**20  # of features that are kept of a source
 MOST_HALF = torch.finfo(torch.half).max
@@ -74,40 +75,60 @@ def collect_knowledge(
 
     Fewer are kept where those of all classes would take more than `most_bytes` a source, yet one.
     """
-    knowledge: dict[str, SourceKnowledge] = {}
-    for name, data in sources.items():
-        domain = network.domains[name]
-        count = min(len(data), max_images)
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).numpy()
-        kept_of_class = torch.zeros(network.config.num_classes, dtype=torch.long)
-        first = torch.zeros(network.config.embedding, dtype=torch.float64)
-        second = first.clone()
-        kept_features, kept_labels = [], []
-        for start in range(0, count, batch_size):
-            batch = order[start : min(start + batch_size, count)]
-            pixels = to_pixels(data.images[batch]).to(network.device)
-            block, embedding = network.features(pixels, domain)
-            embedding = embedding.cpu().double()  # of which some devices have none
-            first += embedding.sum(0)
-            second += embedding.square().sum(0)
-            for position, label in enumerate(data.labels[batch].tolist()):
-                size = 2 * block[position].numel()  # float16
-                most = max(1, most_bytes // (size * len(kept_of_class)))
-                if kept_of_class[label] < min(per_class, most):
-                    kept_of_class[label] += 1
-                    kept_features.append(block[position].clamp(-MOST_HALF, MOST_HALF).half().cpu())
-                    kept_labels.append(label)
-        features = torch.stack(kept_features)
-        knowledge[name] = SourceKnowledge(
-            first=(first / count).float(),
-            second=(second / count).float(),
-            block_features=features,
-            embeddings=embed(network, features, domain),
-            labels=torch.tensor(kept_labels),
-            num_images=count,
-            pixels=pixel_range(data.images),
-        )
-    return knowledge
+    total = sum(min(len(data), max_images) for data in sources.values())
+    with phase("collecting knowledge of sources", total) as collecting:
+        return {
+            name: _of_source(
+                network, network.domains[name], data, per_class, max_images, most_bytes,
+                batch_size, seed, collecting,
+            )
+            for name, data in sources.items()
+        }  # fmt: skip
+
+
+def _of_source(
+    network: Network,
+    domain: Domain,
+    data: ImageSet,
+    per_class: int,
+    max_images: int,
+    most_bytes: int,
+    batch_size: int,
+    seed: int,
+    collecting: Phase,
+) -> SourceKnowledge:
+    """Knowledge of one source; see `collect_knowledge`."""
+    count = min(len(data), max_images)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).numpy()
+    kept_of_class = torch.zeros(network.config.num_classes, dtype=torch.long)
+    first = torch.zeros(network.config.embedding, dtype=torch.float64)
+    second = first.clone()
+    kept_features, kept_labels = [], []
+    for start in range(0, count, batch_size):
+        batch = order[start : min(start + batch_size, count)]
+        collecting.advance(len(batch))
+        pixels = to_pixels(data.images[batch]).to(network.device)
+        block, embedding = network.features(pixels, domain)
+        embedding = embedding.cpu().double()  # of which some devices have none
+        first += embedding.sum(0)
+        second += embedding.square().sum(0)
+        for position, label in enumerate(data.labels[batch].tolist()):
+            size = 2 * block[position].numel()  # float16
+            most = max(1, most_bytes // (size * len(kept_of_class)))
+            if kept_of_class[label] < min(per_class, most):
+                kept_of_class[label] += 1
+                kept_features.append(block[position].clamp(-MOST_HALF, MOST_HALF).half().cpu())
+                kept_labels.append(label)
+    features = torch.stack(kept_features)
+    return SourceKnowledge(
+        first=(first / count).float(),
+        second=(second / count).float(),
+        block_features=features,
+        embeddings=embed(network, features, domain),
+        labels=torch.tensor(kept_labels),
+        num_images=count,
+        pixels=pixel_range(data.images),
+    )
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from da_compose.folders import list_pictures
 from da_compose.images import NEARLY_BLACK, of_floats, resize
 from da_compose.items import ACCEPTED, COLOUR_OR_GREY, as_array, iterate
 from da_compose.pictures import BrokenPicture, named, read_all
+from da_compose.progress import phase
 
 IN_MEMORY = 64 * 2**20  # bytes of pictures; more of them lie in a temporary file
 
@@ -134,8 +135,12 @@ def _read_some(
 ) -> tuple[NDArray[np.uint8], list[Path]]:
     """Pictures (M, S, S, 3) and their paths; what cannot be read is added to `broken`."""
     kept = []
-    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
+    with (
+        tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file,
+        phase("reading pictures", len(paths)) as reading,
+    ):
         for path, found in zip(paths, read_all(paths, size), strict=True):
+            reading.advance()
             if isinstance(found, BrokenPicture):
                 broken.append(found)
             else:

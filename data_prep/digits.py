@@ -8,6 +8,7 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 
+from da_compose.progress import phase
 from data_prep.bundled import SPLIT_SEED, bundled_mnist, bundled_optdigits
 from data_prep.caches import cache_folder
 from data_prep.corruptions import CORRUPTIONS
@@ -84,8 +85,9 @@ def load_digit_domain(
     `severity` 1..5 and `seed` shape the three corruptions only. Raises `ValueError` for an unknown
     name, `DomainUnavailable` where the data cannot be had.
     """
-    found = find_digits(name, data_root, allow_download, severity=severity, seed=seed)
-    return prepare_found(name, found, NUM_CLASSES, cache=cache, size=size)
+    with phase(f"preparing {name}"):
+        found = find_digits(name, data_root, allow_download, severity=severity, seed=seed)
+        return prepare_found(name, found, NUM_CLASSES, cache=cache, size=size)
 
 
 def find_digits(

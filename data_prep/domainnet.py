@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
+from da_compose.progress import phase
 from da_compose.storage.files import naming
 from data_prep.fetch import CHUNK, check_space, fetch
 
+MB = 10**6
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 PUBLISHER = "http://csr.bu.edu/ftp/visda/2019/multi-source"
 
@@ -102,7 +102,6 @@ def fetch_domainnet(
     base_url: str = PUBLISHER,
     checksums: Path | None = None,
     keep_zips: bool = False,
-    show_progress: bool = True,
 ) -> None:
     """Fetch and unpack domains into `<folder>/<domain>/`, their lists beside; one at a time.
 
@@ -112,28 +111,25 @@ def fetch_domainnet(
     had, `ValueError` where it is not what it should be.
     """
     known = _read_checksums(checksums) if checksums else {}
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TimeRemainingColumn(), disable=not show_progress) as progress:
-        for domain in _checked(domains):
-            for file in sorted(_missing(folder, domain), key=lambda file: file.name, reverse=True):
-                if file.name in known:
-                    file = file._replace(size=None, md5=known[file.name])
-                bar = progress.add_task(file.name, total=file.size)
+    for domain in _checked(domains):
+        for file in sorted(_missing(folder, domain), key=lambda file: file.name, reverse=True):
+            if file.name in known:
+                file = file._replace(size=None, md5=known[file.name])
+            total = None if file.size is None else file.size // MB
+            with phase(f"fetching {file.name}, MB", total) as fetching:
                 fetch(
                     f"{base_url.rstrip('/')}/{file.path}",
                     folder / file.name,
                     size=file.size,
                     md5=file.md5,
-                    report=lambda held, total, bar=bar: progress.update(
-                        bar, completed=held, total=total
-                    ),
+                    report=lambda held, _, to=fetching.to: to(held // MB),
                 )
-            archive = folder / f"{domain}.zip"
-            if not (folder / domain).exists():
-                unpack(archive, folder / domain)
-            shutil.rmtree(_unfinished(folder / domain), ignore_errors=True)  # of a killed call
-            if not keep_zips:
-                archive.unlink(missing_ok=True)
+        archive = folder / f"{domain}.zip"
+        if not (folder / domain).exists():
+            unpack(archive, folder / domain)
+        shutil.rmtree(_unfinished(folder / domain), ignore_errors=True)  # of a killed call
+        if not keep_zips:
+            archive.unlink(missing_ok=True)
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -156,11 +152,13 @@ def unpack(archive: Path, target: Path) -> None:
                 raise ValueError(f"it holds no files in {target.name}/")
             missing = [entry for entry in entries if not _is_whole(unfinished, entry)]
             check_space(target.parent, sum(entry.file_size for entry in missing))
-            for entry in missing:
-                path = unfinished / entry.filename
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with naming(path), content.open(entry) as read, path.open("wb") as written:
-                    shutil.copyfileobj(read, written)  # compares with the CRC
+            with phase(f"unpacking {archive.name}", len(missing)) as unpacking:
+                for entry in missing:
+                    path = unfinished / entry.filename
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with naming(path), content.open(entry) as read, path.open("wb") as written:
+                        shutil.copyfileobj(read, written)  # compares with the CRC
+                    unpacking.advance()
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"{archive} cannot be unpacked: {error}; delete it and fetch it again"

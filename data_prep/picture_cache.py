@@ -12,16 +12,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from da_compose.images import ImageSet
 from da_compose.pictures import BrokenPicture, read_all
+from da_compose.progress import phase
 from da_compose.storage.files import replacing
 from da_compose.trees import LabelledPictures
 from data_prep.alone import alone_in
@@ -52,15 +50,13 @@ def prepare_pictures(
     cache: Path,
     size: int,
     identity: Mapping[str, object] | None = None,
-    progress: bool | None = None,
 ) -> PreparedDomain:
     """The domain from the cache, or decoded from its picture files to uint8 (N, S, S, 3).
 
-    identity: whatever else the content depends on, in JSON values. progress: whether to show a
-    bar, by default on a terminal. A picture that cannot be read is left out, a duplicate (a file
-    of the same bytes) is kept; `notes` count them, `problems` lists them. ValueError where a
-    split has no readable picture, OSError where the cache cannot be written: what is finished by
-    then is kept, and the next call goes on.
+    identity: whatever else the content depends on, in JSON values. A picture that cannot be read
+    is left out, a duplicate (a file of the same bytes) is kept; `notes` count them, `problems`
+    lists them. ValueError where a split has no readable picture, OSError where the cache cannot be
+    written: what is finished by then is kept, and the next call goes on.
     """
     if size < 1:
         raise ValueError(f"expected an image size of at least 1 pixel, got {size}; 64 is usual")
@@ -80,9 +76,9 @@ def prepare_pictures(
             return prepared
         unfinished = folder / UNFINISHED
         unfinished.mkdir(exist_ok=True)
-        with _bar(name, sum(map(len, splits.values())), progress) as advance:
+        with phase(f"preparing {name}", sum(map(len, splits.values()))) as preparing:
             broken = {
-                split: _decode(unfinished, split, pictures.paths, size, advance)
+                split: _decode(unfinished, split, pictures.paths, size, preparing.advance)
                 for split, pictures in splits.items()
             }
         try:
@@ -250,14 +246,3 @@ def _duplicates(kept: Sequence[tuple[Path, str]]) -> Iterator[tuple[Path, str, P
                 yield path, split, *first[digest]
             else:
                 first[digest] = (path, split)
-
-
-@contextmanager
-def _bar(name: str, total: int, shown: bool | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar of pictures on standard error; gives what moves it."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    disable = not (console.is_terminal if shown is None else shown)
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=disable) as progress:
-        task = progress.add_task(f"preparing {name}", total=total)
-        yield lambda number: progress.advance(task, number)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from da_compose.progress import phase
 from data_prep.digits import DIGIT_DOMAINS, find_digits, notes_of, origins_of, prepare_found
 from data_prep.filters import FILTERS
 from data_prep.locations import DomainUnavailable, Location, data_folders, locate
@@ -70,13 +71,14 @@ def load_task(
     Raises `ValueError` for an unknown name, `DomainUnavailable` where the data cannot be had.
     """
     set_name, kind = _set_and_filter(name)
-    if set_name in DIGIT_DOMAINS:
-        found = find_digits(set_name, data_root, allow_download)
-    else:
-        found = locate(set_name, data_folders("tasks", data_root), allow_download)
-    if kind != ORIGINAL:
-        found = _filtered(found, kind)
-    domain = prepare_found(name, found, len(TASK_SETS[set_name]), cache=cache, size=size)
+    with phase(f"preparing {name}"):
+        if set_name in DIGIT_DOMAINS:
+            found = find_digits(set_name, data_root, allow_download)
+        else:
+            found = locate(set_name, data_folders("tasks", data_root), allow_download)
+        if kind != ORIGINAL:
+            found = _filtered(found, kind)
+        domain = prepare_found(name, found, len(TASK_SETS[set_name]), cache=cache, size=size)
     train, test = len(domain.train), len(domain.test)
     if (train, test) in OFFICIAL_SIZES.get(set_name, ((train, test),)):
         return domain

@@ -27,7 +27,7 @@ ALLOWED = {
 STOREYS = (
     ("da_compose.opening",),
     ("da_compose.context", "da_compose.images", "da_compose.parallel"),
-    ("da_compose.depth",),
+    ("da_compose.depth", "da_compose.progress"),
     ("da_compose.pictures", "da_compose.pixel_range"),
     ("da_compose.folders",),
     ("da_compose.evidence", "da_compose.items", "da_compose.model", "da_compose.trees"),

@@ -1,7 +1,9 @@
 """The command `da-compose adapt`."""
 
+import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from adapters.config import CHOICES, OUTCOME
 from adapters.parts import ADAPTED, DIRECTED, MIXED
 from adapters.parts import STEPS as USUAL_STEPS
 from benchmarks.cli.files import check_output
-from benchmarks.cli.named_images import read_named_images
+from benchmarks.cli.named_images import NamedImages, read_named_images
 from benchmarks.cli.pretraining import domain_name
 from benchmarks.options import (
     PATH,
@@ -21,10 +23,13 @@ from benchmarks.options import (
     backbone_option,
     device_of,
     device_option,
+    json_option,
+    quiet_option,
     seed_option,
 )
 from da_compose import load_backbone
 from da_compose.model.domain import check_name
+from da_compose.progress import phase
 from da_compose.storage.locks import alone
 
 
@@ -53,6 +58,8 @@ from da_compose.storage.locks import alone
 @click.option("--report", type=PATH, help="HTML report to write too: one file to look at and send.")
 @seed_option
 @device_option
+@json_option
+@quiet_option
 def adapt_command(
     backbone: Path,
     images: Path,
@@ -60,6 +67,7 @@ def adapt_command(
     name: str | None,
     report: Path | None,
     device: str,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Adapt a backbone to a folder of unlabelled pictures.
@@ -74,7 +82,12 @@ def adapt_command(
             raise click.BadParameter(f"--report and --out are both {out}; name another file")
         import_module("benchmarks.reports.html")  # now, as its packages may be missing
     with alone(out, folder=False):
-        _adapt(backbone, images, out, name, report, device, options)
+        adaptation, found = _adapt(backbone, images, out, name, report, device, options)
+        if as_json:
+            click.echo(json.dumps(as_document(adaptation, found, out, report), indent=1))
+            return
+        for line in said(adaptation, out, report):
+            click.echo(line)
 
 
 def _adapt(
@@ -85,44 +98,72 @@ def _adapt(
     report: Path | None,
     device: str,
     options: dict[str, Any],
-) -> None:
-    """Adapt, write the adapter and the report, and say what came of it."""
+) -> tuple[Adaptation, NamedImages]:
+    """Adapt, and write the adapter and the report."""
     name = name or domain_name(out.stem, "target")
     check_name(name)
     loaded = load_backbone(backbone, device_of(device))
     found = read_named_images(images, loaded.network.config.image_size)
     adaptation = adapt(loaded, found.images, name=name, **options)
     adaptation.save(out)
-    for line in estimated(adaptation):
-        click.echo(line)
+    if report is not None:
+        from benchmarks.reports.html import write_adaptation_report
+
+        with phase("writing the report"):
+            write_adaptation_report(
+                report,
+                adaptation,
+                found.images,
+                title=f"Adaptation to {name}",
+                names=found.names,
+                left_out=found.left_out,
+                command=command_line(click.get_current_context()),
+                seed=options["seed"],
+            )
+    return adaptation, found
+
+
+def said(adaptation: Adaptation, out: Path, report: Path | None) -> Iterator[str]:
+    """Lines of what came of an adaptation."""
+    yield from estimated(adaptation)
     for model, scores in adaptation.scores.items():
-        click.echo(
+        yield (
             f"{model}: information {scores.information:.3f} nats, "
             f"confidence {scores.confidence:.3f}, heads agree on {100 * scores.agreement:.1f} %"
         )
     if chosen := adaptation.notes.get("chosen"):
-        click.echo(f"auto: {chosen}")
+        yield f"auto: {chosen}"
     if verdict := adaptation.notes.get("guard"):
         kept = "trusted" if verdict["trusted"] else "not trusted, the start is kept"
-        click.echo(f"guard: {kept}: {verdict['reason']}")
-    click.echo(
+        yield f"guard: {kept}: {verdict['reason']}"
+    yield (
         f"wrote {out}: {adaptation.learned_parameters} learned numbers, "
         f"{out.stat().st_size:,} bytes; start {adaptation.notes['start']}"
     )
     if report is not None:
-        from benchmarks.reports.html import write_adaptation_report
+        yield f"wrote {report}"
 
-        write_adaptation_report(
-            report,
-            adaptation,
-            found.images,
-            title=f"Adaptation to {name}",
-            names=found.names,
-            left_out=found.left_out,
-            command=command_line(click.get_current_context()),
-            seed=options["seed"],
-        )
-        click.echo(f"wrote {report}")
+
+def as_document(
+    adaptation: Adaptation, found: NamedImages, out: Path, report: Path | None
+) -> dict[str, Any]:
+    """The same for scripts, of the keys that docs/guides/shell.md names; shares from 0 to 1."""
+    estimates = {model: asdict(one) for model, one in adaptation.estimates.items()}
+    return {
+        "adapter": str(out),
+        "report": None if report is None else str(report),
+        "domain": adaptation.domain.name,
+        "images": len(found.images),
+        "left_out": [{"path": str(path), "reason": reason} for path, reason in found.left_out],
+        "strategy": adaptation.notes.get("chosen") or adaptation.notes["strategy"],
+        "start": adaptation.notes["start"],
+        "learned_parameters": adaptation.learned_parameters,
+        "meaningless": bool(adaptation.notes.get("meaningless")),
+        "estimate": estimates.get(OUTCOME),
+        "estimates": estimates,
+        "guard": adaptation.notes.get("guard"),
+        "scores": {model: asdict(scores) for model, scores in adaptation.scores.items()},
+    }
 
 
 def estimated(adaptation: Adaptation) -> Iterator[str]:

@@ -13,20 +13,32 @@ from rich.console import Console
 
 from adapters.config import CHOICES
 from benchmarks.cli.files import check_folder
+from benchmarks.cli.findings import RowsSeen, closing, own_groups
+from benchmarks.cli.text import say
 from benchmarks.harness.benchmark import BenchmarkData, load_digits, load_real_digits, run_benchmark
+from benchmarks.harness.cells import BACKBONE
 from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import results_of, runs_of
 from benchmarks.harness.grid import BACKENDS
 from benchmarks.harness.picture_benchmarks import ALL, PICTURES, at_size, load_pictures
 from benchmarks.harness.plan import NETWORKS, USUAL, Benchmark
-from benchmarks.options import PATH, SEED, STEPS, data_option, device_of, device_option
+from benchmarks.options import (
+    PATH,
+    SEED,
+    STEPS,
+    data_option,
+    device_of,
+    device_option,
+    quiet_option,
+)
 from benchmarks.reports.report import draw_backbone, write_report
-from benchmarks.reports.tables import groups, terminal
+from benchmarks.reports.tables import terminal
 from benchmarks.speed.benchmark import SUITES, bench_speed
 from benchmarks.speed.setting import Setting
 from benchmarks.tasks.benchmark import bench_tasks
 from benchmarks.tasks.plan import JOBS, load_task_data
 from benchmarks.tasks.plan import PROFILES as TASK_PROFILES
+from da_compose.progress import phase
 from da_compose.storage.locks import alone
 from da_compose.training.recipes import usual_recipes
 from data_prep import DomainUnavailable
@@ -109,6 +121,7 @@ def grid_options(benchmark: Benchmark) -> Callable[..., Any]:
         *folder_options(benchmark.name, "Backbones and adapters.", "Rows, tables and plots."),
         data_option,
         device_option,
+        quiet_option,
     )
 
     return adding(options)
@@ -141,18 +154,25 @@ def run(
         check_folder(folder)
     with alone(results):
         rotations = load()
+        own = {(chosen.name, data.fingerprint) for data in rotations}
         jobs, domains = run_benchmark(
             benchmark, rotations, chosen, runs=runs, results=results, device=device, say=click.echo,
-            **options,
+            seen=RowsSeen(results, own), **options,
         )  # fmt: skip
-        rows = write_report(results)
-        for job in jobs:
-            if job.seed == chosen.seeds[0]:
+        drawn = [job for job in jobs if job.seed == chosen.seeds[0]]
+        with phase("drawing tables and pictures", len(drawn) + 1) as drawing:
+            rows = write_report(results)
+            drawing.advance()
+            for job in drawn:
                 draw_backbone(job, domains, runs, results)
-    own = {(chosen.name, data.fingerprint) for data in rotations}
-    for group in groups(row for row in rows if (row.profile, row.data_fingerprint) in own):
+                drawing.advance()
+    found = own_groups(rows, own)
+    for group in found:
         Console().print(terminal(group))
-    click.echo(f"tables and plots are in {results}")
+    ours = [job for job in jobs if job.network == "compositional"]
+    backbone = ours[-1].folder(runs) / BACKBONE if ours else None
+    for line in closing(benchmark, [row for group in found for row in group], results, backbone):
+        say(line)
 
 
 @bench.command("digits")
@@ -283,6 +303,7 @@ def bench_domainnet_command(**options: Any) -> None:
 @click.option("--runs", type=PATH, default=runs_of("digits"), help="Backbones.")
 @click.option("--results", type=PATH, default=results_of(runs_of("speed")), help="Rows and table.")
 @data_option
+@quiet_option
 def bench_speed_command(
     suites: tuple[str, ...], profile: str, runs: Path, results: Path, data_root: Path | None
 ) -> None:
@@ -305,6 +326,7 @@ def bench_speed_command(
 @adding(process_options)
 @adding(folder_options("tasks", "Trained networks.", "Rows, tables and figure."))
 @data_option
+@quiet_option
 def bench_tasks_command(
     profile: str,
     seeds: tuple[int, ...],

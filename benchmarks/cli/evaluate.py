@@ -1,7 +1,10 @@
 """The command `da-compose evaluate`."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -10,9 +13,17 @@ from adapters import Adaptation
 from benchmarks.cli.task_actions import task_name
 from benchmarks.cli.text import say
 from benchmarks.harness.chosen_model import chosen_model
-from benchmarks.options import NAME_OR_PATH, PATH, backbone_option, data_option
+from benchmarks.options import (
+    NAME_OR_PATH,
+    PATH,
+    backbone_option,
+    data_option,
+    json_option,
+    quiet_option,
+)
 from da_compose import Backbone, load_backbone, probabilities
 from da_compose.archives import read_array
+from da_compose.estimate import Estimate
 from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
 from da_compose.reading import read_archive, read_pictures
@@ -34,20 +45,38 @@ from data_prep import load_task, task_classes
     help="A digit domain or task, or a labelled .npz file or folder <class>/<picture>.",
 )
 @data_option
-def evaluate(backbone: Path, adapter: Path | None, domain: str, data_root: Path | None) -> None:
+@json_option
+@quiet_option
+def evaluate(
+    backbone: Path, adapter: Path | None, domain: str, data_root: Path | None, as_json: bool
+) -> None:
     """Accuracy on the test split of a labelled domain, or on a whole folder, in all and by class.
 
     Example: da-compose evaluate --backbone backbone.safetensors --adapter usps.safetensors
     --domain usps
     """
-    for line in evaluation(load_backbone(backbone), adapter, domain, data_root):
+    found = evaluation(load_backbone(backbone), adapter, domain, data_root)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for line in said(found):
         say(line)
+
+
+def said(found: dict[str, Any]) -> Iterator[str]:
+    """An evaluation in lines: accuracy in all, then class by class."""
+    kind = "pictures of the folder" if found["folder"] else "test images"
+    yield f"accuracy {100 * found['accuracy']:.2f} % of {found['images']:,} {kind}"
+    if found["estimate"] is not None:
+        yield f"estimated without labels when it was adapted: {Estimate(**found['estimate'])}"
+    for name, part in found["classes"].items():
+        yield f"  class {name}: {100 * part['accuracy']:.2f} % of {part['images']:,}"
 
 
 def evaluation(
     backbone: Backbone, adapter: Path | None, domain: str, data_root: Path | None
-) -> Iterator[str]:
-    """Lines with the accuracy on a test split: in all, then class by class."""
+) -> dict[str, Any]:
+    """Accuracy on a test split, in all and class by class: shares, by keys of `--json`."""
     own = task_name(domain)
     is_own = not backbone.knowledge and own in backbone.network.domains
     model = chosen_model(backbone, adapter, own if is_own and adapter is None else None)
@@ -62,15 +91,19 @@ def evaluation(
     backbone.doubt_range(test.images)
     logits = predict_logits(backbone.network, chosen, test.images)
     right = probabilities(logits).argmax(dim=1).numpy() == test.labels
-    kind = "pictures of the folder" if Path(domain).is_dir() else "test images"
-    yield f"accuracy {100 * right.mean():.2f} % of {len(test):,} {kind}"
-    if isinstance(model, Adaptation) and model.estimate is not None:
-        yield f"estimated without labels when it was adapted: {model.estimate}"
-    for label in np.unique(test.labels):
-        of_class = test.labels == label
-        yield (
-            f"  class {names[label]}: {100 * right[of_class].mean():.2f} % of {of_class.sum():,}"
-        )
+    estimate = model.estimate if isinstance(model, Adaptation) else None
+    of_class = {names[label]: right[test.labels == label] for label in np.unique(test.labels)}
+    return {
+        "domain": domain,
+        "folder": Path(domain).is_dir(),
+        "images": len(test),
+        "accuracy": float(right.mean()),
+        "estimate": None if estimate is None else asdict(estimate),
+        "classes": {
+            name: {"images": len(part), "accuracy": float(part.mean())}
+            for name, part in of_class.items()
+        },
+    }
 
 
 def labelled_test_split(

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from benchmarks.cli.files import check_folder
-from benchmarks.options import PATH, data_option
+from benchmarks.options import PATH, data_option, quiet_option
 from data_prep.caches import cache_folder
 from data_prep.domainnet import DOMAINS, PUBLISHER, describe, fetch_domainnet
 from data_prep.locations import chosen_root
@@ -30,6 +30,7 @@ def fetch() -> None:
 @click.option("--keep-zips", is_flag=True, help="Keep what is unpacked.")
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched, and how large it is.")
 @data_option
+@quiet_option
 def fetch_domainnet_command(
     folder: Path | None, data_root: Path | None, dry_run: bool, **options: Any
 ) -> None:

@@ -11,7 +11,7 @@ import click
 from benchmarks.cli.pretraining import choose_pictures, domain_notes
 from benchmarks.cli.text import say
 from benchmarks.harness.benchmark import load_digits
-from benchmarks.options import data_option, picture_options, without_pictures
+from benchmarks.options import data_option, picture_options, quiet_option, without_pictures
 from da_compose.pictures import BrokenPicture, named
 from da_compose.training.recipes import PICTURE_NETWORK
 from data_prep import PreparedDomain, load_digit_domain, load_picture_domain
@@ -21,6 +21,7 @@ from data_prep import PreparedDomain, load_digit_domain, load_picture_domain
 @click.argument("domains", nargs=-1)
 @picture_options
 @data_option
+@quiet_option
 def prepare(domains: tuple[str, ...], pictures: str | None, **options: Any) -> None:
     """Prepare DOMAINS (default: the benchmark's) of digits, or of --pictures.
 

@@ -17,6 +17,7 @@ from benchmarks.options import (
     device_of,
     device_option,
     picture_options,
+    quiet_option,
     seed_option,
     without_pictures,
 )
@@ -60,6 +61,7 @@ RECIPES = [*dict.fromkeys((*DIGIT_RECIPES, *PICTURE_RECIPES, *PRETRAINED_RECIPES
 @data_option
 @seed_option
 @device_option
+@quiet_option
 def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> None:
     """Pretrain a backbone on labelled domains of digits, or of --pictures, and write it to OUT.
 

@@ -20,6 +20,7 @@ from benchmarks.options import (
     data_option,
     device_of,
     device_option,
+    quiet_option,
     seed_option,
 )
 from da_compose.parallel import process_group
@@ -48,6 +49,7 @@ TASK = "such as kmnist, mnist_edges, emnist_letters_blur, or a folder <class>/<p
 @data_option
 @seed_option
 @device_option
+@quiet_option
 def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **options: Any) -> None:
     """Train labelled tasks together, each with classes of its own, and write a backbone to OUT.
 
@@ -85,6 +87,7 @@ def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **option
 @data_option
 @seed_option
 @device_option
+@quiet_option
 def transfer_command(out: Path, name: str, backbone: Path, device: str, **options: Any) -> None:
     """Learn a new labelled task on a frozen backbone of tasks or domains.
 

@@ -1,9 +1,10 @@
 """A benchmark from data to rows: what `da-compose bench` runs."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.cells import Splits, run_jobs
 from benchmarks.harness.plan import BackboneJob, Benchmark, Profile, plan
@@ -97,10 +98,11 @@ def run_benchmark(
     backend: str,
     scheduler: str | None,
     say: Callable[[str], None],
+    seen: Callable[[Sequence[dict[str, Any]]], None] | None = None,
 ) -> tuple[list[BackboneJob], dict[str, Splits]]:
     """Run every unfinished cell of a profile; returns all jobs, and the domains they are of.
 
-    rotations: one for each target; of equal domains, in the same order.
+    rotations: one for each target; of equal domains, in the same order. seen: as of `run_jobs`.
     """
     jobs = []
     for data in rotations:
@@ -121,5 +123,6 @@ def run_benchmark(
         device=device,
         backend=backend,
         scheduler=scheduler,
+        seen=seen,
     )
     return jobs, domains

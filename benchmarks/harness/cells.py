@@ -1,6 +1,6 @@
 """Runs backbones and cells of a benchmark; finished ones are skipped."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from benchmarks.harness.grid import run_grid
 from benchmarks.harness.oracle import train_oracle
 from benchmarks.harness.plan import TRAINED, BackboneJob, Cell, without_what_is_off
 from benchmarks.harness.rows import ResultRow, append_row, cell, read_rows
+from benchmarks.harness.watch import Training, Watch, watched
 from da_compose import (
     Backbone,
     CompositionalNetwork,
@@ -24,6 +25,7 @@ from da_compose import (
 )
 from da_compose.images import ImageSet
 from da_compose.inference import predict_logits
+from da_compose.progress import remark
 from da_compose.storage.backbone import saved_fingerprint
 from da_compose.training.pretrain import train_backbone
 from da_compose.training.pretrained import finetune_backbone
@@ -58,46 +60,67 @@ def run_jobs(
     device: str,
     backend: str = "loky",
     scheduler: str | None = None,
+    seen: Callable[[Sequence[dict[str, Any]]], None] | None = None,
 ) -> None:
     """Pretrain and adapt in one-thread processes, a backbone each at a time; see `run_grid`.
 
     One thread a process: two processes of several threads each slow one another down (they spin
-    while they wait), by 20 to 50 times on two cores.
+    while they wait), by 20 to 50 times on two cores. Bounds come after all methods.
+    seen: is given new rows, as JSON has them, soon after they are written.
     """
-    # absolute: the processes may be elsewhere
-    shared = (domains, runs.absolute(), results.absolute(), strategies, oracles, device)
-    run_grid(run_backbone, jobs, shared, processes=processes, backend=backend, scheduler=scheduler)
+    rows, parts, bounds, trainings = read_rows(results), [], [], {}
+    for job in jobs:
+        todo, folder = unfinished(job, job.cells(strategies, oracles), runs, rows), job.folder(runs)
+        if not todo:
+            remark(f"{job.title}: finished earlier")
+        elif not (folder / BACKBONE).exists():
+            trainings[folder] = Training.of(job, folder)
+        parts.append((job, [one for one in todo if not one.oracle]))
+        bounds.append((job, [one for one in todo if one.oracle]))
+    parts = [(job, cells) for job, cells in (*parts, *bounds) if cells]
+    if not parts:
+        return
+    steps = [job.adapt_steps(one.trains) for job, cells in parts for one in cells]
+    cost = sum(steps) / len(steps)
+    watch = Watch([*trainings.values()], len(steps), cost, results, seen or (lambda _: None))
+    shared = (domains, runs.absolute(), results.absolute(), device)  # they may be elsewhere
+    with watched("benchmark", watch):
+        run_grid(
+            run_backbone, parts, shared, processes=processes, backend=backend, scheduler=scheduler
+        )
 
 
-def run_backbone(
-    job: BackboneJob,
-    domains: Mapping[str, Splits],
-    runs: Path,
-    results: Path,
-    strategies: tuple[str, ...],
-    oracles: bool,
-    device: str,
-) -> None:
-    """One backbone and its cells, in this process; what is finished is not done again.
+def unfinished(
+    job: BackboneJob, cells: Iterable[Cell], runs: Path, rows: Iterable[ResultRow]
+) -> list[Cell]:
+    """The cells of a backbone that have no row.
 
     Rows of another backbone do not count, such as those a clone comes with: what is trained here
     differs from it, as numbers depend on the processor.
     """
-    torch.set_num_threads(1)
-    folder = job.folder(runs)
     finished = {
         cell(vars(row)): (without_what_is_off(row.config.get("job")), row.config.get("backbone"))
-        for row in read_rows(results)
+        for row in rows
     }
-    cells = job.cells(strategies, oracles)
-    name = f"{job.recipe} {job.network} seed {job.seed}"
-    trained = fingerprint_in(folder)
-    todo = [
+    trained = fingerprint_in(job.folder(runs))
+    return [
         c for c in cells
         if finished.get(cell(naming(job, c))) != (job.cell_config(c.trains), trained)
     ]  # fmt: skip
+
+
+def run_backbone(
+    part: tuple[BackboneJob, list[Cell]],
+    domains: Mapping[str, Splits],
+    runs: Path,
+    results: Path,
+    device: str,
+) -> None:
+    """One backbone and some of its cells, in this process; what is finished is not done again."""
+    torch.set_num_threads(1)
+    job, cells = part
+    todo, folder = unfinished(job, cells, runs, read_rows(results)), job.folder(runs)
     if not todo:
-        print(f"{name}: finished earlier", flush=True)
         return
     backbone = prepare_backbone(job, domains, folder, device)
     target = domains[job.target]
@@ -111,7 +134,6 @@ def run_backbone(
         if outcome is None:
             outcome = run_cell(job, planned, backbone, target, folder)
         append_row(results, row_of(job, planned, backbone, outcome, against))
-        print(f"{name}: {planned.strategy} {planned.trains}: {outcome.accuracy:.2f} %", flush=True)
 
 
 def fingerprint_in(folder: Path) -> str:
@@ -129,17 +151,8 @@ def prepare_backbone(
         if path.exists():
             discard_state(folder)  # of a run that was killed right after it wrote the backbone
             return load_backbone(path, device)
-        print(f"{folder.name}: pretraining, log in {folder}", flush=True)
-        with measure.measured() as spent:
-            backbone = _train(job, {n: domains[n] for n in job.sources}, path, device)
-    known = backbone.network.domains
-    test = [accuracy(backbone, known[n], domains[n].test) for n in job.sources]
-    print(
-        f"{folder.name}: pretrained in {spent.seconds:.0f} s, sources' test accuracy "
-        + ", ".join(f"{n} {a:.1f}" for n, a in zip(job.sources, test, strict=True)),
-        flush=True,
-    )
-    return backbone
+        remark(f"{folder.name}: pretraining, log in {folder}")
+        return _train(job, {n: domains[n] for n in job.sources}, path, device)
 
 
 def _train(job: BackboneJob, sources: Mapping[str, Splits], path: Path, device: str) -> Backbone:
@@ -151,8 +164,6 @@ def _train(job: BackboneJob, sources: Mapping[str, Splits], path: Path, device: 
     options: dict[str, Any] = {
         "notes": job.identity | {"recipe": job.recipe},
         "knowledge_images": job.profile.knowledge_images,
-        "show_progress": False,
-        "say": lambda line: print(f"{path.parent.name}: {line}", flush=True),
     }
     if job.pretrained is not None:
         return finetune_backbone(

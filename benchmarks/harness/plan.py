@@ -69,6 +69,11 @@ class BackboneJob:
     data_fingerprint: str
 
     @property
+    def title(self) -> str:
+        """The backbone in words."""
+        return f"{self.recipe} {self.network} seed {self.seed}"
+
+    @property
     def pretrained(self) -> PretrainedRecipe | None:
         """The recipe, where it stands on published weights; its ordinary network is xi = 0."""
         recipe = self.benchmark.recipes[self.recipe]

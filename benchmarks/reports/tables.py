@@ -285,8 +285,9 @@ def terminal(rows: Iterable[ResultRow]) -> Group:
         table.add_row(Text(grid.title, style="italic"))
         for place, line in enumerate(grid.marked(Text, lambda text: Text(text, style="bold"))):
             if place == grid.bounds:
-                table.add_row()
-            table.add_row(*line[:shown])
+                table.add_section()
+                table.add_row(Text("bounds", style="italic"))
+            table.add_row(*line[:shown], style="dim" if place >= grid.bounds else None)
     return Group(table, *(Text(_terminal_caption(group)) for group in groups(rows)))
 
 

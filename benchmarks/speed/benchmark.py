@@ -1,5 +1,6 @@
 """`da-compose bench speed`: all comparisons, to rows and a table."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.speed.scale import compare_scale
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.step import compare_precisions, compare_steps
 from benchmarks.speed.training import compare_pretraining
+from da_compose.progress import duration, remark, show_progress
 from da_compose.storage.files import replacing
 
 GPU, PICTURES = "gpu", "pictures"
@@ -66,11 +68,15 @@ def bench_speed(
         trains = replace(setting, device="cuda") if torch.cuda.is_available() else setting
         for network in NETWORKS:
             trains.backbone(network)  # pretrained now, where it is missing
-        for suite in suites:
-            for row in SUITES[suite](setting):
-                append_line(folder / "results.jsonl", asdict(row))
-                say(f"{row.name}: {shown(row.ours)} against {shown(row.other)} {row.unit}, "
-                    f"ratio {shown(row.ratio)} ({row.against})")  # fmt: skip
+        started = time.monotonic()
+        for number, suite in enumerate(suites, 1):
+            spent = duration(time.monotonic() - started)
+            remark(f"measuring {suite}, suite {number} of {len(suites)}, {spent} so far")
+            with show_progress(False):  # a bar that is drawn would be measured too
+                for row in SUITES[suite](setting):
+                    append_line(folder / "results.jsonl", asdict(row))
+                    say(f"{row.name}: {shown(row.ours)} against {shown(row.other)} {row.unit}, "
+                        f"ratio {shown(row.ratio)} ({row.against})")  # fmt: skip
     finally:
         torch.set_num_threads(threads)
     write_table(folder)

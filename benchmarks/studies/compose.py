@@ -83,7 +83,6 @@ def train_expert(
             finetune_backbone(
                 RECIPE.at_size(setting.image_size), sources, class_names, path,
                 steps=setting.finetune_steps, seed=seed, device="cpu", notes={},
-                show_progress=False, say=lambda line: print(f"{domain}: {line}", flush=True),
             )  # fmt: skip
 
 

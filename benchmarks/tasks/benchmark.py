@@ -4,12 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.cells import BACKBONE
 from benchmarks.harness.grid import run_grid
+from benchmarks.harness.watch import Training, Watch, watched
 from benchmarks.tasks.claims import claims_markdown
 from benchmarks.tasks.plan import TaskData, TaskProfile, plan_tasks
 from benchmarks.tasks.plots import plot_few_shots, plot_organization
 from benchmarks.tasks.tables import TABLES, source_of
-from benchmarks.tasks.train import TaskRow, read_task_rows, run_job
+from benchmarks.tasks.train import TaskRow, in_words, read_task_rows, run_job, unfinished
+from da_compose.progress import remark
 from da_compose.storage.files import replacing
 
 CLAIMS = "claims"
@@ -38,9 +41,26 @@ def bench_tasks(
     say(f"data: {chosen.origin}")
     for note in chosen.notes:
         say(f"note: {note}")
-    jobs = plan_tasks(profile, data, parts)
-    # absolute: the processes may be elsewhere
-    run_grid(run_job, jobs, (data, runs.absolute(), results.absolute()), **grid)
+    rows, todo, trainings = read_task_rows(results), [], {}
+    for job in plan_tasks(profile, data, parts):
+        folder, name = job.folder(runs), f"{job.part}, {job.setting}, seed {job.seed}"
+        cells = unfinished(job, runs, rows)
+        if not cells:
+            remark(f"{name}: finished earlier")
+            continue
+        todo.append((job, cells))
+        if not (folder / BACKBONE).exists():
+            trainings[folder] = Training(name=name, folder=folder, steps=job.pretraining.steps)
+    if todo:
+        number = sum(len(cells) for _, cells in todo)
+        new = sum(cell.start != "" for _, cells in todo for cell in cells)  # those that learn
+        watch = Watch(
+            [*trainings.values()], number, profile.transfer_steps * new / number,
+            results / "results.jsonl", lambda rows: [remark(in_words(row)) for row in rows],
+        )  # fmt: skip
+        shared = (data, runs.absolute(), results.absolute())  # the processes may be elsewhere
+        with watched("benchmark", watch):
+            run_grid(run_job, [job for job, _ in todo], shared, **grid)
     write_task_report(results)
 
 

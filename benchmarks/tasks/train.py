@@ -1,6 +1,6 @@
 """The cells of the tasks benchmark: train a network once, measure each cell, append its row."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,8 @@ def run_job(job: TaskJob, data: TaskData, runs: Path, results: Path) -> None:
     """
     torch.set_num_threads(1)
     folder = job.folder(runs)
-    finished = {row.cell: row.config for row in read_task_rows(results)}
-    name = f"{job.part}, {job.setting}, seed {job.seed}"
-    wanted = job.config | {"backbone": fingerprint_in(folder)}
-    todo = [cell for cell in job.cells if finished.get(_key(job, cell)) != wanted]
+    todo = unfinished(job, runs, read_task_rows(results))
     if not todo:
-        print(f"{name}: finished earlier", flush=True)
         return
     backbone, spent = trained(job, data, folder)
     for cell in todo:
@@ -92,7 +88,13 @@ def run_job(job: TaskJob, data: TaskData, runs: Path, results: Path) -> None:
             config=job.config | {"backbone": backbone.fingerprint},
         )
         append_line(results / "results.jsonl", asdict(row))
-        print(f"{name}: {_in_words(cell)}: {row.accuracy:.2f} %", flush=True)
+
+
+def unfinished(job: TaskJob, runs: Path, rows: Iterable[TaskRow]) -> list[Cell]:
+    """The cells of a job that have no row of its network."""
+    finished = {row.cell: row.config for row in rows}
+    wanted = job.config | {"backbone": fingerprint_in(job.folder(runs))}
+    return [cell for cell in job.cells if finished.get(_key(job, cell)) != wanted]
 
 
 def trained(job: TaskJob, data: TaskData, folder: Path) -> tuple[Backbone, dict[str, float]]:
@@ -209,8 +211,10 @@ def _key(job: TaskJob, cell: Cell) -> tuple[str, ...]:
     return tuple(str(naming[name]) for name in CELL)
 
 
-def _in_words(cell: Cell) -> str:
-    if not cell.start:
-        return cell.task
-    labels = "all labels" if cell.labels is None else f"{cell.labels} labels a class"
-    return f"{cell.task} from {cell.start}, {' + '.join(cell.trains)}, {labels}"
+def in_words(row: Mapping[str, Any]) -> str:
+    """A row, as JSON has it, in a line."""
+    name, what = f"{row['part']}, {row['setting']}, seed {row['seed']}", row["task"]
+    if row["start"]:
+        labels = "all labels" if row["labels"] is None else f"{row['labels']} labels a class"
+        what += f" from {row['start']}, {' + '.join(row['trains'])}, {labels}"
+    return f"{name}: {what}: {row['accuracy']:.2f} %"

@@ -5,7 +5,7 @@ random styles. What gamma and beta of its blocks did is a displacement a mock do
 templates are the leading directions of all of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import cos, pi, sqrt
 from pathlib import Path
@@ -20,6 +20,7 @@ from da_compose.context import undisturbed
 from da_compose.images import ImageSet, to_pixels, with_channels
 from da_compose.model.domain import Domain
 from da_compose.model.pretrained import PretrainedNetwork
+from da_compose.progress import phase
 from da_compose.sources import read_sources
 from da_compose.statistics import blend_statistics, estimate_statistics
 from da_compose.storage.backbone import FORMAT, Backbone
@@ -96,14 +97,13 @@ def learn_templates(
     sources: Mapping[str, Any],
     config: DirectionsConfig | None = None,
     folder: str | Path | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Backbone:
     """A backbone on the same network with K templates a layer; the given one stays as it is.
 
     sources: labelled, as of `da_compose.pretrain`, with the backbone's classes. folder: keeps what
     each mock domain taught, so that an interrupted call goes on, bit for bit on CPU.
-    say: gets a line a mock domain. Raises ValueError for another kind of network, and where the
-    folder holds what was learned otherwise.
+    Raises ValueError for another kind of network, and where the folder holds what was learned
+    otherwise.
     """
     network, config = backbone.network, config or DirectionsConfig()
     if not isinstance(network, PretrainedNetwork):
@@ -118,24 +118,22 @@ def learn_templates(
     }
     learned: list[Mock] = []
     left_out = number = 0
-    while len(learned) < config.mock_domains:
-        if left_out >= config.most_left_out:
-            config = replace(config, right=(0.0, 1.0))
-        path = None if folder is None else Path(folder) / f"mock-{number:03}.safetensors"
-        mock = _kept(path, identity, len(network.templates.layers)) or fit_mock(
-            network, data, number, config
-        )
-        _keep(path, identity, mock)
-        number += 1
-        left_out += mock.displacement is None
-        if mock.displacement is not None:
-            learned.append(mock)
-        if say is not None:
-            what = "left out" if mock.displacement is None else f"{100 * mock.after:.0f} % after"
-            say(
-                f"mock domain {len(learned)} of {config.mock_domains}, {mock.source}: "
-                f"{100 * mock.before:.0f} % right, {what}"
+    with phase("learning templates from mock domains", config.mock_domains) as learning:
+        while len(learned) < config.mock_domains:
+            if left_out >= config.most_left_out:
+                config = replace(config, right=(0.0, 1.0))
+            path = None if folder is None else Path(folder) / f"mock-{number:03}.safetensors"
+            mock = _kept(path, identity, len(network.templates.layers)) or fit_mock(
+                network, data, number, config
             )
+            _keep(path, identity, mock)
+            number += 1
+            left_out += mock.displacement is None
+            if mock.displacement is not None:
+                learned.append(mock)
+            now = "left out" if mock.displacement is None else f"now {100 * mock.after:.0f} %"
+            right = f"{mock.source}: {100 * mock.before:.0f} % right, {now}"
+            learning.to(len(learned), right)
     moved = torch.stack([m.displacement for m in learned if m.displacement is not None])
     directions = leading_directions(moved, network.templates.layers, config.templates)
     notes = {

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from da_compose import progress
 from da_compose.context import undisturbed
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
@@ -79,7 +80,8 @@ def pretrain(
     made = _recipe(recipe)
     if image_size is not None:
         made = made.at_size(image_size)
-    data, names = read_sources(sources, made.image_size, class_names)
+    with progress.show_progress(show_progress):
+        data, names = read_sources(sources, made.image_size, class_names)
     steps, share = steps or made.num_steps, made.held_out if held_out is None else held_out
     if not 0 <= share < 1:
         raise ValueError(f"held_out must be a share from 0 to below 1, got {share}")
@@ -94,14 +96,13 @@ def pretrain(
     from da_compose.storage.locks import alone  # Windows has none, and need not to predict
 
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with alone(path.parent):
+    with progress.show_progress(show_progress), alone(path.parent):
         if path.exists():
             return finished(path, notes, where)
         if isinstance(made, PretrainedRecipe):
             return finetune_backbone(
                 replace(made, held_out=share), data, names, path,
                 steps=steps, seed=seed, device=where, notes=notes, save_every=save_every,
-                show_progress=show_progress,
             )  # fmt: skip
         shape = replace(made.network, num_classes=len(names))
         config = replace(made.pretraining, steps=steps, seed=seed)
@@ -109,7 +110,7 @@ def pretrain(
         data, held = hold_out(data, share, seed)
         return train_backbone(
             network, data, config, names, path,
-            notes=notes, held_out=held, save_every=save_every, show_progress=show_progress,
+            notes=notes, held_out=held, save_every=save_every,
         )  # fmt: skip
 
 
@@ -124,8 +125,6 @@ def train_backbone(
     held_out: Mapping[str, ImageSet] | None = None,
     knowledge_images: int = 10_000,
     save_every: int | None = None,
-    show_progress: bool = True,
-    say: Callable[[str], None] | None = None,
 ) -> Backbone:
     """Train in the folder of `path`, remember the sources, and write the backbone there.
 
@@ -136,11 +135,11 @@ def train_backbone(
     check_class_names(class_names)  # before the work, not after
     run_training(
         network, sources, config, path.parent,
-        save_every=save_every, show_progress=show_progress, say=say, classes=class_names,
+        save_every=save_every, classes=class_names,
     )  # fmt: skip
     notes = notes | {"seconds": round(time.perf_counter() - started, 1)}  # of the last call
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=config.seed)
-    backbone = rehearse(Backbone(network, class_names, knowledge, notes), held_out or {}, say=say)
+    backbone = rehearse(Backbone(network, class_names, knowledge, notes), held_out or {})
     if rank() == 0:
         backbone.save(path)
         discard_state(path.parent)

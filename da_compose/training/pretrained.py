@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
@@ -11,6 +11,7 @@ from typing import Any
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.parallel import world
+from da_compose.progress import remark
 from da_compose.storage.backbone import Backbone
 from da_compose.storage.pretrained_weights import is_at_hand, pretrained_network
 from da_compose.storage.schema import check_class_names
@@ -83,12 +84,10 @@ def finetune_backbone(
     notes: dict[str, Any],
     knowledge_images: int = 10_000,
     save_every: int | None = None,
-    show_progress: bool = True,
-    say: Callable[[str], None] | None = None,
 ) -> Backbone:
     """Fine-tune in the folder of `path`, learn templates, rehearse, and write the backbone there.
 
-    An interrupted call goes on, bit for bit on CPU. `say` gets a line now and then.
+    An interrupted call goes on, bit for bit on CPU.
     """
     started = time.perf_counter()
     check_class_names(class_names)  # before the work, not after
@@ -99,21 +98,17 @@ def finetune_backbone(
         weights=recipe.weights,
         seed=seed,
     ).to(device)
-    if say is not None:
-        say(f"weights of {recipe.network}: {network.config.weights}")
+    remark(f"weights of {recipe.network}: {network.config.weights}")
     sources, held = hold_out(sources, recipe.held_out, seed)
     trainer = Finetuner(network, sources, replace(recipe.finetuning, steps=steps, seed=seed))
-    run(
-        trainer, path.parent,
-        save_every=save_every, show_progress=show_progress, say=say, classes=class_names,
-    )  # fmt: skip
+    run(trainer, path.parent, save_every=save_every, classes=class_names)
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=seed)
     notes = notes | {"weights": network.config.weights}
     backbone, kept = Backbone(network, class_names, knowledge, notes), path.parent / MOCK_DOMAINS
     if recipe.directions is not None:
         directions = replace(recipe.directions, seed=seed)
-        backbone = learn_templates(backbone, sources, directions, kept, say)
-    backbone = rehearse(backbone, held, say=say)
+        backbone = learn_templates(backbone, sources, directions, kept)
+    backbone = rehearse(backbone, held)
     backbone.notes["seconds"] = round(time.perf_counter() - started, 1)  # of the last call
     backbone.save(path)
     discard_state(path.parent)

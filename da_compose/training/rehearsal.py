@@ -7,7 +7,7 @@ From these, `da_compose.estimate` tells the accuracy on a domain without labels.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.nn import functional
 from da_compose.evidence import evidence
 from da_compose.images import ImageSet, to_pixels, with_channels
 from da_compose.knowledge import Rehearsal
+from da_compose.progress import phase
 from da_compose.starts import SHARES, Tried, plain_start_name
 from da_compose.storage.backbone import Backbone
 from da_compose.training.sampling import seeded
@@ -43,29 +44,27 @@ def rehearse(
     backbone: Backbone,
     held_out: Mapping[str, ImageSet],
     config: RehearsalConfig | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Backbone:
     """The backbone with its rehearsal; without one where fewer than `LEAST_HELD_OUT` are held out.
 
-    held_out: labelled images of the sources, by name, that training has not seen. say: gets a line.
+    held_out: labelled images of the sources, by name, that training has not seen.
     """
     config = config or RehearsalConfig()
     if sum(len(images) for images in held_out.values()) < LEAST_HELD_OUT:
         return backbone
     rows = []
-    for number in range(config.mock_targets):
-        images, labels = mock_target(held_out, number, len(backbone.class_names), config)
-        tried, plain = Tried(backbone, "mock", images, len(images)), plain_start_name(backbone)
-        for share in SHARES if backbone.network.config.num_statistics else SHARES[:1]:
-            predicted, viewed = tried.views(plain, share)
-            accuracy = (predicted.argmax(dim=1) == labels).double().mean()
-            for count in [max(1, len(images) // part) for part in PARTS]:
-                told = evidence(predicted[:count], viewed[:count])
-                rows.append((told, accuracy, torch.tensor(number), torch.tensor(count)))
+    with phase("rehearsing on mock targets", config.mock_targets) as rehearsing:
+        for number in range(config.mock_targets):
+            images, labels = mock_target(held_out, number, len(backbone.class_names), config)
+            tried, plain = Tried(backbone, "mock", images, len(images)), plain_start_name(backbone)
+            for share in SHARES if backbone.network.config.num_statistics else SHARES[:1]:
+                predicted, viewed = tried.views(plain, share)
+                accuracy = (predicted.argmax(dim=1) == labels).double().mean()
+                for count in [max(1, len(images) // part) for part in PARTS]:
+                    told = evidence(predicted[:count], viewed[:count])
+                    rows.append((told, accuracy, torch.tensor(number), torch.tensor(count)))
+            rehearsing.advance(note=f"{100 * rows[-1][1]:.0f} % right")
     found = Rehearsal(*map(torch.stack, zip(*rows, strict=True)))
-    if say is not None:
-        low, high = 100 * found.accuracy.min(), 100 * found.accuracy.max()
-        say(f"rehearsed {config.mock_targets} mock targets: {low:.0f} to {high:.0f} % right")
     return replace(backbone, rehearsal=found)
 
 

@@ -3,20 +3,20 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from da_compose.images import ImageSet
 from da_compose.model.contract import Network
 from da_compose.model.domain import Domain
 from da_compose.parallel import as_process_0_says, rank
+from da_compose.progress import phase, remark
 from da_compose.storage.backbone import EXTRA_STATE, FORMAT, network_state
 from da_compose.storage.files import load_tensors, naming, replacing, save_tensors, understood
 from da_compose.storage.schema import Field, check_metadata, check_tensors, one_of, short, whole
@@ -68,14 +68,12 @@ def run_training(
     folder: Path,
     *,
     save_every: int | None = None,
-    show_progress: bool = True,
-    say: Callable[[str], None] | None = None,
     classes: Sequence[str] = (),
 ) -> None:
     """Pretrain `network` in place; an interrupted run in `folder` goes on bit for bit on CPU.
 
     Writes one JSON line a step to `folder/pretrain.jsonl`. The state file stays until
-    `discard_state`: call it when the backbone is written. `say` gets a line at every save.
+    `discard_state`: call it when the backbone is written.
     classes: their names, which must be the same when a run goes on.
 
     Several processes of one group call it together, in a folder that all of them see: process 0
@@ -85,8 +83,6 @@ def run_training(
         Pretrainer(network, sources, config),
         folder,
         save_every=save_every,
-        show_progress=show_progress,
-        say=say,
         classes=classes,
     )
 
@@ -96,8 +92,6 @@ def run(
     folder: Path,
     *,
     save_every: int | None = None,
-    show_progress: bool = True,
-    say: Callable[[str], None] | None = None,
     classes: Sequence[str] = (),
 ) -> None:
     """See `run_training`: all steps of a trainer that are left, and its end."""
@@ -111,28 +105,25 @@ def run(
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         _cut_log(log, trainer.step_number)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     started, images = time.perf_counter(), 0
     with (
         naming(log),
-        Progress(*columns, disable=not (show_progress and writes)) as progress,
+        phase("training", config.steps, trainer.step_number) as taking,
         (log if writes else Path(os.devnull)).open("a") as lines,
     ):
-        tell = say or (progress.console.print if show_progress else None)
-        if resumed and writes and tell is not None:
-            tell(f"goes on at step {trainer.step_number} of {config.steps}")
-        bar = progress.add_task("pretraining", total=config.steps, completed=trainer.step_number)
+        if resumed:
+            remark(f"goes on at step {trainer.step_number} of {config.steps}")
         while trainer.step_number < config.steps:
             figures = trainer.step()
             images += int(figures["images"])
             rate = images / (time.perf_counter() - started)
             line = {"step": trainer.step_number, **figures, "images_per_second": round(rate, 1)}
             lines.write(json.dumps(line) + "\n")
-            description = (
-                f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:5.1f} %  "
-                f"{rate:.0f} images/s"
+            taking.to(
+                trainer.step_number,
+                f"loss {figures['loss']:.3f}, accuracy {figures['accuracy']:.0f} %, "
+                f"{rate:.0f} images/s",
             )
-            progress.update(bar, completed=trainer.step_number, description=description)
             save = (
                 trainer.step_number % (save_every or SAVE_EVERY) == 0
                 or trainer.step_number == config.steps
@@ -140,8 +131,6 @@ def run(
             if save and writes:
                 lines.flush()
                 save_state(trainer, state, classes)
-                if say is not None:
-                    say(f"step {trainer.step_number} of {config.steps}: {description}")
     trainer.finish()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from da_compose import progress
 from da_compose.images import ImageSet
 from da_compose.model.config import NetworkConfig
 from da_compose.model.contract import Network
@@ -80,7 +81,8 @@ def train_tasks(
         network.own_heads(domain, task.class_names, seed=pretraining.seed * 1000 + number)
         network.domains.add(domain)
     sources = {task.name: task.train for task in tasks}
-    run_training(network, sources, pretraining, folder, show_progress=show_progress)
+    with progress.show_progress(show_progress):
+        run_training(network, sources, pretraining, folder)
     return Backbone(network, most, {}, {"tasks": names, "seed": pretraining.seed})
 
 

@@ -71,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def fetch_sketch(folder: Path, web: Web, **options) -> None:
-    fetch_domainnet(folder, ["sketch"], base_url=web.url, show_progress=False, **options)
+    fetch_domainnet(folder, ["sketch"], base_url=web.url, **options)
 
 
 WHOLE = PICTURES | {"sketch_train.txt": LIST, "sketch_test.txt": LIST[::-1]}

@@ -137,14 +137,6 @@ def test_wrong_input_is_refused_before_anything_is_written(tmp_path, labels, siz
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("shown", [True, False])
-def test_the_bar_is_on_standard_error_and_may_be_off(few: Path, tmp_path: Path, capfd, shown: bool):
-    prepare_here(few, tmp_path / "cache", progress=shown)
-    out, err = capfd.readouterr()
-    assert out == "" and ("preparing toy" in err) is shown
-    assert ("30/30" in err) is shown
-
-
 def test_memory_stays_flat(tmp_path: Path):
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is told by Linux")

@@ -270,8 +270,8 @@ def test_bench_digits_runs_from_data_to_tables_and_plots(bench_digits, tmp_path)
     ]  # fmt: skip
     assert not list(tmp_path.joinpath("runs").rglob(STATE))
 
-    again = succeed(*arguments).stdout
-    assert again.count("finished earlier") == 1
+    again = succeed(*arguments)
+    assert again.stderr.count("finished earlier") == 1
     assert read_rows(results / "results.jsonl") == rows
 
     results = results.rename(tmp_path / "digits")  # README's tables go by the folder's name

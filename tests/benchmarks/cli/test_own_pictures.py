@@ -128,7 +128,7 @@ def test_an_interrupted_pretraining_goes_on(tree, tmp_path, monkeypatch):
         assert call(*pretrain(out, tree)).stderr.splitlines()[-1] == "Aborted!"
     assert not out.exists() and (out.parent / STATE).exists()
     monkeypatch.setattr(Pretrainer, "step", lambda *_: pytest.fail("trained again"))
-    assert "goes on at step 2 of 2" in succeed(*pretrain(out, tree)).stdout
+    assert "goes on at step 2 of 2" in succeed(*pretrain(out, tree)).stderr
     assert not (out.parent / STATE).exists()
     whole = out.read_bytes()
     (out.parent / STATE).touch()  # killed right after the backbone was written

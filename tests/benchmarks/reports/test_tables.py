@@ -230,6 +230,8 @@ def test_terminal_fits_80_columns() -> None:
     console.print(terminal(example_rows()))
     text = console.export_text()
     assert "78.0 ± 1.0" in text and "+12.5 (+22.0)" in text and "…" not in text
+    above, apart, below = text.partition("bounds")
+    assert apart and "Made up" in above and "oracle" not in above and below.count("oracle") == 2
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])

@@ -83,7 +83,7 @@ def test_a_gradient_of_xi_is_as_without(monkeypatch: pytest.MonkeyPatch, small: 
     domain = network.new_domain("new", random(network.config.num_layers, 2) / 10)
     if small:
         network.own_batch_norm(domain)
-        domain.gamma.data[:] = 0.0
+        domain.requires_grad_(False).get_parameter("gamma").zero_()
     domain.mixture.requires_grad_(True)
     images = torch.rand(4, 3, SIZE, SIZE, dtype=torch.float64)
 

@@ -103,7 +103,7 @@ def test_statistics_in_the_end_are_those_of_plain_pictures(sources):
 @every_kind
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(kind: str, tmp_path: Path, sources):
     whole = Finetuner(network(kind), sources, SHORT)
-    run(whole, tmp_path / "whole", show_progress=False)
+    run(whole, tmp_path / "whole")
     first = Finetuner(network(kind), sources, SHORT)
     taken = first.step
 
@@ -114,9 +114,9 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(kind: str, tmp_path: P
 
     first.step = broken
     with pytest.raises(KeyboardInterrupt):
-        run(first, tmp_path / "part", save_every=2, show_progress=False)
+        run(first, tmp_path / "part", save_every=2)
     rest = Finetuner(network(kind), sources, SHORT)
-    run(rest, tmp_path / "part", show_progress=False)
+    run(rest, tmp_path / "part")
     assert same(state(rest.network), state(whole.network))
 
 

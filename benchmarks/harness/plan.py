@@ -106,8 +106,13 @@ class BackboneJob:
     @property
     def identity(self) -> dict[str, Any]:
         """All that the backbone depends on, as JSON holds it."""
+        # Whether a recipe is usual makes no other backbone of it
         trained: dict[str, Any] = (
-            {"pretrained": asdict(self.pretrained), "steps": self.finetune_steps, "seed": self.seed}
+            {
+                "pretrained": asdict(replace(self.pretrained, usual=False)),
+                "steps": self.finetune_steps,
+                "seed": self.seed,
+            }
             if self.pretrained is not None
             else {
                 "network": asdict(self.network_config),

@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from da_compose import Backbone, probabilities
-from da_compose.centroids import with_centroids
+from da_compose import Backbone
 from da_compose.evidence import agreed_information, evidence
 from da_compose.progress import phase
 from da_compose.starts import (
@@ -71,7 +70,8 @@ def check_start(backbone: Backbone, start: str) -> None:
 class Chosen:
     """The start that was chosen, and logits of both heads (2, M, N) there and of the baselines.
 
-    consensus: mean prediction (C, N) of all that were compared, on the images searched.
+    consensus: mean prediction (C, N) of all that were compared, on the images searched; each with
+    centroids of its own where the start has some.
     evidence: figures (`da_compose.evidence`) of the baselines, by name, and of the `start`, before
     it heeds centroids.
     """
@@ -103,17 +103,20 @@ def choose_start(
     plain = plain_start_name(backbone)
     logits = {named: tried.logits(plain, share) for named, share in baselines.items()}
     if baseline is not None:
-        best = plain, baselines[baseline]
-        consensus = tried.prediction(*best)
+        candidates = [(plain, baselines[baseline])]
+        best = candidates[0]
     else:
-        best, consensus = search(tried, start, config)
+        candidates = compared(tried, start, config)
+        best = most_informed(tried, candidates, config)
+    views = tried.views(*best)
     figures = {named: evidence(*tried.views(plain, share)) for named, share in baselines.items()}
-    figures["start"] = evidence(*tried.views(*best))
-    found, informed = tried.start(*best), agreed_information(*tried.views(*best))
-    if centroids and baseline is None and informed >= config.least_informed:
-        heads = found.target.heads or backbone.network.heads
-        embeddings, said = tried.embeddings(*best), probabilities(tried.logits(*best))
-        found.target.heads = with_centroids(heads, embeddings, said)
+    figures["start"] = evidence(*views)
+    means_something = agreed_information(*views) >= config.least_informed
+    heeding = centroids and baseline is None and means_something
+    consensus = torch.stack([tried.prediction(*one, heeding) for one in candidates]).mean(dim=0)
+    found = tried.start(*best)
+    if heeding:
+        found.target.heads = tried.heeding(*best)
     return Chosen(found, tried.logits(*best), consensus, logits, figures)
 
 
@@ -136,27 +139,29 @@ def best_start(
     searched: images the choice is made on; the statistics are those of all images.
     """
     tried = Tried(backbone, name, images, searched, config.prior_images)
-    best, _ = search(tried, start, config)
-    return tried.start(*best)
+    return tried.start(*most_informed(tried, compared(tried, start, config), config))
 
 
-def search(tried: Tried, start: str, config: StartConfig) -> tuple[tuple[str, float], Tensor]:
-    """As `best_start`: name and share, and the mean prediction (C, N) of all compared."""
+def compared(tried: Tried, start: str, config: StartConfig) -> list[tuple[str, float]]:
+    """Names and shares of the starts to compare, the plain one's first."""
     shares = sorted({0.0, *config.shares, 1.0})
+    if start == NEAREST and len(tried.seen) >= config.least_compared:
+        return starts_to_compare(tried.backbone, shares)
     plain = plain_start_name(tried.backbone) if start == NEAREST else start
-    candidates: Sequence[tuple[str, float]] = [(plain, share) for share in shares]
-    compared = len(tried.seen) >= config.least_compared
-    if compared and start == NEAREST:
-        candidates = starts_to_compare(tried.backbone, shares)
-    informed, predictions = {}, []
+    return [(plain, share) for share in shares]
+
+
+def most_informed(
+    tried: Tried, candidates: Sequence[tuple[str, float]], config: StartConfig
+) -> tuple[str, float]:
+    """The best of some starts, as `best_start` has it."""
+    plain = candidates[0][0]
+    if len(tried.seen) < config.least_compared:
+        return plain, 1.0
+    informed = {}
     with phase("choosing a start", len(candidates)) as choosing:
         for one in candidates:
-            predictions.append(tried.prediction(*one))
-            if compared:
-                informed[one] = agreed_information(*tried.views(*one))
+            informed[one] = agreed_information(*tried.views(*one))
             choosing.advance()
-    consensus = torch.stack(predictions).mean(dim=0)
-    if not compared:
-        return (plain, 1.0), consensus
     best = max(informed, key=informed.__getitem__)
-    return (best if informed[best] >= config.least_informed else (plain, 0.0)), consensus
+    return best if informed[best] >= config.least_informed else (plain, 0.0)

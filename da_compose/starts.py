@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from da_compose.centroids import with_centroids
 from da_compose.evidence import another_view
 from da_compose.inference import batches, embed
 from da_compose.model.contract import Network, probabilities
@@ -180,11 +181,17 @@ class Tried:
         """Of both heads on all images (2, M, N); without batch norm alike for all shares."""
         return self._predicted("images", which, share)
 
-    def prediction(self, which: str, share: float) -> Tensor:
-        """Of the images that are seen to compare starts, (C, N)."""
-        if len(self.seen) == len(self.images):
-            return probabilities(self.logits(which, share))
-        return probabilities(self._predicted("seen", which, share))
+    def prediction(self, which: str, share: float, heeding: bool = False) -> Tensor:
+        """Of the images that are seen to compare starts, (C, N); heeding: with centroids."""
+        what = "images" if len(self.seen) == len(self.images) else "seen"
+        heads = self.heeding(which, share) if heeding else None
+        return probabilities(self._predicted(what, which, share, heads))
+
+    def heeding(self, which: str, share: float) -> nn.ModuleList:
+        """Classifiers of this start that heed the centroids of all images (`centroids`)."""
+        heads = self.start(which, share).target.heads or self.backbone.network.heads
+        said = probabilities(self._predicted("images", which, share, heads))
+        return with_centroids(heads, self.embeddings(which, share), said)
 
     def views(self, which: str, share: float) -> tuple[Tensor, Tensor]:
         """`prediction`, and that of another view of the first images (V, N)."""
@@ -200,7 +207,9 @@ class Tried:
         return self._embedded[key]
 
     @torch.no_grad()
-    def _predicted(self, what: str, which: str, share: float) -> Tensor:
+    def _predicted(
+        self, what: str, which: str, share: float, heads: nn.ModuleList | None = None
+    ) -> Tensor:
         embedding = self.embeddings(which, share, what)
-        target = self.start(which, share).target
-        return self.backbone.network.classify(embedding, target).float().cpu()
+        own = self.start(which, share).target.heads or self.backbone.network.heads
+        return torch.stack([head(embedding) for head in heads or own]).float().cpu()

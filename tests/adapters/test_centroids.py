@@ -5,7 +5,7 @@ import torch
 
 from adapters import AdaptConfig, StartConfig, adapt, adapt_many, load_adaptation
 from adapters.prepare import prepare
-from da_compose import Backbone, probabilities
+from da_compose import probabilities
 from da_compose.images import to_pixels
 from da_compose.inference import predict_logits
 
@@ -43,7 +43,7 @@ def test_nothing_is_added_to_baselines_where_unwanted_or_where_images_mean_nothi
     assert found.notes["centroids"] is False and found.domain.heads is None
 
 
-def test_learning_begins_at_the_predictions_with_centroids(make_backbone: Backbone, make_pixels):
+def test_learning_begins_at_the_predictions_with_centroids(make_backbone, make_pixels):
     ready = prepare(make_backbone(), make_pixels(60), "t", ANY)
     again = predict_logits(ready.backbone.network, ready.target, ready.checked)
     torch.testing.assert_close(ready.logits, again)

@@ -10,7 +10,7 @@ from adapters.parts import unlock
 from da_compose import Backbone, Domain, probabilities
 from da_compose.evidence import another_view
 from da_compose.images import to_pixels
-from da_compose.inference import predict_logits
+from da_compose.inference import embed, predict_logits
 from da_compose.model.domain import POOLED
 from da_compose.model.mixture import MixtureWeights
 from da_compose.starts import (
@@ -207,9 +207,9 @@ def test_a_start_is_made_once_and_each_blend_predicts_once(backbone, make_pixels
 
     def counted(network, domain, images):
         seen.append(len(images))
-        return predict_logits(network, domain, images)
+        return embed(network, domain, images)
 
-    monkeypatch.setattr("da_compose.starts.predict_logits", counted)
+    monkeypatch.setattr("da_compose.starts.embed", counted)
     tried = Tried(backbone, "target", images, 24)
     one, two = tried.logits(MEAN, 0.0), tried.logits(MEAN, 1.0)
     assert not torch.equal(one, two) and torch.equal(tried.logits(MEAN, 0.0), one)

@@ -134,7 +134,16 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             raise missing(error) from error
         except (ValueError, OSError, SafetensorError) as error:
-            raise click.ClickException(printable(str(error))) from error
+            raise click.ClickException(printable(_said(error))) from error
+
+
+def _said(error: Exception) -> str:
+    """The error in words; that of `tempfile` names no cause, and nothing to do."""
+    said = str(error)
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in said:
+        said = said.partition("] ")[2]
+        return f"{said}: the disk is full, or they are read-only; name another by TMPDIR"
+    return said
 
 
 def missing(error: ModuleNotFoundError) -> Exception:

@@ -265,8 +265,8 @@ def test_bench_digits_runs_from_data_to_tables_and_plots(bench_digits, tmp_path)
     assert {row.target for row in rows} == {"usps"}
     endings = sorted(path.name.rsplit("-", 1)[-1] for path in results.iterdir())
     assert endings == [
-        "accuracy.png", "changed.png", "confusion.png", "embeddings.png", "mixtures.png",
-        "results.jsonl", "table.csv", "table.md", "table.tex",
+        "accuracy.png", "best.png", "changed.png", "confusion.png", "embeddings.png",
+        "mixtures.png", "results.jsonl", "table.csv", "table.md", "table.tex",
     ]  # fmt: skip
     assert not list(tmp_path.joinpath("runs").rglob(STATE))
 

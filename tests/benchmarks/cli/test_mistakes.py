@@ -260,3 +260,12 @@ def test_ctrl_c_ends_in_one_word_and_the_state_goes_on(user_files, monkeypatch):
     monkeypatch.setattr(Pretrainer, "step", lambda *_: pytest.fail("trained again"))
     succeed(*arguments)
     assert not (out.parent / STATE).exists()
+
+
+def test_a_temporary_folder_without_room_is_named_as_what_it_is(monkeypatch):
+    def unusable(*_):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("benchmarks.cli.inspect.description", unusable)
+    said = refuse("inspect", __file__).strip()
+    assert said.endswith("the disk is full, or they are read-only; name another by TMPDIR")

@@ -135,11 +135,11 @@ def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path, undrawn)
     assert {(row.benchmark, row.target) for row in rows} == {("pacs", name) for name in DOMAINS}
     networks = [row.config["job"]["network"] for row in rows]
     assert {(n["num_classes"], n["image_size"], n["patch_size"]) for n in networks} == {(2, 16, 2)}
-    assert ", 16 pixels\n" in (tmp_path / "results" / "rotation.md").read_text()
+    assert ", 16 pixels." in (tmp_path / "results" / "rotation.md").read_text()
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"rotation.md", "table.md"} <= made
     assert {name.split("-")[-1] for name in made if name.endswith(".png")} == {
-        "accuracy.png", "changed.png", "confusion.png", "embeddings.png", "mixtures.png",
+        "accuracy.png", "best.png", "changed.png", "confusion.png", "embeddings.png", "mixtures.png",
     }  # fmt: skip
 
 

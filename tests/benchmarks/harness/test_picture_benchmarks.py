@@ -139,7 +139,8 @@ def test_a_run_on_pictures_writes_rows_tables_and_plots(root, tmp_path, undrawn)
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"rotation.md", "table.md"} <= made
     assert {name.split("-")[-1] for name in made if name.endswith(".png")} == {
-        "accuracy.png", "best.png", "changed.png", "confusion.png", "embeddings.png", "mixtures.png",
+        "accuracy.png", "best.png", "changed.png", "confusion.png", "embeddings.png",
+        "mixtures.png",
     }  # fmt: skip
 
 

@@ -25,17 +25,29 @@ from benchmarks.tasks.claims import claims_markdown
 from benchmarks.tasks.tables import TABLES as TASK_TABLES
 from benchmarks.tasks.train import TaskRow, read_task_rows
 from da_compose.storage.files import replacing
+from da_compose.training.pretrained import PRETRAINED_RECIPES
 
 PROFILE = "full"  # of the tables shown, unless it is named
 MARKER = re.compile(r"<!-- table:([\w-]+) -->")
 
 
 def of_rows(
-    results: Path, name: str, render: Callable[[list[ResultRow]], str], profile: str = PROFILE
+    results: Path,
+    name: str,
+    render: Callable[[list[ResultRow]], str],
+    profile: str = PROFILE,
+    pretrained: bool = False,
 ) -> str:
-    """A table of a benchmark's rows of a profile; nothing where there are none."""
+    """A table of a benchmark's rows of a profile; nothing where there are none.
+
+    pretrained: of those on published weights, else of those from scratch.
+    """
     found = read_rows(results / name / "results.jsonl")
-    rows = [row for row in found if row.profile == profile]
+    rows = [
+        row
+        for row in found
+        if row.profile == profile and (row.recipe in PRETRAINED_RECIPES) == pretrained
+    ]
     return render(rows) if rows else ""
 
 
@@ -73,7 +85,8 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "ablation": partial(of_lines, name="ablation", render=ablation_markdown),
     "few-labels": partial(of_lines, name="few_labels", render=few_labels_markdown),
     "pacs": partial(of_rows, name="pacs", render=rotation_markdown),
-    "satellite": partial(of_rows, name="satellite", render=rotation_markdown),
+    "pacs-pretrained": partial(of_rows, name="pacs", render=rotation_markdown, pretrained=True),
+    "satellite": partial(of_rows, name="satellite", render=rotation_markdown, pretrained=True),
     "emoji": partial(of_rows, name="emoji", render=markdown, profile="quick"),
     "reliability": partial(of_lines, name="reliability", render=reliability_markdown),
     "speed": of_speed,

@@ -8,7 +8,7 @@ from benchmarks.reports.tables import GUIDE
 
 Row = Mapping[str, Any]
 COUNTS = ("tried", *VERDICTS)
-RUN = ("profile", "seed", "commit")
+RUN = ("profile", "seed")
 TITLES = {
     "kills": "Commands killed, then started again",
     "workers": "The same in two processes",
@@ -22,9 +22,14 @@ TITLES = {
 
 
 def last_run(rows: Iterable[Row]) -> list[Row]:
-    """The last row of each part, of the run that the last row is of."""
+    """The last row of each part, of the profile and seed that the last row is of.
+
+    A kind may have been tried again alone, at a later commit; parts that it no longer has are gone.
+    """
     listed = list(rows)
     ours = [row for row in listed if all(row[name] == listed[-1][name] for name in RUN)]
+    last = {row["kind"]: row["commit"] for row in ours}
+    ours = [row for row in ours if row["commit"] == last[row["kind"]]]
     return list({(row["kind"], row["part"]): row for row in ours}.values())
 
 
@@ -56,9 +61,15 @@ def caption(rows: Sequence[Row]) -> str:
     row = rows[-1]
     versions = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
     minutes = sum({row["kind"]: row["seconds_of_kind"] for row in rows}.values()) / 60
+    kinds: dict[str, list[str]] = {}
+    for kind, commit in {row["kind"]: row["commit"] for row in rows}.items():
+        kinds.setdefault(commit, []).append(kind)
+    commits = [
+        commit if len(kinds) == 1 else f"{commit} ({', '.join(of)})" for commit, of in kinds.items()
+    ]
     return (
         f"Trials of profile {row['profile']}, seed {row['seed']}, {minutes:.0f} minutes on one "
-        f"core; commit {row['commit']}. {GUIDE}\n{row['device']}; {versions}.\n"
+        f"core; commit {', '.join(commits)}. {GUIDE}\n{row['device']}; {versions}.\n"
     )
 
 

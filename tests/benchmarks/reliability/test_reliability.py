@@ -167,3 +167,14 @@ def test_the_command_counts_and_ends_with_1_where_anything_is_wrong(
 def test_every_kind_has_its_counts_and_a_title():
     assert all(len(kind.counts) == 3 for kind in KINDS.values())
     assert set(KINDS) == set(TITLES)
+
+
+def test_a_kind_that_was_tried_again_counts_by_its_last_commit():
+    whole = {"part": "a", "tried": 2, "right": 1, "refused": 0, "wrong": 1, "found": ["--trial 1"],
+             "seconds_of_kind": 60, "profile": "full", "seed": 0, "commit": "one", "device": "cpu",
+             "versions": {}}  # fmt: skip
+    rows = [whole | {"kind": "kills", "wrong": 0, "right": 2}, whole | {"kind": "disks"}]
+    rows += [whole | {"kind": "disks", "part": "old"}]
+    rows += [whole | {"kind": "disks", "commit": "two", "right": 2, "wrong": 0, "found": []}]
+    table = markdown(rows)
+    assert "commit one (kills), two (disks)." in table and "| All | 4 | 4 | 0 | 0 |" in table

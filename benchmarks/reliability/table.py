@@ -1,5 +1,6 @@
 """Tables of a campaign's rows: by kind, and by what was tried of each."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -61,15 +62,12 @@ def caption(rows: Sequence[Row]) -> str:
     row = rows[-1]
     versions = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
     minutes = sum({row["kind"]: row["seconds_of_kind"] for row in rows}.values()) / 60
-    kinds: dict[str, list[str]] = {}
-    for kind, commit in {row["kind"]: row["commit"] for row in rows}.items():
-        kinds.setdefault(commit, []).append(kind)
-    commits = [
-        commit if len(kinds) == 1 else f"{commit} ({', '.join(of)})" for commit, of in kinds.items()
-    ]
+    of_kind = {row["kind"]: row["commit"] for row in rows}
+    usual = Counter(of_kind.values()).most_common(1)[0][0]
+    again = [f"{kind}: {commit}" for kind, commit in of_kind.items() if commit != usual]
     return (
         f"Trials of profile {row['profile']}, seed {row['seed']}, {minutes:.0f} minutes on one "
-        f"core; commit {', '.join(commits)}. {GUIDE}\n{row['device']}; {versions}.\n"
+        f"core; commit {', '.join([usual, *again])}. {GUIDE}\n{row['device']}; {versions}.\n"
     )
 
 

@@ -177,4 +177,4 @@ def test_a_kind_that_was_tried_again_counts_by_its_last_commit():
     rows += [whole | {"kind": "disks", "part": "old"}]
     rows += [whole | {"kind": "disks", "commit": "two", "right": 2, "wrong": 0, "found": []}]
     table = markdown(rows)
-    assert "commit one (kills), two (disks)." in table and "| All | 4 | 4 | 0 | 0 |" in table
+    assert "commit one, disks: two." in table and "| All | 4 | 4 | 0 | 0 |" in table

@@ -80,7 +80,7 @@ def prototyped(ready: Ready) -> Adaptation:
     logits = predict_logits(ready.backbone.network, last, ready.checked)
     domain, notes = last, {}
     if ready.config.guard:
-        verdict = judge_learning(ready.logits, logits, ready.config.guard_config)
+        verdict = judge_learning(ready.logits, logits, ready.config.guard_config, ready.certain)
         notes = {"guard": asdict(verdict)}
         if not verdict.trusted:
             domain, logits = ready.target, ready.logits
@@ -97,7 +97,7 @@ def conclude(ready: Ready, learned: Learned, **notes: Any) -> Adaptation:
     domain, guard = learned.between(share), {}
     logits = predict_logits(ready.backbone.network, domain, ready.checked)
     if config.guard:
-        verdict = judge_learning(ready.logits, logits, config.guard_config)
+        verdict = judge_learning(ready.logits, logits, config.guard_config, ready.certain)
         guard = {"guard": asdict(verdict)}
         if not verdict.trusted:
             domain, logits, share, step = learned.between(0.0), ready.logits, 0.0, 0

@@ -44,10 +44,16 @@ class Verdict:
     reason: str
 
 
-def judge_learning(start: Tensor, adapted: Tensor, limits: GuardConfig = USUAL) -> Verdict:
-    """As `judge`, with the limit that suits the start that was learned from."""
+def judge_learning(
+    start: Tensor, adapted: Tensor, limits: GuardConfig = USUAL, certain: float | None = None
+) -> Verdict:
+    """As `judge`, with the limit that suits the start that was learned from.
+
+    certain: what its predictions carry of the information there could be, before it heeded
+    centroids, which make it surer than it is right; None: what `start` carries.
+    """
     verdict = judge(start, adapted, limits)
-    certain = certainty(probabilities(start))
+    certain = certainty(probabilities(start)) if certain is None else certain
     unsure = certain < limits.least_certainty
     if not verdict.trusted or not unsure or verdict.changed <= limits.most_changed_unsure:
         return verdict

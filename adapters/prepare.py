@@ -15,7 +15,7 @@ from adapters.selection import Scores, score
 from adapters.start import check_start, choose_start
 from adapters.strategies.losses import class_frequencies
 from da_compose import Backbone, Domain, probabilities
-from da_compose.evidence import FIGURES, certainty
+from da_compose.evidence import FIGURES
 from da_compose.model.domain import check_name
 from da_compose.reading import read_images
 
@@ -58,8 +58,12 @@ class Ready:
     @property
     def unsure(self) -> bool:
         """Whether the start's predictions carry too little information to learn much from."""
-        least = self.config.guard_config.least_certainty
-        return certainty(probabilities(self.logits)) < least
+        return self.certain < self.config.guard_config.least_certainty
+
+    @property
+    def certain(self) -> float:
+        """Their information, as a share of what there could be, before they heeded centroids."""
+        return self.evidence["start"][FIGURES.index("certainty")].item()
 
 
 def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> Ready:

@@ -104,7 +104,7 @@ def measured(
 def ended(ready: Ready, domain: Domain, test: ImageSet) -> float:
     """Accuracy of what was learned, or of the start where the guard does not trust it."""
     kept = predict_logits(ready.backbone.network, domain, ready.checked)
-    trusted = judge_learning(ready.logits, kept).trusted
+    trusted = judge_learning(ready.logits, kept, certain=ready.certain).trusted
     return accuracy(ready.backbone, domain if trusted else ready.target, test)
 
 

@@ -148,7 +148,7 @@ def measure_condition(
     for strategy in strategies:
         found = conclude(ready, learn(ready, STRATEGIES[strategy]()))
         logits = predict_logits(backbone.network, found.domain, ready.checked)
-        verdict = judge_learning(ready.logits, logits)
+        verdict = judge_learning(ready.logits, logits, certain=ready.certain)
         kept = accuracy(backbone, found.domain, test)
         scores = dict(ready.scores) | {"kept": score(logits)}
         yield {

@@ -17,6 +17,7 @@ from adapters.parts import ADAPTED, LEARNING_RATES, MIXED
 from adapters.prepare import prepare
 from adapters.strategies.contract import AdaptationTask, rate_of
 from da_compose import Backbone, Domain
+from da_compose.evidence import FIGURES
 
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 8, "check_every": 2}
 CLASSES = torch.arange(60) % 3
@@ -75,14 +76,15 @@ def run_scripted(backbone: Backbone, make_pixels, monkeypatch: pytest.MonkeyPatc
     def run_them(levels: dict[str, float], certain: bool = True) -> Adaptation:
         config = AdaptConfig(strategy=AUTO, prior_images=0, **QUICK)
         ready = prepare(backbone, make_pixels(60), "target", config)
-        ready = replace(ready, logits=SURE if certain else torch.zeros_like(SURE))
+        told = torch.full((len(FIGURES),), float(certain), dtype=torch.float64)
+        ready = replace(ready, logits=SURE, evidence={**ready.evidence, "start": told})
         with torch.no_grad():
             ready.target.get_parameter("mixture.xi").zero_()
         loop, ending = module("loop"), module("adapt")
         methods = {name: scripted(level) for name, level in levels.items()}
         monkeypatch.setattr(ending, "usual_of", lambda _: replace(MIXED, tries=tuple(levels)))
         monkeypatch.setattr(ending, "STRATEGIES", methods)
-        monkeypatch.setattr(ending, "judge_learning", judge)
+        monkeypatch.setattr(ending, "judge_learning", lambda *given: judge(*given[:3]))
         monkeypatch.setattr(ending, "predict_logits", level_of)
         monkeypatch.setattr(loop, "predict_logits", level_of)
         monkeypatch.setattr(loop, "probabilities", lambda logits: logits)
@@ -146,7 +148,9 @@ def test_every_strategy_starts_from_the_start_at_its_own_rate(backbone, make_pix
         module("adapt"), "STRATEGIES", {name: watching(name) for name in MIXED.tries}
     )
     config = AdaptConfig(strategy=AUTO, **QUICK)
-    ready = replace(prepare(backbone, make_pixels(60), "target", config), logits=SURE)
+    ready = prepare(backbone, make_pixels(60), "target", config)
+    told = torch.ones(len(FIGURES), dtype=torch.float64)  # a sure start
+    ready = replace(ready, logits=SURE, evidence={**ready.evidence, "start": told})
     start = xi_of(ready.target).clone()
     found = first_trusted(ready)
     assert torch.equal(xi_of(found.domain), start)

@@ -19,6 +19,7 @@ from adapters.strategies.contract import AdaptationTask
 from adapters.strategies.information_maximization import InformationMaximization
 from adapters.strategies.losses import class_frequencies, information
 from da_compose import Backbone, Domain, probabilities
+from da_compose.evidence import certainty
 from da_compose.inference import predict_logits
 from da_compose.model.mixture import MixtureWeights
 from da_compose.starts import MEAN
@@ -97,10 +98,11 @@ def test_the_guard_judges_what_is_kept_by_the_limits_it_is_given(
     monkeypatch.setattr(import_module("adapters.adapt"), "judge_learning", watching)
     ready = prepare(backbone, make_pixels(60), "target", AdaptConfig(**QUICK))
     found = conclude(ready, learn(ready, InformationMaximization()))
-    ((start, kept, limits),) = seen
+    ((start, kept, limits, certain),) = seen
     assert torch.equal(start, predict_logits(backbone.network, ready.target, ready.checked))
     assert torch.equal(kept, predict_logits(backbone.network, found.domain, ready.checked))
     assert limits is ready.config.guard_config
+    assert certain == ready.certain == certainty(probabilities(ready.logits))  # no centroids here
 
 
 @pytest.mark.parametrize("trains", ADAPTED)

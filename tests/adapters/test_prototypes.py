@@ -116,7 +116,7 @@ def test_adapt_sets_the_heads_of_the_chosen_start(backbone: Backbone, make_pixel
 def test_the_guard_goes_back_to_the_start(backbone, make_pixels, monkeypatch, trusted: bool):
     verdict = Verdict(trusted, changed=0.5, diversity=1.0, reason="so it is")
     ending = import_module("adapters.adapt")  # `adapters.adapt` is the function
-    monkeypatch.setattr(ending, "judge_learning", lambda start, found, limits: verdict)
+    monkeypatch.setattr(ending, "judge_learning", lambda *_: verdict)
     found = adapt(backbone, make_pixels(60), "t3a")
     assert found.notes["guard"] == asdict(verdict)
     assert (found.domain.heads is not None) == trusted

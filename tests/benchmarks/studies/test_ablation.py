@@ -110,7 +110,7 @@ def test_variants_are_what_adapt_gives_with_and_without_a_part(
     torch.testing.assert_close(found[FOUR], state(backbone, last, test))
 
 
-def trusting(*predictions: Tensor) -> SimpleNamespace:
+def trusting(*predictions: Tensor, **certain: float) -> SimpleNamespace:
     return SimpleNamespace(trusted=True)
 
 

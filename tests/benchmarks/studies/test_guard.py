@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import Tensor
 
-from adapters import AdaptConfig, GuardConfig, adapt
-from adapters.guard import USUAL, Verdict, judge_learning
+from adapters import AdaptConfig, adapt
+from adapters.guard import Verdict, judge_learning
 from benchmarks.harness.cells import Splits, accuracy, prepare_backbone
 from benchmarks.harness.plan import BackboneJob
 from benchmarks.harness.rows import read_lines
@@ -133,8 +132,8 @@ def measured(benchmark: Any) -> tuple[list[dict[str, Any]], BackboneJob, Any]:
 def test_a_line_says_what_adapt_returns_with_and_without_the_guard(
     benchmark_run, short, monkeypatch, trusted: bool
 ) -> None:
-    def judged(start: Tensor, adapted: Tensor, limits: GuardConfig = USUAL) -> Verdict:
-        return replace(judge_learning(start, adapted, limits), trusted=trusted)
+    def judged(*given: Any, **certain: float) -> Verdict:
+        return replace(judge_learning(*given, **certain), trusted=trusted)
 
     for module in (guard_study, import_module("adapters.adapt")):
         monkeypatch.setattr(module, "judge_learning", judged)

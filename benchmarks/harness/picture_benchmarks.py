@@ -16,7 +16,12 @@ TARGETS: Mapping[str, str] = {
 }  # fmt: skip
 PROFILES = {
     "quick": Profile(
-        name="quick", seeds=(0,), pretrain_steps=200, adapt_steps=20, finetuning=1 / 3
+        name="quick",
+        seeds=(0,),
+        pretrain_steps=200,
+        adapt_steps=20,
+        finetuning=1 / 3,
+        first_look=True,
     ),
     "full": Profile(name="full", seeds=(0, 1, 2), pretrain_steps=600, adapt_steps=40),
 }

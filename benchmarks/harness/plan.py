@@ -21,6 +21,10 @@ PUBLISHED = {"tent": "batch_norm", "shot": "batch_norm", "t3a": "nothing"}
 TAUGHT = "consensus"  # usual on pretrained recipes alone
 UNTUNED = {*PUBLISHED, TAUGHT}  # where nothing is pretrained
 USUAL = tuple(name for name in CHOICES if name not in UNTUNED)  # where none is named
+# The same where a first look is asked for and steps take a second: on published weights
+FIRST_LOOK = (
+    "source_only", "batch_norm", "chosen_start", "moment_matching", "information_maximization"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,7 @@ class Profile:
     pretrain_steps: int
     adapt_steps: int  # on mixture weights; on the input adapter more, as by default
     finetuning: float = 1.0  # share of a pretrained recipe's steps; it is adapted as by default
+    first_look: bool = False  # on a pretrained recipe run `FIRST_LOOK` where none is named
     knowledge_images: int = 10_000  # of each source, for the moments kept with the backbone
 
 
@@ -147,12 +152,15 @@ class BackboneJob:
     def cells(self, strategies: tuple[str, ...] = USUAL, oracles: bool = True) -> list[Cell]:
         trains = TRAINED[self.network]
         cells = []
+        brief = self.profile.first_look and self.pretrained is not None and strategies == USUAL
+        if brief:
+            strategies, oracles = FIRST_LOOK, False
         if self.pretrained is not None:
             strategies = (*strategies, TAUGHT)
         for strategy in strategies:
             learns = strategy not in UNLEARNED
             cells.append(Cell(strategy=strategy, trains=trains if learns else "nothing"))
-        if self.pretrained is not None and self.network == "unshared":
+        if self.pretrained is not None and self.network == "unshared" and not brief:
             beside = dict.fromkeys(("information_maximization", TAUGHT), "batch_norm") | PUBLISHED
             cells += [Cell(strategy=name, trains=part) for name, part in beside.items()]
         if oracles:

@@ -105,3 +105,16 @@ def test_published_methods_are_rows_of_ordinary_pretrained_networks_alone():
     assert Cell(strategy="tent", trains="input_adapter") in named
     for others in (replace(ordinary, network="compositional"), job(), job(network="unshared")):
         assert not {cell.strategy for cell in others.cells()} & {*PUBLISHED}
+
+
+def test_a_first_look_at_published_weights_has_few_cells_unless_some_are_named():
+    for network, trains in (("compositional", "mixture_weights"), ("unshared", "input_adapter")):
+        made = job(benchmark=PICTURES["emoji"], recipe="lite0", network=network)
+        brief = replace(made, profile=PICTURES["emoji"].profiles["quick"])
+        learned = ("moment_matching", "information_maximization", "consensus")
+        assert [c for c in brief.cells() if c.trains != "nothing"] == [
+            Cell(strategy=name, trains=trains) for name in learned
+        ]
+        whole = replace(made, profile=PICTURES["emoji"].profiles["full"])
+        assert len(whole.cells()) > 2 * len(brief.cells())
+        assert any(c.oracle for c in brief.cells(("batch_norm",)))

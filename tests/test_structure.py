@@ -30,7 +30,13 @@ STOREYS = (
     ("da_compose.depth", "da_compose.progress"),
     ("da_compose.pictures", "da_compose.pixel_range"),
     ("da_compose.folders",),
-    ("da_compose.evidence", "da_compose.items", "da_compose.model", "da_compose.trees"),
+    (
+        "da_compose.centroids",
+        "da_compose.evidence",
+        "da_compose.items",
+        "da_compose.model",
+        "da_compose.trees",
+    ),  # fmt: skip
     ("da_compose.knowledge", "da_compose.statistics"),
     ("da_compose.estimate",),
     ("da_compose.storage",),

@@ -36,7 +36,7 @@ STOREYS = (
         "da_compose.items",
         "da_compose.model",
         "da_compose.trees",
-    ),  # fmt: skip
+    ),
     ("da_compose.knowledge", "da_compose.statistics"),
     ("da_compose.estimate",),
     ("da_compose.storage",),

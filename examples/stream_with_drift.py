@@ -1,6 +1,7 @@
 """A site that changes while it is served: the adapted model follows its stream of pictures.
 
 Pictures come a few at a time and darken; what follows is compared with the model as it was adapted.
+The drift is made up, and mild: an illustration, no result.
 """
 
 import sys

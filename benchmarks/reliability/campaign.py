@@ -90,7 +90,8 @@ class Campaign:
         try:
             found = worker.call(kind.trial, *arguments) if kind.worker else kind.trial(*arguments)
         except Wrong as wrong:
-            return Outcome(WRONG, shortened(str(wrong)))
+            # Rows are committed: they name no path of this machine
+            return Outcome(WRONG, shortened(str(wrong).replace(f"{self.folder}/", "")))
         shutil.rmtree(folder, ignore_errors=True)
         return found
 

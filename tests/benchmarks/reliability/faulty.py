@@ -50,5 +50,5 @@ def trial(material: Any, folder: Path, number: int, random: Any) -> Outcome:
     """Wrong at 3."""
     folder.mkdir(parents=True, exist_ok=True)
     if number == 3:
-        raise Wrong("planted")
+        raise Wrong(f"planted in {folder}")
     return Outcome(RIGHT)

@@ -149,17 +149,17 @@ def test_the_command_counts_and_ends_with_1_where_anything_is_wrong(
     assert CliRunner().invoke(main, [*arguments, "--profile", "short"]).exit_code == 0
     found = CliRunner().invoke(main, [*arguments, "--profile", "quick"])
     assert found.exit_code == 1
-    assert "WRONG --only kills --trial 3 (odd): planted" in found.stdout
+    assert "WRONG --only kills --trial 3 (odd): planted in kills/3" in found.stdout
     assert (tmp_path / "work" / "kills" / "3").is_dir()
     assert not (tmp_path / "work" / "kills" / "2").exists()
     lines = (tmp_path / "results" / "results.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert "| kills | odd | 2 | 1 | 0 | 1 |" in by_part(rows)
-    assert "- kills --trial 3: planted" in by_part(rows)
+    assert "- kills --trial 3: planted in kills/3" in by_part(rows)
     assert markdown(rows).splitlines()[-1] == "| All | 5 | 4 | 0 | 1 |"
     assert len(markdown(rows).splitlines()[0]) <= 135
     one = CliRunner().invoke(main, [*arguments, "--trial", "3"])
-    assert one.exit_code == 1 and one.stdout == "odd: wrong. planted\n"
+    assert one.exit_code == 1 and one.stdout == "odd: wrong. planted in kills/3\n"
     one = CliRunner().invoke(main, [*arguments, "--trial", "4"])
     assert one.exit_code == 0 and one.stdout == "even: right. \n"
 

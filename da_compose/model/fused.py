@@ -50,7 +50,7 @@ _FOUND = WeakKeyDictionary[GraphModule, list[Fusion]]()
 
 def _find(section: GraphModule) -> Iterator[Fusion]:
     for node in section.graph.nodes:
-        if not isinstance(_module(section, node), nn.Conv2d) or len(node.users) != 1:
+        if not _is_plain(_module(section, node)) or len(node.users) != 1:
             continue
         (norm,) = node.users
         module = _module(section, norm)
@@ -65,6 +65,19 @@ def _find(section: GraphModule) -> Iterator[Fusion]:
             activation = user if limits != UNLIMITED else None
         if limits and not any(_in_place(section, user) for user in (activation or norm).users):
             yield Fusion(node.name, norm.name, activation and activation.name, limits)
+
+
+def _is_plain(module: nn.Module | None) -> bool:
+    """Whether it convolves with its weight as it is, so that a scaled one scales the output.
+
+    One that standardizes its weight first, or has it from a parametrization or a hook, does not.
+    """
+    if not isinstance(module, nn.Conv2d) or "weight" not in module._parameters:
+        return False
+    kind = type(module)
+    own = kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
+    padded = kind.__module__ == "timm.layers.conv2d_same" and kind.__name__ == "Conv2dSame"
+    return (own or padded) and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _module(section: GraphModule, node: Node) -> nn.Module | None:

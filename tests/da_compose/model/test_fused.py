@@ -5,13 +5,15 @@ import weakref
 
 import pytest
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.fx import GraphModule, Tracer
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 
 from da_compose.model import sections
 from da_compose.model.fused import UNLIMITED, fused, fusions
-from da_compose.model.tracing import cut
+from da_compose.model.tracing import _Leaves, cut
 from tests.tiny_modules import SIZE, tiny_module, tiny_pretrained
 
 ACTIVATIONS = {"none": nn.Identity(), "relu": nn.ReLU(), "relu6": nn.ReLU6()}
@@ -116,3 +118,24 @@ def test_a_section_is_not_kept_alive():
     del section
     gc.collect()
     assert known() is None
+
+
+class Standardized(nn.Conv2d):
+    """Its output does not change with the scale of its weight."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight / self.weight.norm(), self.bias)
+
+
+def test_a_convolution_that_changes_its_weight_first_stays_as_it_is():
+    parametrized = parametrizations.weight_norm(nn.Conv2d(3, 3, 1))
+    hooked = nn.Conv2d(3, 3, 1)
+    hooked.register_forward_hook(lambda *given: 2 * given[-1])
+    padded = Conv2dSame(3, 3, 1, stride=2)
+    for convolution, fuses in (
+        (nn.Conv2d(3, 3, 1), True), (padded, True), (Standardized(3, 3, 1), False),
+        (parametrized, False), (hooked, False),
+    ):  # fmt: skip
+        module = nn.Sequential(convolution, nn.BatchNorm2d(3))
+        graph = _Leaves().trace(module)
+        assert bool(fusions(GraphModule(module, graph))) is fuses, type(convolution)

@@ -32,4 +32,4 @@ def test_memory_that_is_taken_again_costs_no_page_faults():
     usual, kept = map(int, done.stdout.split())
     pages = 4 * 40 * 16 * 128 * 128 // 4096
     assert usual > 5 * pages  # of ten passes
-    assert kept < 2 * pages
+    assert kept < usual / 3  # a few passes at first, where other memory lies between

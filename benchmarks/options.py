@@ -1,7 +1,7 @@
 """Options that several commands of `da-compose` have."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import click
 import torch
 from click.core import ParameterSource
 
+from benchmarks.harness.grid import BACKENDS
 from benchmarks.harness.picture_benchmarks import TARGETS
 from da_compose.progress import show_progress
 from data_prep.caches import CACHE_VARIABLE
@@ -34,8 +35,37 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document of the result, for scripts."
 )
 backbone_option = click.option("--backbone", required=True, type=PATH, help="Backbone file.")
+process_options = (
+    click.option(
+        "--processes",
+        type=click.IntRange(min=1),
+        default=os.cpu_count() or 1,
+        help="One-thread processes at a time.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        default="loky",
+        help="What runs the processes: loky, on this machine; dask or ray, also on a cluster.",
+    ),
+    click.option(
+        "--scheduler",
+        help="Address of Dask's scheduler. [default: a cluster of --processes here]",
+    ),
+)
 # Options that digits do not heed
 OF_PICTURES = ("image_size", "patch_size", "classes", "per_class", "trunk", "trunk_weights")
+
+
+def adding(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """One decorator of several options, in their order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def name_cache(context: click.Context, _: click.Parameter, folder: Path | None) -> None:

@@ -20,6 +20,7 @@ from benchmarks.cli.pretraining import domain_name
 from benchmarks.options import (
     PATH,
     STEPS,
+    adding,
     backbone_option,
     device_of,
     device_option,
@@ -32,32 +33,43 @@ from da_compose.model.domain import check_name
 from da_compose.progress import phase
 from da_compose.storage.locks import alone
 
+how_options = adding(
+    (
+        click.option(
+            "--strategy",
+            type=click.Choice(CHOICES),
+            help=f"[default: {MIXED.strategy}; on a pretrained network {DIRECTED.strategy}]",
+        ),
+        click.option("--trains", type=click.Choice(ADAPTED), default="mixture_weights"),
+        click.option(
+            "--start", default="nearest", help="mean, nearest, or a domain of the backbone."
+        ),
+        click.option(
+            "--steps",
+            type=STEPS,
+            help="[default: "
+            f"{', '.join(f'{steps} for {what}' for what, steps in USUAL_STEPS.items())}]",
+        ),
+        click.option(
+            "--guard/--no-guard", default=True, help="Back to the start where it is the safer one."
+        ),
+        click.option("--bfloat16", is_flag=True, help="Blocks compute in it, which may be faster."),
+        click.option(
+            "--cuda-graph", is_flag=True, help="On a GPU: record a step once and replay it."
+        ),
+        seed_option,
+        device_option,
+    )
+)
+
 
 @click.command("adapt")
 @backbone_option
 @click.option("--images", required=True, type=PATH, help="Folder of pictures, or .npz.")
 @click.option("--out", required=True, type=PATH, help="Adapter file to write.")
-@click.option(
-    "--strategy",
-    type=click.Choice(CHOICES),
-    help=f"[default: {MIXED.strategy}; on a pretrained network {DIRECTED.strategy}]",
-)
-@click.option("--trains", type=click.Choice(ADAPTED), default="mixture_weights")
-@click.option("--start", default="nearest", help="mean, nearest, or a domain of the backbone.")
-@click.option(
-    "--steps",
-    type=STEPS,
-    help=f"[default: {', '.join(f'{steps} for {what}' for what, steps in USUAL_STEPS.items())}]",
-)
-@click.option(
-    "--guard/--no-guard", default=True, help="Back to the start where it is the safer one."
-)
-@click.option("--bfloat16", is_flag=True, help="Blocks compute in it, which may be faster.")
-@click.option("--cuda-graph", is_flag=True, help="On a GPU: record a step once and replay it.")
 @click.option("--name", help="Name of the new domain. [default: from --out]")
 @click.option("--report", type=PATH, help="HTML report to write too: one file to look at and send.")
-@seed_option
-@device_option
+@how_options
 @json_option
 @quiet_option
 def adapt_command(
@@ -133,9 +145,7 @@ def said(adaptation: Adaptation, out: Path, report: Path | None) -> Iterator[str
         )
     if chosen := adaptation.notes.get("chosen"):
         yield f"auto: {chosen}"
-    if verdict := adaptation.notes.get("guard"):
-        kept = "trusted" if verdict["trusted"] else "not trusted, the start is kept"
-        yield f"guard: {kept}: {verdict['reason']}"
+    yield from guarded(adaptation)
     yield (
         f"wrote {out}: {adaptation.learned_parameters} learned numbers, "
         f"{out.stat().st_size:,} bytes; start {adaptation.notes['start']}"
@@ -180,6 +190,13 @@ def estimated(adaptation: Adaptation) -> Iterator[str]:
         if model != OUTCOME
     )
     yield f"estimated accuracy: {adaptation.estimate}; {', '.join(others)}"
+
+
+def guarded(adaptation: Adaptation) -> Iterator[str]:
+    """What the guard says of what was learned."""
+    if verdict := adaptation.notes.get("guard"):
+        kept = "trusted" if verdict["trusted"] else "not trusted, the start is kept"
+        yield f"guard: {kept}: {verdict['reason']}"
 
 
 def command_line(context: click.Context) -> str:

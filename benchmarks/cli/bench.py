@@ -1,7 +1,6 @@
 """The commands `da-compose bench ...`."""
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,17 @@ from benchmarks.harness.benchmark import BenchmarkData, load_digits, load_real_d
 from benchmarks.harness.cells import BACKBONE
 from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.folders import results_of, runs_of
-from benchmarks.harness.grid import BACKENDS
 from benchmarks.harness.picture_benchmarks import ALL, PICTURES, at_size, load_pictures
 from benchmarks.harness.plan import NETWORKS, USUAL, Benchmark
 from benchmarks.options import (
     PATH,
     SEED,
     STEPS,
+    adding,
     data_option,
     device_of,
     device_option,
+    process_options,
     quiet_option,
 )
 from benchmarks.reports.report import draw_backbone, write_report
@@ -42,25 +42,6 @@ from da_compose.progress import phase
 from da_compose.storage.locks import alone
 from da_compose.training.recipes import usual_recipes
 from data_prep import DomainUnavailable
-
-process_options = (
-    click.option(
-        "--processes",
-        type=click.IntRange(min=1),
-        default=os.cpu_count() or 1,
-        help="One-thread processes at a time.",
-    ),
-    click.option(
-        "--backend",
-        type=click.Choice(BACKENDS),
-        default="loky",
-        help="What runs the processes: loky, on this machine; dask or ray, also on a cluster.",
-    ),
-    click.option(
-        "--scheduler",
-        help="Address of Dask's scheduler. [default: a cluster of --processes here]",
-    ),
-)
 
 
 @click.group()
@@ -78,17 +59,6 @@ def several(
     values = list(choices)
     default = values if usual is None else list(usual)
     return click.option(*names, multiple=True, type=click.Choice(values), default=default)
-
-
-def adding(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
-    """One decorator of several options, in their order."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 def folder_options(name: str, runs: str, results: str) -> tuple[Callable[..., Any], ...]:

@@ -31,6 +31,11 @@ COMMANDS = {
     "adapt": Place(
         "adapt", "adapt_command", "Adapt a backbone to a folder of unlabelled pictures."
     ),
+    "adapt-many": Place(
+        "adapt_many",
+        "adapt_many_command",
+        "Adapt a backbone to each folder of unlabelled pictures in SITES, in several processes.",
+    ),
     "bench": Place("bench", "bench", "Run a benchmark; finished cells are not run again."),
     "compose": Place(
         "compose",

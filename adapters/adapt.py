@@ -50,7 +50,11 @@ def adapt(
     """
     if strategy is not None:
         options["strategy"] = strategy
-    ready = prepare(backbone, images, name, with_options(config or AdaptConfig(), options))
+    return adapted(prepare(backbone, images, name, with_options(config or AdaptConfig(), options)))
+
+
+def adapted(ready: Ready) -> Adaptation:
+    """What comes of a start by the strategy that it is prepared for."""
     if ready.config.method == AUTO:
         return first_trusted(ready)
     if ready.config.method == T3A:

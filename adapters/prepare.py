@@ -1,7 +1,7 @@
 """Everything of an adaptation that comes before its first step."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapters.config import BASELINES, T3A, AdaptConfig
+from adapters.config import BASELINES, T3A, AdaptConfig, with_options
 from adapters.selection import Scores, score
 from adapters.start import check_start, choose_start
 from adapters.strategies.losses import class_frequencies
@@ -18,6 +18,9 @@ from da_compose import Backbone, Domain, probabilities
 from da_compose.evidence import FIGURES
 from da_compose.model.domain import check_name
 from da_compose.reading import read_images
+
+# Options that a start does not depend on, but for `starting` of a strategy
+AFTERWARDS = {"strategy", "trains", "steps", "learning_rate"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,17 @@ class Ready:
     evidence: Mapping[str, Tensor]
     notes: Mapping[str, Any]
     drawn: Tensor
+
+    def asking(self, **options: Any) -> "Ready":
+        """The same start, made once, for another strategy, what it trains, or how long.
+
+        As `prepare` would find it with these options beside its own. Raises ValueError for those
+        that another start would be chosen with.
+        """
+        asked = with_options(self.config, options)
+        if not options.keys() <= AFTERWARDS or starting(asked) != starting(self.config):
+            raise ValueError(f"{', '.join(options)}: another start than the one that is made")
+        return replace(self, config=asked, notes=dict(self.notes) | strategy_notes(asked))
 
     @cached_property
     def expected(self) -> Tensor:
@@ -91,9 +105,8 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         checked,
         config.num_start_images,
         BASELINES,
-        config.baseline,
-        config.start_config,
-        config.centroids and config.method != T3A,  # which has prototypes of its own
+        config=config.start_config,
+        **starting(config),
     )
     logits, start = chosen.logits, chosen.start
     if not logits.isfinite().all():
@@ -120,6 +133,12 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         },
         drawn=generator.get_state(),
     )
+
+
+def starting(config: AdaptConfig) -> dict[str, Any]:
+    """What the strategy says of its start, as `choose_start` takes it."""
+    heeding = config.centroids and config.method != T3A  # which has prototypes of its own
+    return {"baseline": config.baseline, "centroids": heeding}
 
 
 def strategy_notes(config: AdaptConfig) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from adapters import adapt
-from adapters.config import BASELINES
+from adapters.adapt import adapted
+from adapters.config import BASELINES, AdaptConfig
+from adapters.prepare import Ready, prepare, starting
 from benchmarks.harness import measure
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.oracle import train_oracle
@@ -124,15 +127,16 @@ def run_backbone(
         return
     backbone = prepare_backbone(job, domains, folder, device)
     target = domains[job.target]
+    starts = Starts(backbone, target.train.images, job.seed)
     baselines = {
-        strategy: run_cell(job, Cell(strategy=strategy, trains="nothing"), backbone, target, folder)
+        strategy: run_cell(job, Cell(strategy=strategy, trains="nothing"), starts, target, folder)
         for strategy in BASELINES
     }
     against = {strategy: outcome.accuracy for strategy, outcome in baselines.items()}
     for planned in todo:
         outcome = baselines.get(planned.strategy)
         if outcome is None:
-            outcome = run_cell(job, planned, backbone, target, folder)
+            outcome = run_cell(job, planned, starts, target, folder)
         append_row(results, row_of(job, planned, backbone, outcome, against))
 
 
@@ -190,28 +194,44 @@ class Outcome:
     notes: dict[str, Any]  # what the adaptation chose
 
 
+class Starts:
+    """Starts on the target's training images; cells whose strategies begin alike share one."""
+
+    def __init__(self, backbone: Backbone, images: NDArray[np.uint8], seed: int) -> None:
+        self.backbone, self.images, self.seed = backbone, images, seed
+        self._made: dict[str, tuple[Ready, measure.Measurement]] = {}
+
+    def ready(self, strategy: str, trains: str, steps: int) -> tuple[Ready, measure.Measurement]:
+        """The start for a strategy, and what it took to make."""
+        config = AdaptConfig(strategy=strategy, trains=trains, steps=steps, seed=self.seed)
+        alike = repr(starting(config))
+        if alike not in self._made:
+            with measure.measured() as spent:
+                made = prepare(self.backbone, self.images, "target", config)
+            self._made[alike] = made, spent
+        ready, spent = self._made[alike]
+        return ready.asking(strategy=strategy, trains=trains, steps=steps), spent
+
+
 def run_cell(
-    job: BackboneJob, planned: Cell, backbone: Backbone, target: Splits, folder: Path
+    job: BackboneJob, planned: Cell, starts: Starts, target: Splits, folder: Path
 ) -> Outcome:
     """Adapt and test one cell. The adaptation sees the target's training images, no labels."""
-    steps, seed = job.adapt_steps(planned.trains), job.seed
-    with measure.measured() as spent:
-        if planned.oracle:
+    backbone, steps = starts.backbone, job.adapt_steps(planned.trains)
+    if planned.oracle:
+        with measure.measured() as spent:
             backbone, domain, learned = train_oracle(
-                backbone, target.train, planned.trains, steps=steps, seed=seed
+                backbone, target.train, planned.trains, steps=steps, seed=job.seed
             )
-            last, notes = domain, {"strategy": "oracle", "learned_parameters": learned}
-        else:
-            adaptation = adapt(
-                backbone,
-                target.train.images,
-                planned.strategy,
-                trains=planned.trains if planned.trains != "nothing" else TRAINED[job.network],
-                steps=steps,
-                seed=seed,
-            )
-            domain, learned = adaptation.domain, adaptation.learned_parameters
-            last, notes = adaptation.last or domain, adaptation.notes
+        last, notes = domain, {"strategy": "oracle", "learned_parameters": learned}
+    else:
+        trains = planned.trains if planned.trains != "nothing" else TRAINED[job.network]
+        ready, before = starts.ready(planned.strategy, trains, steps)
+        with measure.measured() as spent:
+            adaptation = adapted(ready)
+        spent = spent.after(before)
+        domain, learned = adaptation.domain, adaptation.learned_parameters
+        last, notes = adaptation.last or domain, adaptation.notes
     if planned.trains == "all":
         adapter_bytes = 4 * learned  # no adapter file holds a whole network: its float32 weights
     else:

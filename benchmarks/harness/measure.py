@@ -27,6 +27,11 @@ class Measurement:
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
 
+    def after(self, other: "Measurement") -> "Measurement":
+        """Of both blocks, one after another."""
+        peak = max(self.peak_memory_mb, other.peak_memory_mb)
+        return Measurement(self.seconds + other.seconds, peak)
+
 
 @contextmanager
 def measured() -> Iterator[Measurement]:

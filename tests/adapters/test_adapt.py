@@ -18,10 +18,11 @@ from adapters import (
     MomentMatching,
     adapt,
 )
-from adapters.adapt import strategy_of
+from adapters.adapt import adapted, strategy_of
 from adapters.config import CHOICES, UNLEARNED
 from adapters.parts import ADAPTED, LEARNING_RATES, STEPS, unlock
-from adapters.start import USUAL
+from adapters.prepare import prepare
+from adapters.start import USUAL, StartConfig
 from adapters.strategies.losses import entropy
 from da_compose import Backbone, probabilities
 from da_compose.model.mixture import MixtureWeights
@@ -433,3 +434,27 @@ def test_a_domain_with_own_parts_is_adapted_from(make_backbone, make_pixels, mov
     parts = {name.split(".")[0] for name in one}
     moved = {name.split(".")[0] for name in one if not torch.equal(one[name], two[name])}
     assert moved - {"mean", "var"} == moving[trains] & parts
+
+
+def test_several_strategies_from_one_start_are_each_as_alone(make_backbone, make_pixels):
+    backbone, images = make_backbone(), make_pixels(60)
+    config = AdaptConfig(
+        strategy="chosen_start",
+        start_config=StartConfig(least_informed=-1.0),
+        batch_size=8,
+        steps=4,
+    )
+    ready = prepare(backbone, images, "target", config)
+    for strategy, trains, steps in (
+        ("information_maximization", "mixture_weights", 4),
+        ("tent", "batch_norm", 3),
+        ("consensus", "input_adapter", 2),
+        ("chosen_start", "mixture_weights", 4),
+    ):
+        options: dict[str, Any] = {"strategy": strategy, "trains": trains, "steps": steps}
+        shared = adapted(ready.asking(**options))
+        alone = adapt(backbone, images, config=config, **options)
+        assert same(shared, alone)
+    for other in ({"strategy": "batch_norm"}, {"strategy": "t3a"}, {"seed": 1}):
+        with pytest.raises(ValueError, match="another start than the one that is made"):
+            ready.asking(**other)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-import adapters
 from adapters import Adaptation
+from adapters.adapt import adapted
 from adapters.config import UNLEARNED
+from adapters.prepare import Ready
 from benchmarks.harness import cells as run
 from benchmarks.harness.plan import USUAL
 from benchmarks.harness.rows import ResultRow, cell
@@ -152,7 +153,7 @@ def test_a_row_says_how_large_its_adapter_file_is(few_run):
 
 def test_a_second_run_trains_nothing_and_adds_no_row(few_run, monkeypatch):
     before = few_run.results.read_bytes()
-    for name in ("train_backbone", "adapt", "train_oracle", "load_backbone"):
+    for name in ("train_backbone", "adapted", "train_oracle", "load_backbone"):
         monkeypatch.setattr(run, name, fail)
     few_run.run(strategies=FEW)
     assert few_run.results.read_bytes() == before
@@ -214,11 +215,11 @@ def test_an_input_adapter_takes_four_times_the_steps(
 ):
     taken: list[int] = []
 
-    def adapt(*arguments: Any, **options: Any) -> Adaptation:
-        taken.append(options["steps"])
-        return adapters.adapt(*arguments, **options)
+    def count(ready: Ready) -> Adaptation:
+        taken.append(ready.config.num_steps)
+        return adapted(ready)
 
-    monkeypatch.setattr(run, "adapt", adapt)
+    monkeypatch.setattr(run, "adapted", count)
     usual_run.results.unlink()
     (job,) = usual_run.jobs((network,))
     usual_run.run([job], strategies=(FEW[-1],), oracles=False)
@@ -270,7 +271,7 @@ def test_a_run_interrupted_in_adaptation_ends_like_an_uninterrupted_one(few_run,
     few_run.results.unlink()
     monkeypatch.setattr(run, "train_backbone", fail)
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(run, "adapt", interrupt_at(3, run.adapt))  # 1 and 2 are the baselines
+        interrupted.setattr(run, "adapted", interrupt_at(3, adapted))  # 1 and 2 are the baselines
         with pytest.raises(KeyboardInterrupt):
             few_run.run(strategies=FEW)
     assert len(few_run.rows()) == 2

@@ -36,6 +36,7 @@ from benchmarks.studies.study import study_options, users_mistakes
 from da_compose import Backbone, pretrain
 from da_compose.images import ImageSet
 from da_compose.storage.files import replacing
+from da_compose.training.pretrained import PRETRAINED_RECIPES
 from data_prep import PreparedDomain, load_digit_domain
 
 STEPS, MOST_IMAGES, TEST_IMAGES = 300, 600, 500
@@ -62,25 +63,36 @@ class Setting:
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     development: bool
+    pretrained: bool = False  # on ImageNet weights, as pictures are by default; else from scratch
 
     @property
     def recipe(self) -> str:
+        if self.pretrained:
+            return "lite0"
         return "digits-strong" if self.kind == "digits" else "strong"
+
+    @property
+    def steps(self) -> int | None:
+        """Of pretraining; None: the recipe's."""
+        return None if self.pretrained else STEPS
 
     def load(self, data: Path | None) -> dict[str, PreparedDomain]:
         """All domains, prepared."""
         if self.kind == "digits":
             names = (*self.sources, *self.targets)
             return {name: load_digit_domain(name, data_root=data) for name in names}
-        return load_pictures(self.kind, data, target=self.targets[0])[0].prepared
+        options = {"image_size": PRETRAINED_RECIPES[self.recipe].image_size}
+        options = options if self.pretrained else {}
+        return load_pictures(self.kind, data, target=self.targets[0], **options)[0].prepared
 
 
 def in_turn(kind: str, *domains: str, development: bool) -> dict[str, Setting]:
-    """Each domain the target of the others."""
+    """Each domain the target of the others, from scratch and on ImageNet weights."""
     return {
-        f"{kind}-{one}": Setting(
-            kind, tuple(name for name in domains if name != one), (one,), development
+        f"{kind}-{one}{'-lite0' if pretrained else ''}": Setting(
+            kind, tuple(name for name in domains if name != one), (one,), development, pretrained
         )
+        for pretrained in (False, True)
         for one in domains
     }
 
@@ -130,7 +142,7 @@ def run_setting(name: str, data: Path | None, runs: Path, results: Path) -> None
     sources = {source: domains[source].train for source in setting.sources}
     backbone = pretrain(
         {source: (found.images, found.labels) for source, found in sources.items()},
-        out=runs / name, recipe=setting.recipe, steps=STEPS, show_progress=False,
+        out=runs / name, recipe=setting.recipe, steps=setting.steps, show_progress=False,
     )  # fmt: skip
     for target in setting.targets:
         for condition in CONDITIONS:
@@ -138,8 +150,8 @@ def run_setting(name: str, data: Path | None, runs: Path, results: Path) -> None
             if identity(cell) in finished:
                 continue
             line = measure_cell(backbone, domains[target], condition)
-            line |= {"development": setting.development, "commit": measure.commit()}
-            append_line(results, cell | line)
+            line |= {"development": setting.development, "pretrained": setting.pretrained}
+            append_line(results, cell | line | {"commit": measure.commit()})
             print(cell | line["accuracy"], flush=True)
 
 
@@ -201,17 +213,17 @@ def calibration_error(prediction: Tensor, labels: NDArray[np.int64]) -> float:
 
 
 def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row of each condition and of all: development, then what is held out."""
+    """A row of each condition and of all, for each kind of data and of backbone."""
     frame = pd.DataFrame([_figures(line) for line in lines])
     parts = []
-    for development, group in frame.groupby("development", sort=False):
+    for data, group in frame.groupby("data", sort=False):
         for condition in (*CONDITIONS, ALL):
             own = group[(group.condition == condition) | (condition == ALL)]
             if len(own):
                 harmful, harmless = own.query("harmful"), own.query("not harmful")
                 parts.append(
                     {
-                        "data": "development" if development else "held out",
+                        "data": data,
                         "condition": condition,
                         "cells": len(own),
                         "start": 100 * own.start_gain.mean(),
@@ -231,6 +243,11 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(parts)
 
 
+def _data(line: Mapping[str, Any]) -> str:
+    kind = "development" if line["development"] else "held out"
+    return f"{kind}, ImageNet weights" if line.get("pretrained") else kind
+
+
 def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
     """What the table counts of one cell; errors and intervals are means over its models."""
     true, said = line["accuracy"], line["estimates"]
@@ -248,7 +265,7 @@ def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
     return (
         {
             "condition": line["condition"],
-            "development": line["development"],
+            "data": _data(line),
             "start_gain": true["start"] - better,
             "gain": true[GUARDED] - better,
             "harmful": true[OUTCOME] < true["start"] - HARM,

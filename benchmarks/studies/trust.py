@@ -29,7 +29,7 @@ from benchmarks.harness import measure
 from benchmarks.harness.cells import accuracy
 from benchmarks.harness.folders import ROWS, runs_of
 from benchmarks.harness.grid import run_grid
-from benchmarks.harness.picture_benchmarks import load_pictures
+from benchmarks.harness.picture_benchmarks import PICTURE_NETWORK, load_pictures
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.studies.guard import everything, few, noise, table, unbalanced, without_a_class
 from benchmarks.studies.study import study_options, users_mistakes
@@ -81,9 +81,10 @@ class Setting:
         if self.kind == "digits":
             names = (*self.sources, *self.targets)
             return {name: load_digit_domain(name, data_root=data) for name in names}
-        options = {"image_size": PRETRAINED_RECIPES[self.recipe].image_size}
-        options = options if self.pretrained else {}
-        return load_pictures(self.kind, data, target=self.targets[0], **options)[0].prepared
+        size = PICTURE_NETWORK.image_size
+        if self.pretrained:
+            size = PRETRAINED_RECIPES[self.recipe].image_size
+        return load_pictures(self.kind, data, target=self.targets[0], image_size=size)[0].prepared
 
 
 def in_turn(kind: str, *domains: str, development: bool) -> dict[str, Setting]:

@@ -5,18 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from adapters.adapt import adapted
-from adapters.config import BASELINES, AdaptConfig
-from adapters.prepare import Ready, prepare, starting
+from adapters.config import BASELINES
 from benchmarks.harness import measure
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.oracle import train_oracle
 from benchmarks.harness.plan import TRAINED, BackboneJob, Cell, without_what_is_off
 from benchmarks.harness.rows import ResultRow, append_row, cell, read_rows
+from benchmarks.harness.starts import Starts
 from benchmarks.harness.watch import Training, Watch, watched
 from da_compose import (
     Backbone,
@@ -192,25 +190,6 @@ class Outcome:
     spent: measure.Measurement
     device: str
     notes: dict[str, Any]  # what the adaptation chose
-
-
-class Starts:
-    """Starts on the target's training images; cells whose strategies begin alike share one."""
-
-    def __init__(self, backbone: Backbone, images: NDArray[np.uint8], seed: int) -> None:
-        self.backbone, self.images, self.seed = backbone, images, seed
-        self._made: dict[str, tuple[Ready, measure.Measurement]] = {}
-
-    def ready(self, strategy: str, trains: str, steps: int) -> tuple[Ready, measure.Measurement]:
-        """The start for a strategy, and what it took to make."""
-        config = AdaptConfig(strategy=strategy, trains=trains, steps=steps, seed=self.seed)
-        alike = repr(starting(config))
-        if alike not in self._made:
-            with measure.measured() as spent:
-                made = prepare(self.backbone, self.images, "target", config)
-            self._made[alike] = made, spent
-        ready, spent = self._made[alike]
-        return ready.asking(strategy=strategy, trains=trains, steps=steps), spent
 
 
 def run_cell(

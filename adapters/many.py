@@ -20,6 +20,7 @@ from da_compose.context import undisturbed
 from da_compose.model.batched import features_many, forward_many
 from da_compose.model.domain import check_name
 from da_compose.progress import phase
+from da_compose.storage.backbone import check_backbone
 
 
 def uninformed(
@@ -87,6 +88,7 @@ def adapt_many(
     strategies of `TOGETHER` that train mixture weights can; others raise ValueError if it is True.
     strategy, config, options: as of `adapt`.
     """
+    check_backbone(backbone)
     if strategy is not None:
         options["strategy"] = strategy
     config = with_options(config or AdaptConfig(), options).on(backbone.network)

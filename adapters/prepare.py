@@ -18,6 +18,7 @@ from da_compose import Backbone, Domain, probabilities
 from da_compose.evidence import FIGURES
 from da_compose.model.domain import check_name
 from da_compose.reading import read_images
+from da_compose.storage.backbone import check_backbone
 
 # Options that a start does not depend on, but for `starting` of a strategy
 AFTERWARDS = {"strategy", "trains", "steps", "learning_rate"}
@@ -85,6 +86,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
 
     images: of any kind that `da_compose.reading.read_images` takes. name: of the new domain.
     """
+    check_backbone(backbone)
     check_start(backbone, config.start)
     check_name(name)  # before any work
     if backbone.network.dtype not in (torch.float32, torch.float64):

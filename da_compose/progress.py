@@ -156,6 +156,8 @@ class Shown:
                 yield bar
                 bar.end()
             finally:
+                if self.display.console.is_jupyter:  # where rich leaves out the last state
+                    self.display.refresh()
                 self.display.live.transient = time.monotonic() - started < AT_ONCE
                 self.display = None
 

@@ -26,8 +26,8 @@ def find(name: str, data_root: Path | None) -> tuple[Path, tuple[str, ...]]:
         folders = [Path(name.removeprefix(TREE)).expanduser().resolve()]
         if not folders[0].is_dir():
             raise ValueError(
-                f"expected a picture benchmark, {', '.join(KNOWN)}, or a folder as "
-                f"{TREE}<domain/class/picture>; got {name!r}"
+                f"no folder at {name.removeprefix(TREE)}; expected one as "
+                f"<domain>/<class>/<picture>, or a picture benchmark: {', '.join(KNOWN)}"
             )
     for folder in folders:
         domains = tuple(path.name for path in folders_in(folder) if folders_in(path))
@@ -41,11 +41,14 @@ def find(name: str, data_root: Path | None) -> tuple[Path, tuple[str, ...]]:
             domains = tuple(domain for domain in DOMAINS if domain in domains)
         if len(domains) >= least:
             return folder, domains
+    if name not in KNOWN:
+        raise DomainUnavailable(
+            f"no labelled domain in {folders[0]}; expected <domain>/<class>/<picture>"
+        )
     raise DomainUnavailable(
-        f"{name} is not available: expected at least {('one domain', 'two domains')[least - 1]} as "
-        f"<domain>/<class>/<picture> in "
-        f"{' or '.join(map(str, folders))}; {HINTS.get(name, 'check the folder')}, or name a data "
-        f"root by argument or {DATA_VARIABLE}"
+        f"{name} is not available: expected at least two domains as <domain>/<class>/<picture> in "
+        f"{' or '.join(map(str, folders))}; {HINTS[name]}, or name a data root by argument or "
+        f"{DATA_VARIABLE}"
     )
 
 
@@ -71,8 +74,10 @@ def asked(
     if target is not None and one_spelling(target) not in spelled.keys() | flat:
         unknown.append(target)
     if unknown:
+        others = sorted(flat - spelled.keys())
         raise ValueError(
             f"no domain {', '.join(unknown)} in {name}; there are: {', '.join(domains)}"
+            + (f"; without labels: {', '.join(others)}" if others else "")
         )
     if sources:
         return tuple(spelled[one_spelling(source)] for source in sources)

@@ -17,6 +17,7 @@ from adapters.parts import STEPS as USUAL_STEPS
 from benchmarks.cli.files import check_output
 from benchmarks.cli.named_images import NamedImages, read_named_images
 from benchmarks.cli.pretraining import domain_name
+from benchmarks.cli.text import printable
 from benchmarks.options import (
     PATH,
     STEPS,
@@ -30,8 +31,9 @@ from benchmarks.options import (
 )
 from da_compose import load_backbone
 from da_compose.model.domain import check_name
-from da_compose.progress import phase
+from da_compose.progress import phase, remark
 from da_compose.storage.locks import alone
+from da_compose.storage.schema import short
 
 how_options = adding(
     (
@@ -116,6 +118,8 @@ def _adapt(
     check_name(name)
     loaded = load_backbone(backbone, device_of(device))
     found = read_named_images(images, loaded.network.config.image_size)
+    classes = short(", ".join(loaded.class_names))
+    remark(printable(f"{len(found.images):,} pictures; classes of the backbone: {classes}"))
     adaptation = adapt(loaded, found.images, name=name, **options)
     adaptation.save(out)
     if report is not None:

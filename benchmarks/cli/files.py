@@ -1,10 +1,16 @@
 """Places to write to, looked at before any work."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
+from da_compose.parallel import rank
 from da_compose.pictures import PICTURES
 from da_compose.storage.files import check_readable_name, check_replaceable
+from da_compose.training.run import STATE
 
 
 def check_output(path: Path, *inputs: Path) -> None:
@@ -25,3 +31,14 @@ def check_folder(path: Path) -> None:
         raise NotADirectoryError(f"{place} is a file, expected a folder; choose another path")
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} cannot be written to; choose another path")
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Where ctrl-C leaves a state to go on from in the folder, say so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if rank() == 0 and (folder / STATE).exists():
+            click.echo("interrupted: the same command goes on from what was saved", err=True)
+        raise

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from benchmarks.cli.files import check_output
+from benchmarks.cli.files import check_output, resumable
 from benchmarks.cli.mixture_options import mixture_options
 from benchmarks.cli.pretraining import RANDOM, pretrain_digits, pretrain_pictures
 from benchmarks.cli.text import say
@@ -43,7 +43,7 @@ RECIPES = [*dict.fromkeys((*DIGIT_RECIPES, *PICTURE_RECIPES, *PRETRAINED_RECIPES
 @click.option("--network", type=click.Choice(NETWORKS), default="compositional")
 @click.option("--source", "sources", multiple=True, help="A source domain; repeat. [default: all]")
 @click.option("--target", help="Domain left out. [default: digits: the benchmark's; else none]")
-@click.option("--steps", type=STEPS, help="[default: the quick profile's]")
+@click.option("--steps", type=STEPS, help="Fewer are done sooner. [default: the recipe's]")
 @picture_options
 @click.option(
     "--patch-size",
@@ -74,7 +74,7 @@ def pretrain(out: Path, pictures: str | None, device: str, **options: Any) -> No
         options = without_pictures(options)
         options["recipe"] = options["recipe"] or "strong"
     check_output(out)
-    with process_group(device_of(device)) as own_device, alone(out.parent):
+    with process_group(device_of(device)) as own_device, alone(out.parent), resumable(out.parent):
         if pictures is None:
             lines = pretrain_digits(out, device=own_device, **options)
         else:

@@ -7,7 +7,7 @@ import click
 
 from adapters.start import NEAREST
 from adapters.transfer import TRANSFERRED, USUAL
-from benchmarks.cli.files import check_output
+from benchmarks.cli.files import check_output, resumable
 from benchmarks.cli.mixture_options import mixture_options
 from benchmarks.cli.task_actions import train_named_tasks, transfer_task
 from benchmarks.cli.text import say
@@ -59,7 +59,7 @@ def train_tasks_command(out: Path, names: tuple[str, ...], device: str, **option
     Example: da-compose train-tasks runs/tasks/backbone.safetensors --task mnist --task kmnist
     """
     check_output(out)
-    with process_group(device_of(device)) as own_device, alone(out.parent):
+    with process_group(device_of(device)) as own_device, alone(out.parent), resumable(out.parent):
         for line in train_named_tasks(out, names, device=own_device, **options):
             say(line)
 

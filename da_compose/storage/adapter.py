@@ -10,7 +10,7 @@ from torch import Tensor
 from da_compose.context import undisturbed
 from da_compose.model.domain import Domain
 from da_compose.model.mixture import Coefficients
-from da_compose.storage.backbone import FORMAT, Backbone, check_format, versions
+from da_compose.storage.backbone import FORMAT, Backbone, check_backbone, check_format, versions
 from da_compose.storage.files import load_tensors, save_tensors, understood
 from da_compose.storage.schema import (
     CLASSES,
@@ -64,6 +64,7 @@ def save_adapter(
 @undisturbed()
 def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str, Any]]:
     """A domain that `save_adapter` wrote, and its notes; refused on any backbone but its own."""
+    check_backbone(backbone)
     path = Path(path)
     tensors, metadata = read_adapter(path)
     if metadata["fingerprint"] != backbone.fingerprint:

@@ -124,6 +124,14 @@ class Backbone:
         save_tensors(Path(path), tensors, metadata)
 
 
+def check_backbone(given: Any) -> None:
+    """Raise ValueError for what is no backbone, such as the path of its file."""
+    if not isinstance(given, Backbone):
+        raise ValueError(
+            f"expected a backbone, as load_backbone(path) reads it; got a {type(given).__name__}"
+        )
+
+
 def _identity(config: Shape) -> str:
     """A configuration as text: a field that is added later changes nothing at its default.
 

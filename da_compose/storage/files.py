@@ -216,4 +216,8 @@ def _opened(path: Path, *kinds: str) -> Iterator[tuple[Any, dict[str, Any]]]:
             f"{path} is not a whole safetensors file ({error}); it may be cut short, write it again"
         ) from error
     found = short(metadata.get("kind", "foreign file"))
-    raise ValueError(f"{path} holds a {found}, expected a {' or '.join(kinds)}")
+    raise ValueError(f"{path} holds {_a(found)}, expected {_a(' or '.join(kinds))}")
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

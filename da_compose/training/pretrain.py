@@ -72,6 +72,11 @@ def pretrain(
     Raises ValueError for sources that do not fit together, where `out` holds another backbone, and
     while another run writes there.
     """
+    if not isinstance(sources, Mapping):
+        raise ValueError(
+            'expected sources by name, such as {"site-1": "scans/site-1"}; '
+            f"got a {type(sources).__name__}"
+        )
     for name in sources:
         check_name(name)  # before any work
     path = Path(out) / BACKBONE

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from adapters import adapt, load_adaptation
+from adapters import adapt, adapt_many, load_adaptation
 from adapters.parts import ADAPTED
 from da_compose import Backbone, save_adapter
 
@@ -32,6 +32,16 @@ def test_an_adaptation_of_another_backbone_is_refused(make_backbone, make_pixels
     adapt(make_backbone(), make_pixels(4), **QUICK).save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="belongs to backbone"):
         load_adaptation(tmp_path / "a.safetensors", make_backbone(seed=1))
+
+
+def test_the_path_of_a_backbone_is_no_backbone(make_pixels):
+    for wrong in (
+        lambda path: adapt(path, make_pixels(4)),
+        lambda path: adapt_many(path, {"a": make_pixels(4)}),
+        lambda path: load_adaptation("a.safetensors", path),
+    ):
+        with pytest.raises(ValueError, match=r"expected a backbone, as load_backbone.*got a str"):
+            wrong("backbone.safetensors")
 
 
 def test_an_adapter_without_notes_is_loaded(backbone: Backbone, make_pixels, tmp_path: Path):

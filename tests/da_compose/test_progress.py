@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from da_compose import progress
 from da_compose.progress import duration, phase, remark, show_progress
@@ -91,3 +92,16 @@ def test_a_terminal_gets_bars_and_a_redirected_output_stays_clean():
     assert ended.stdout == b"result\n"
     for text in ("all [things]", "inner", "[row] 93 %", "note [1]", "100 %"):
         assert text in shown
+
+
+def test_a_notebooks_bar_ends_full(monkeypatch):
+    drawn: list[float] = []
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(force_jupyter=True))
+    monkeypatch.setattr(progress, "find_spec", lambda name: name == "ipywidgets")
+    monkeypatch.setattr("rich.live.Live.refresh", lambda live: None)
+    monkeypatch.setattr(
+        progress.Progress, "refresh", lambda self: drawn.append(self.tasks[0].percentage)
+    )
+    with show_progress(), phase("learning", 3) as learning:
+        learning.to(3)
+    assert drawn[-1] == 100

@@ -38,5 +38,6 @@ def test_the_page_for_users_names_every_key():
 def test_progress_is_on_standard_error_and_may_be_off(user_files, monkeypatch):
     monkeypatch.setattr("da_compose.progress.FIRST_LINE", 0.0)
     command = commands_of(user_files)["adapt"]
-    assert "adapting to out: done in" in succeed(*command).stderr
+    said = succeed(*command).stderr
+    assert "adapting to out: done in" in said and "pictures; classes of the backbone: " in said
     assert succeed(*command, "--quiet").stderr == ""

@@ -227,6 +227,9 @@ def test_a_targets_folders_are_no_classes_and_a_flat_one_is_no_domain(tree, tmp_
     said = succeed(*pretrain(out, tree, "--target", "site-7")).stdout
     assert load_backbone(out).class_names == ("bed", "lamp", "sofa") and "chair" not in said
     out = tmp_path / "other.safetensors"
+    assert "no domain falt in" in (error := refuse(*pretrain(out, tree, "--target", "falt")))
+    assert error.endswith("without labels: flat")
+    assert "no labelled domain in" in refuse(*pretrain(out, tree / "flat"))
     said = succeed(*pretrain(out, tree, "--target", "flat")).stdout
     assert load_backbone(out).class_names == ("bed", "chair", "lamp", "sofa")
     assert "note: flat: pictures without folders of classes, so no labelled domain" in said

@@ -189,9 +189,9 @@ def test_files_of_another_kind_are_refused(make_backbone, tmp_path: Path) -> Non
     backbone.save(tmp_path / "backbone")
     save_adapter(tmp_path / "adapter", backbone, make_target(backbone), {})
     save_file({"weight": torch.zeros(3)}, tmp_path / "foreign")
-    with pytest.raises(ValueError, match="holds a adapter, expected a backbone"):
+    with pytest.raises(ValueError, match="holds an adapter, expected a backbone"):
         load_backbone(tmp_path / "adapter")
-    with pytest.raises(ValueError, match="holds a backbone, expected a adapter"):
+    with pytest.raises(ValueError, match="holds a backbone, expected an adapter"):
         load_adapter(tmp_path / "backbone", backbone)
     with pytest.raises(ValueError, match="holds a foreign file, expected a backbone"):
         load_backbone(tmp_path / "foreign")

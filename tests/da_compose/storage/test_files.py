@@ -41,14 +41,14 @@ def test_tensors_and_metadata_round_trip(tmp_path: Path) -> None:
 def test_metadata_is_read_alone(tmp_path: Path) -> None:
     save_tensors(tmp_path / "file", {"a": torch.ones(2)}, {"kind": "test", "names": ["b"]})
     assert load_metadata(tmp_path / "file", "test") == {"kind": "test", "names": ["b"]}
-    with pytest.raises(ValueError, match="holds a test, expected a other"):
+    with pytest.raises(ValueError, match="holds a test, expected an other"):
         load_metadata(tmp_path / "file", "other")
 
 
 def test_one_of_several_kinds_is_accepted(tmp_path: Path) -> None:
     save_tensors(tmp_path / "file", {}, {"kind": "b"})
     assert load_tensors(tmp_path / "file", "a", "b") == ({}, {"kind": "b"})
-    with pytest.raises(ValueError, match="holds a b, expected a a or c"):
+    with pytest.raises(ValueError, match="holds a b, expected an a or c"):
         load_tensors(tmp_path / "file", "a", "c")
 
 

@@ -85,6 +85,8 @@ def test_names_are_one_however_they_are_spelled_and_doubts_are_said(tmp_path: Pa
 def test_a_wrong_name_or_place_is_refused_before_sources_are_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="domain name 'site 7'"):
         made({"site 7": tmp_path / "nowhere"}, tmp_path)
+    with pytest.raises(ValueError, match=r"expected sources by name.*; got a list"):
+        pretrain(["scans/site-1"], out=tmp_path)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="source 'a' is an empty text"):
         made({"a": ""}, tmp_path)
     with pytest.raises(OSError, match="too long"):

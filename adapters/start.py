@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from da_compose import Backbone
+from da_compose.estimate import Estimator
 from da_compose.evidence import agreed_information, evidence
 from da_compose.progress import phase
 from da_compose.starts import (
@@ -34,6 +35,8 @@ class StartConfig:
     least_compared: int = 50  # images, to compare starts on
     # Information of the most informed start, below which the images mean nothing to the backbone
     least_informed: float = 0.1
+    # Of expected accuracy, by which source only or AdaBN outdoes the most informed start
+    outdone: float = 0.04
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):
@@ -133,7 +136,8 @@ def best_start(
     By what predictions on the images and on another view of them agree on, beyond chance
     (`da_compose.evidence.agreed_information`). Fewer than `least_compared` images compare nothing:
     then it is AdaBN, whose statistics are shrunk toward the source's. Images that mean nothing to
-    any start are left to source only.
+    any start are left to source only, and source only or AdaBN is taken where it is expected to be
+    clearly more accurate.
 
     start: a name as in `make_start`, or `nearest` to compare those of `starts_to_compare`.
     searched: images the choice is made on; the statistics are those of all images.
@@ -164,4 +168,22 @@ def most_informed(
             informed[one] = agreed_information(*tried.views(*one))
             choosing.advance()
     best = max(informed, key=informed.__getitem__)
-    return best if informed[best] >= config.least_informed else (plain, 0.0)
+    if informed[best] < config.least_informed:
+        return plain, 0.0
+    return unless_outdone(tried, best, [(plain, 0.0), (plain, 1.0)], config)
+
+
+def unless_outdone(
+    tried: Tried, best: tuple[str, float], others: Sequence[tuple[str, float]], config: StartConfig
+) -> tuple[str, float]:
+    """One of the others, where the backbone's rehearsal expects it to be clearly more accurate.
+
+    Of a target that lacks classes, a start that scatters its images over all of them can look the
+    more informed one: what two views agree on is weighed by how rare its class is.
+    """
+    if tried.backbone.rehearsal is None:
+        return best
+    estimator = Estimator(tried.backbone.rehearsal, len(tried.seen))
+    expected = {one: estimator(evidence(*tried.views(*one))).accuracy for one in (best, *others)}
+    other = max(others, key=expected.__getitem__)
+    return other if expected[other] > expected[best] + config.outdone else best

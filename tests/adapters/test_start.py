@@ -11,6 +11,7 @@ from adapters.start import NEAREST, USUAL, StartConfig, best_start, check_start
 from da_compose import Backbone, CompositionalNetwork, NetworkConfig, probabilities
 from da_compose.evidence import agreed_information, another_view
 from da_compose.inference import predict_logits
+from da_compose.knowledge import Rehearsal
 from da_compose.model.domain import POOLED
 from da_compose.starts import MEAN, make_start
 
@@ -47,6 +48,22 @@ def test_the_start_that_knows_most_of_two_views_is_chosen(pooled: Backbone, make
     found = informed(pooled, images)
     best = best_start(pooled, NEAREST, "target", images, LEAST_COMPARED, ANY)
     assert (best.name, best.share) == max(found, key=lambda one: found[one])
+
+
+@pytest.mark.parametrize(("outdone", "taken"), [(0.0, True), (2.0, False)])
+def test_a_baseline_is_taken_where_the_rehearsal_expects_clearly_more_of_it(
+    pooled: Backbone, make_pixels, outdone: float, taken: bool
+):
+    """Where mock targets were the better known the less two views of them had in common."""
+    images = make_pixels(60)
+    figures = torch.rand(40, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counts = torch.arange(40) % 8, torch.full((40,), 60)
+    strange = replace(pooled, rehearsal=Rehearsal(figures, 1 - figures[:, 3], *counts))
+    found = best_start(strange, NEAREST, "target", images, 60, replace(ANY, outdone=outdone))
+    known = informed(pooled, images)
+    baselines = [(POOLED, 0.0), (POOLED, 1.0)]
+    expected = min(baselines, key=known.__getitem__) if taken else max(known, key=known.__getitem__)
+    assert (found.name, found.share) == expected
 
 
 def test_images_that_mean_nothing_are_left_to_source_only(pooled: Backbone, make_pixels):

@@ -9,7 +9,7 @@ import inspect
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
+Part = TypeVar("Part", bound=nn.Module)
 UNLIMITED = float("-inf"), float("inf")
 LEAST_GAMMA = 1e-4  # a smaller one could not be divided by, to find its gradient
 # Whose classes and functions say, by their names or `inplace`, where they write
@@ -110,7 +111,8 @@ def clamped(norm: nn.Module, after: Sequence[Any]) -> tuple[float, float] | None
 
 
 def _is_hooked(module: nn.Module) -> bool:
-    return any(getattr(module, hooks) for hooks in HOOKS)
+    """Or has a forward of its own, apart from its class."""
+    return "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS)
 
 
 def _module(section: GraphModule, node: Node) -> nn.Module | None:
@@ -127,7 +129,8 @@ def _limits(activation: Any) -> tuple[float, float] | None:
         return None
     does = type(activation).forward  # a class derived from these may do more
     if does is nn.Hardtanh.forward:  # ReLU6 too
-        return float(activation.min_val), float(activation.max_val)
+        hard = cast(nn.Hardtanh, activation)
+        return hard.min_val, hard.max_val
     if does is nn.ReLU.forward:
         return 0.0, float("inf")
     return UNLIMITED if does is nn.Identity.forward else None
@@ -219,17 +222,16 @@ def fused(
     return _Folded.apply(convolved(folded, features), scale, shift, limits)
 
 
-def convolved(convolution: nn.Module, features: Tensor) -> Tensor:
+def convolved(convolution: nn.Conv2d, features: Tensor) -> Tensor:
     """A convolution's output; of one whose backward takes seventy times as long in bfloat16, so."""
-    grouped = isinstance(convolution, nn.Conv2d) and convolution.groups > 1
-    slow = grouped and max(convolution.stride) > 1 and torch.is_grad_enabled()
+    slow = convolution.groups > 1 and max(convolution.stride) > 1 and torch.is_grad_enabled()
     if not slow or not torch.is_autocast_enabled("cpu"):
         return convolution(features)
     with torch.autocast("cpu", enabled=False):
         return convolution(features.float()).to(torch.get_autocast_dtype("cpu"))
 
 
-def with_values(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
+def with_values(module: Part, values: Mapping[str, Tensor]) -> Part:
     """A module that shares all with `module` but these parameters, its own or its parts'."""
     changed = object.__new__(type(module))  # `copy` refuses a parametrized one
     vars(changed).update(vars(module))

@@ -135,9 +135,11 @@ def test_a_convolution_that_changes_its_weight_first_stays_as_it_is():
     hooked = nn.Conv2d(3, 3, 1)
     hooked.register_forward_hook(lambda *given: 2 * given[-1])
     padded = Conv2dSame(3, 3, 1, stride=2)
+    patched = nn.Conv2d(3, 3, 1)
+    patched.forward = lambda input: 2 * nn.Conv2d.forward(patched, input)
     for convolution, fuses in (
         (nn.Conv2d(3, 3, 1), True), (padded, True), (Standardized(3, 3, 1), False),
-        (parametrized, False), (hooked, False),
+        (parametrized, False), (hooked, False), (patched, False),
     ):  # fmt: skip
         module = nn.Sequential(convolution, nn.BatchNorm2d(3))
         graph = _Leaves().trace(module)
@@ -270,7 +272,8 @@ def test_in_half_precision_a_gamma_beside_a_large_beta_learns_as_in_two_steps():
     network.own_batch_norm(domain)
     gamma, beta = domain.get_parameter("gamma"), domain.get_parameter("beta")
     with torch.no_grad():
-        gamma.fill_(0.01), beta.fill_(1.0)
+        gamma.fill_(0.01)
+        beta.fill_(1.0)
 
     def gradient(precision: torch.dtype | None) -> Tensor:
         with network.computing(precision):

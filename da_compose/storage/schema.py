@@ -70,7 +70,7 @@ def mapping_with(schema: Mapping[str, Field]) -> Field:
 
 def is_domain_name(value: Any) -> bool:
     """Whether this is what a domain may be called."""
-    return isinstance(value, str) and bool(NAME.fullmatch(value)) and len(value) <= LONGEST
+    return isinstance(value, str) and bool(NAME.fullmatch(value))
 
 
 def are_class_names(value: Any) -> bool:

@@ -71,6 +71,10 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
 
     images: of any kind that `da_compose.reading.read_images` takes. name: of the new domain.
     """
+    if not isinstance(backbone, Backbone):
+        raise ValueError(
+            f"expected a backbone, as `load_backbone` gives, got a {type(backbone).__name__}"
+        )
     check_start(backbone, config.start)
     check_name(name)  # before any work
     if backbone.network.dtype not in (torch.float32, torch.float64):

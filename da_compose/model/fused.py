@@ -23,8 +23,9 @@ Part = TypeVar("Part", bound=nn.Module)
 UNLIMITED = float("-inf"), float("inf")
 LEAST_GAMMA = 1e-4  # a smaller one could not be divided by, to find its gradient
 # Whose classes and functions say, by their names or `inplace`, where they write
-KNOWN = ("torch", "timm", "torchvision", "_operator")
-ANEW = {"add", "sub", "mul", "truediv", "matmul", "cat", "mean", "sum"}  # give no part of theirs
+KNOWN = ("torch", "timm", "torchvision", "_operator", "builtins", "math")
+# Give no part of what they take
+ANEW = {"add", "sub", "mul", "truediv", "matmul", "cat", "mean", "sum", "size", "dim"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -153,6 +154,8 @@ def _written(section: GraphModule, node: Node) -> bool:
 
 def _is_new(section: GraphModule, node: Node) -> bool:
     """Whether what a node gives is surely no part of what it takes; dropout, say, gives that."""
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim", "dtype", "device")
     if node.op != "call_module":
         return getattr(node.target, "__name__", str(node.target)) in ANEW
     module = section.get_submodule(str(node.target))

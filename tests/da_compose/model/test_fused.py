@@ -74,6 +74,18 @@ def test_what_is_written_into_later_is_left_alone():
     assert alone == [False, False, True, True]
 
 
+class Shaped(Kinds):
+    """Asks for a shape, and writes into what is another tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.normed(0, x)
+        return x.mean(dim=(2, 3)).view(x.shape[0], x.size(1)).relu_()
+
+
+def test_what_another_tensor_is_made_of_may_be_written_into():
+    assert len(plan(GraphModule(Shaped(), Tracer().trace(Shaped()))).fusions) == 1
+
+
 @pytest.mark.parametrize("small", [False, True])
 def test_a_gradient_of_xi_is_as_without(monkeypatch: pytest.MonkeyPatch, small: bool):
     """Also where a gamma is 0, which cannot be divided by: then the two stay apart."""

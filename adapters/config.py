@@ -57,11 +57,12 @@ class AdaptConfig:
             if self.strategy not in CHOICES:
                 raise ValueError(f"no strategy {self.strategy!r}{nearest(self.strategy, CHOICES)}")
         elif self.strategy is not None and (
-            isinstance(self.strategy, type) or not hasattr(self.strategy, "step")
+            isinstance(self.strategy, type)
+            or not all(hasattr(self.strategy, method) for method in ("prepare", "step"))
         ):
             raise ValueError(
                 f"strategy must be a name ({', '.join(CHOICES)}) or an instance such as "
-                f"MomentMatching(), got {self.strategy!r}"
+                f"MomentMatching(), with prepare and step, got {self.strategy!r}"
             )
         if self.strategy == AUTO and not self.guard:
             raise ValueError(f"{AUTO} chooses by the guard; leave it on, or name a strategy")

@@ -1,6 +1,7 @@
 import math
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,7 @@ def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_pixels):
         ({"strategy": "moment_match"}, "'moment_match', did you mean 'moment_matching'?"),
         ({"strategy": MomentMatching}, "strategy must be a name .* or an instance such as"),
         ({"strategy": 3}, "strategy must be a name .* or an instance such as Mom.*, got 3"),
+        ({"strategy": SimpleNamespace(step=print)}, "with prepare and step, got namespace"),
         (
             {"trains": "heads"},
             "cannot train heads; choose from mixture_weights, input_adapter, batch",

@@ -12,7 +12,7 @@ from adapters.start import NEAREST, StartConfig
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy
 from da_compose import Network
-from da_compose.options import whole
+from da_compose.options import make_whole
 
 # What learns nothing: a source's statistics; the target's, AdaBN (Li et al. 2017); what all others
 # start from (`adapters.start.best_start`); prototypes, by no gradient (`adapters.prototypes`)
@@ -69,9 +69,8 @@ class AdaptConfig:
         check_parts([str(self.trains)], ADAPTED)
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
             if getattr(self, name) is not None:
-                check_whole(self, name, 1)
-        for name in ("seed", "prior_images"):
-            check_whole(self, name, 0)
+                make_whole(self, **{name: 1})
+        make_whole(self, seed=0, prior_images=0)
         for name in ("centroids", "guard", "bfloat16", "cuda_graph"):
             if not isinstance(getattr(self, name), bool):  # "no" would mean yes
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -137,8 +136,3 @@ def nearest(name: str, names: Any) -> str:
     """The end of an error about a name that is none of `names`: the likeliest, and all."""
     close = get_close_matches(name, names, n=1)
     return f"{f', did you mean {close[0]!r}?' if close else ';'} choose from {', '.join(names)}"
-
-
-def check_whole(config: object, name: str, least: int) -> None:
-    """Make an option of a frozen configuration an int; ValueError where it is none, or less."""
-    object.__setattr__(config, name, whole(name, getattr(config, name), least))

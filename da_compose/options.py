@@ -24,6 +24,12 @@ def whole(name: str, value: Any, least: int = 0) -> int:
     return found
 
 
+def make_whole(config: object, **least: int) -> None:
+    """Make options of a frozen configuration ints of at least so much, as `whole` has it."""
+    for name, value in least.items():
+        object.__setattr__(config, name, whole(name, getattr(config, name), value))
+
+
 def check_device(device: str | torch.device) -> None:
     """Raise ValueError where a device cannot be used here."""
     try:

@@ -1,7 +1,7 @@
 """Labelled images of several sources, from whatever a user has, with one numbering of classes."""
 
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,6 @@ def read_sources(
     """
     if not sources:
         raise ValueError("pretraining needs at least one labelled source domain, got none")
-    if isinstance(class_names, (str, Set, Mapping)):
-        raise ValueError(
-            f"class_names is a {type(class_names).__name__}, expected a list, the name of class 0 "
-            "first"
-        )
     if class_names is not None:
         class_names = [one_spelling(name) for name in check_class_names(class_names)]
     found = {name: _read(name, source, size, class_names) for name, source in sources.items()}

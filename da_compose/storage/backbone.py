@@ -34,7 +34,12 @@ from da_compose.storage.backbone_schema import (
     check_knowledge,
     check_rehearsal,
 )
-from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
+from da_compose.storage.files import (
+    load_metadata,
+    load_tensors,
+    save_tensors,
+    understood,
+)
 from da_compose.storage.schema import (
     FINGERPRINT,
     check_class_names,

@@ -142,6 +142,14 @@ def test_saved_and_loaded_adapter_is_bit_exact(
         assert same.network(images(), loaded).equal(backbone.network(images(), domain))
 
 
+def test_a_shape_of_numpys_numbers_is_read_again(make_network, tmp_path: Path) -> None:
+    """As of `num_classes=labels.max() + 1`."""
+    counted: dict[str, Any] = {"num_classes": np.int64(3), "hidden": np.int32(6)}
+    network = make_network(signature=[0, np.int64(1), 0], **counted)
+    Backbone(network, ("a", "b", "c"), {}).save(tmp_path / "backbone")
+    assert load_backbone(tmp_path / "backbone").network.config == network.config
+
+
 def test_notes_of_any_kind_are_written_and_no_missing_device_is_called_damage(
     make_backbone, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from math import inf
+from numbers import Real
 from typing import Any, TypeVar
 
 from adapters.guard import GuardConfig
@@ -10,6 +12,7 @@ from adapters.start import NEAREST, StartConfig
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import Strategy
 from da_compose import Network
+from da_compose.options import make_whole
 
 # What learns nothing: a source's statistics; the target's, AdaBN (Li et al. 2017); what all others
 # start from (`adapters.start.best_start`); prototypes, by no gradient (`adapters.prototypes`)
@@ -54,22 +57,26 @@ class AdaptConfig:
             if self.strategy not in CHOICES:
                 raise ValueError(f"no strategy {self.strategy!r}{nearest(self.strategy, CHOICES)}")
         elif self.strategy is not None and (
-            isinstance(self.strategy, type) or not hasattr(self.strategy, "step")
+            isinstance(self.strategy, type)
+            or not all(hasattr(self.strategy, method) for method in ("prepare", "step"))
         ):
             raise ValueError(
                 f"strategy must be a name ({', '.join(CHOICES)}) or an instance such as "
-                f"MomentMatching(), got {self.strategy!r}"
+                f"MomentMatching(), with prepare and step, got {self.strategy!r}"
             )
         if self.strategy == AUTO and not self.guard:
             raise ValueError(f"{AUTO} chooses by the guard; leave it on, or name a strategy")
-        check_parts([self.trains], ADAPTED)
+        check_parts([str(self.trains)], ADAPTED)
         for name in ("steps", "batch_size", "check_every", "check_images", "start_images"):
             if getattr(self, name) is not None:
-                check_whole(self, name, 1)
-        for name in ("seed", "prior_images"):
-            check_whole(self, name, 0)
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+                make_whole(self, **{name: 1})
+        make_whole(self, seed=0, prior_images=0)
+        for name in ("centroids", "guard", "bfloat16", "cuda_graph"):
+            if not isinstance(getattr(self, name), bool):  # "no" would mean yes
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        rate = self.learning_rate
+        if rate is not None and not (isinstance(rate, Real) and 0 < rate < inf):
+            raise ValueError(f"learning_rate must be above 0, got {rate!r}")
 
     def on(self, network: Network) -> "AdaptConfig":
         """The same with all said that is as usual for this network."""
@@ -129,14 +136,3 @@ def nearest(name: str, names: Any) -> str:
     """The end of an error about a name that is none of `names`: the likeliest, and all."""
     close = get_close_matches(name, names, n=1)
     return f"{f', did you mean {close[0]!r}?' if close else ';'} choose from {', '.join(names)}"
-
-
-def check_whole(config: object, name: str, least: int) -> None:
-    """Raise ValueError where an option is no int, which notes can hold, of at least `least`."""
-    value = getattr(config, name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    if value >= 2**63:
-        raise ValueError(f"{name} must be below 2^63, got {value}")

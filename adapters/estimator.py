@@ -132,17 +132,18 @@ class DomainAdaptationClassifier(ClassifierMixin, BaseEstimator):
         return targets[0]
 
     def _images(self, X: Any) -> NDArray[Any]:
-        """Images, also of a table of them."""
+        """Images with all axes, (M, 1, H, W) of grey ones: three are no colours of one."""
         images = np.asarray(X)
         if images.ndim != 2:
-            return images
+            grey = images.ndim == 3 and images.shape[-1] > 3
+            return images[:, None] if grey else images
         shape = self.image_shape or (isqrt(images.shape[1]),) * 2
         if np.prod(shape) != images.shape[1]:
             raise ValueError(
                 f"rows of {images.shape[1]} values are no images of shape {shape}; say their "
                 "height and width: image_shape=(H, W) or (H, W, 3)"
             )
-        return images.reshape(len(images), *shape)
+        return self._images(images.reshape(len(images), *shape))
 
     @staticmethod
     def _domains(sample_domain: Any, count: int, default: int) -> NDArray[np.int64]:

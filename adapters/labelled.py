@@ -22,6 +22,7 @@ from adapters.strategies.contract import AdaptationTask, Strategy
 from da_compose import Backbone, Domain, Network
 from da_compose.context import undisturbed
 from da_compose.images import ImageSet, to_pixels
+from da_compose.items import labels_of
 from da_compose.reading import read_images
 
 BATCH = 128
@@ -103,7 +104,7 @@ def cross_entropy(network: Network, domain: Domain, labelled: ImageSet, chosen: 
 
 def check_labelled(backbone: Backbone, images: Any, classes: Any) -> ImageSet:
     """Images and their classes, read; ValueError where labels are not classes, one an image."""
-    labels = np.asarray(classes)
+    labels = labels_of(classes)
     num_classes = backbone.network.config.num_classes
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Many targets on one backbone: in one pass on a GPU, one after another on CPU."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,6 +93,8 @@ def adapt_many(
     if strategy is not None:
         options["strategy"] = strategy
     config = with_options(config or AdaptConfig(), options).on(backbone.network)
+    if not isinstance(targets, Mapping):
+        raise ValueError(f"targets must be a mapping by name, got a {type(targets).__name__}")
     for name in targets:
         check_name(name)  # before any work
     method = config.method
@@ -106,16 +109,17 @@ def adapt_many(
         done = {}
         with phase("adapting to all domains", len(targets)) as adapting:
             for name, images in targets.items():
-                done[name] = adapt(backbone, images, name=name, config=config)
+                with naming(name):
+                    done[name] = adapt(backbone, images, name=name, config=config)
                 adapting.advance(note=name)
         return done
     if config.cuda_graph or config.bfloat16:
         raise ValueError("targets at once take neither cuda_graph nor bfloat16; leave them out")
     assert isinstance(method, str)
-    loops = [
-        Loop(prepare(backbone, images, name, config), STRATEGIES[method]())
-        for name, images in targets.items()
-    ]
+    loops = []
+    for name, images in targets.items():
+        with naming(name):
+            loops.append(Loop(prepare(backbone, images, name, config), STRATEGIES[method]()))
     if loops:
         device = backbone.network.device
         known = {name: source.to(device) for name, source in backbone.knowledge.items()}
@@ -126,6 +130,16 @@ def adapt_many(
             loops[0].config.num_steps,
         )
     return {loop.target.name: conclude(loop.ready, loop.end()) for loop in loops}
+
+
+@contextmanager
+def naming(target: str) -> Iterator[None]:
+    """Say in an error which of the targets it is of."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"of target {target!r}")
+        raise
 
 
 def step_together(

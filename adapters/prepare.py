@@ -131,7 +131,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         | {
             "start": start.name,
             "target_share": start.share,
-            "centroids": start.target.heads is not None,
+            "centroids": chosen.heeding,
         },
         drawn=generator.get_state(),
     )

@@ -76,7 +76,7 @@ class Chosen:
     consensus: mean prediction (C, N) of all that were compared, on the images searched; each with
     centroids of its own where the start has some.
     evidence: figures (`da_compose.evidence`) of the baselines, by name, and of the `start`, before
-    it heeds centroids.
+    it heeds centroids. heeding: whether it does.
     """
 
     start: Start
@@ -84,6 +84,7 @@ class Chosen:
     consensus: Tensor
     baselines: Mapping[str, Tensor]
     evidence: Mapping[str, Tensor]
+    heeding: bool
 
 
 def choose_start(
@@ -100,7 +101,8 @@ def choose_start(
     """What learns nothing on these images, by name and share of their own statistics, and a start.
 
     The start is one of the `baselines` where it is named, else `best_start`. centroids: it heeds
-    those of its classes (`da_compose.centroids`), unless the images mean nothing to it.
+    those of its classes (`da_compose.centroids`), unless the images mean nothing to it, or it is a
+    domain with classifiers of its own, which heed some already if it was adapted.
     """
     tried = Tried(backbone, name, images, searched, config.prior_images)
     plain = plain_start_name(backbone)
@@ -115,12 +117,18 @@ def choose_start(
     figures = {named: evidence(*tried.views(plain, share)) for named, share in baselines.items()}
     figures["start"] = evidence(*views)
     means_something = agreed_information(*views) >= config.least_informed
-    heeding = centroids and baseline is None and means_something
+    heeding = centroids and baseline is None and means_something and not _has_heads(backbone, start)
     consensus = torch.stack([tried.prediction(*one, heeding) for one in candidates]).mean(dim=0)
     found = tried.start(*best)
     if heeding:
         found.target.heads = tried.heeding(*best)
-    return Chosen(found, tried.logits(*best), consensus, logits, figures)
+    return Chosen(found, tried.logits(*best), consensus, logits, figures, heeding)
+
+
+def _has_heads(backbone: Backbone, start: str) -> bool:
+    """Whether a start is a domain that was named, with classifiers of its own; experts all are."""
+    domains = backbone.network.domains
+    return start in domains and domains[start].heads is not None and not is_composed(backbone)
 
 
 def best_start(

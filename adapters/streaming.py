@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adapters.config import check_whole
 from adapters.guard import judge
 from adapters.parts import LEARNING_RATES
 from adapters.selection import score
@@ -21,6 +20,7 @@ from da_compose.evidence import TINY
 from da_compose.inference import batches, predict_logits
 from da_compose.model.mixture import LearnedMixture
 from da_compose.model.norms import EPSILON
+from da_compose.options import make_whole
 from da_compose.statistics import blend_statistics, estimate_statistics, shrunk_share
 
 
@@ -40,8 +40,7 @@ class StreamConfig:
     radius: float = 0.1  # most that what is trained may move, over its adapted length
 
     def __post_init__(self) -> None:
-        for name, least in (("chunk", 2), ("memory", 2), ("prior_images", 1), ("steps", 0)):
-            check_whole(self, name, least)
+        make_whole(self, chunk=2, memory=2, prior_images=1, steps=0)
         for name in ("least_diversity", "statistics_radius", "rate", "radius"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from benchmarks.harness.grid import BACKENDS
 from benchmarks.harness.picture_benchmarks import TARGETS
+from da_compose.options import check_device
 from da_compose.progress import show_progress
 from data_prep.caches import CACHE_VARIABLE
 
@@ -148,10 +149,7 @@ def device_of(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name).cpu()  # a meta tensor holds nothing to copy
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise click.BadParameter(
-            f"{name!r} cannot be used here ({first}); try --device cpu"
-        ) from error
+        check_device(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error).replace("try cpu", "try --device cpu")) from error
     return name

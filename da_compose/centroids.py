@@ -14,6 +14,7 @@ from torch.nn import functional
 # Made on digits and PACS; read on satellite and other digits (benchmarks/LOG.md)
 SHARPNESS = 10.0  # logits between a cosine of 0 and of 1
 PRIOR_IMAGES = 20  # images of a class, from which on its centroid counts more than half
+ALIKE = 1e-4  # of an embedding: images that are less apart are one, but for rounding
 
 
 @torch.no_grad()
@@ -23,17 +24,20 @@ def with_centroids(heads: nn.ModuleList, embeddings: Tensor, prediction: Tensor)
     embeddings: of unlabelled images, (M, F). prediction: what is said of them, (M, N). A centroid
     is the mean direction of the embeddings from their middle, weighted by the prediction, and
     counts less the fewer images are taken for its class. The classifiers stay linear: the length
-    of an embedding from the middle is taken for the average one.
+    of an embedding from the middle is taken for the average one. Images that are all alike have
+    no centroids.
     """
     middle = embeddings.mean(dim=0)
     apart = embeddings - middle
-    length = apart.norm(dim=1).mean().clamp_min(1e-6)
+    length = apart.norm(dim=1).mean()
+    new = deepcopy(heads).requires_grad_(False)
+    if not length > ALIKE * embeddings.norm(dim=1).mean():
+        return new
     directions = functional.normalize(
         prediction.to(apart).T @ functional.normalize(apart)
     )  # (N, F)
     images = prediction.to(apart).sum(dim=0)
     weights = directions * (SHARPNESS / length * images / (images + PRIOR_IMAGES))[:, None]
-    new = deepcopy(heads).requires_grad_(False)
     for head in new:
         assert isinstance(head, nn.Linear)
         head.weight.add_(weights)

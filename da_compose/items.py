@@ -31,6 +31,7 @@ COLOUR_OR_GREY = (
     "one colour image or three grey ones? Give image[None] or images[:, None], with an axis each "
     "for images and channels"
 )
+NUMPYS = (torch.float16, torch.float32, torch.float64)  # of floats
 KEPT = ("batch_size", "num_workers", "collate_fn", "timeout", "worker_init_fn",
         "multiprocessing_context", "prefetch_factor")  # fmt: skip
 
@@ -89,11 +90,31 @@ def image_of(item: Any) -> NDArray[Any]:
 
 
 def as_array(images: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
-    """A tensor as an array; half precision that numpy lacks as float32."""
+    """A tensor as an array; precision that numpy lacks as float32. ValueError where it is none."""
+    if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):
+        raise ValueError("some values of the array are masked; fill them: array.filled(0)")
     if not isinstance(images, torch.Tensor):
         return images
-    images = images.detach().cpu()
-    return (images.float() if images.dtype == torch.bfloat16 else images).numpy()
+    try:
+        held = images.detach().cpu().resolve_neg()
+        precise = held.dtype in NUMPYS or not held.dtype.is_floating_point
+        return (held if precise else held.float()).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized or meta
+        raise ValueError(
+            f"a tensor of {images.dtype} and {images.layout} on {images.device} is no array of "
+            f"numbers ({str(error).splitlines()[0]}); make it a dense one"
+        ) from error
+
+
+def labels_of(labels: Any) -> NDArray[Any]:
+    """Labels of any kind as an array; texts as such, whatever holds them."""
+    if isinstance(labels, torch.Tensor):
+        return as_array(labels)
+    if isinstance(labels, (list, tuple)):
+        labels = [one.item() if isinstance(one, torch.Tensor) else one for one in labels]
+    found = np.asarray(labels)
+    texts = found.dtype == object and all(isinstance(one, str) for one in found.reshape(-1))
+    return found.astype(str) if texts else found
 
 
 def _of_loader(loader: DataLoader[Any]) -> Iterator[NDArray[Any]]:
@@ -133,6 +154,8 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
             )
         return loader
     kept = {name: getattr(loader, name) for name in KEPT}
+    if isinstance(data, IterableDataset):  # each worker would give all of it, or in another order
+        kept = {name: kept[name] for name in ("batch_size", "collate_fn")}
     return DataLoader(data, generator=torch.Generator(), **kept)
 
 

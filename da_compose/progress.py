@@ -7,10 +7,10 @@ terminal and in a notebook; where standard error is a file or a pipe, a line now
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +25,8 @@ from da_compose.parallel import rank
 
 FIRST_LINE, LONGEST_GAP = 10.0, 300.0  # seconds before a phase's first line, and between two
 AT_ONCE = 1.0  # seconds in which what was done earlier is reported
+# Of a standard error that is closed, full, or another's: no reason to end what is shown on it
+UNHEARD = (OSError, ValueError, AttributeError)
 MEASURED = 300.0  # last seconds that a bar's remaining time is estimated by
 
 
@@ -89,7 +91,8 @@ class Lines:
 
     def _say(self, text: str) -> None:
         note = f"; {self.note}" if self.note else ""
-        print(f"{self.what}: {text}{note}", file=sys.stderr, flush=True)
+        with suppress(*UNHEARD):
+            print(f"{self.what}: {text}{note}", file=sys.stderr, flush=True)
 
 
 class Bar:
@@ -115,26 +118,55 @@ class Bar:
             self.display.update(self.task, total=1, completed=1)
 
 
+class Heedless:
+    """Standard error, for `rich`; that it is closed or full ends nothing that is shown on it."""
+
+    def __init__(self) -> None:
+        self.stream: Any = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    def write(self, text: str) -> int:
+        with suppress(*UNHEARD):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(*UNHEARD):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def console() -> Console:
+    """A console on standard error as it is now."""
+    return Console(file=cast(IO[str], Heedless()))
+
+
+def _is_terminal(stream: Any) -> bool:
+    with suppress(*UNHEARD):
+        return stream.isatty()
+    return False
+
+
 class Shown:
     """How the phases of one caller are shown: `display` while one of them is a bar."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        if console.is_jupyter:
+        if console().is_jupyter:
             self.bars = find_spec("ipywidgets") is not None  # which rich needs there
         else:
-            self.bars = sys.stderr.isatty() and console.is_interactive
+            self.bars = _is_terminal(sys.stderr) and console().is_interactive
         self.display: Progress | None = None
 
     @contextmanager
     def bar(self, what: str, total: int | None, done: int) -> Iterator[Bar]:
         """The bar of a phase; those inside another phase vanish when they end."""
-        if self.display is not None:
-            bar = Bar(self.display, what, total, done)
+        if (display := self.display) is not None:  # another thread's may end before
+            bar = Bar(display, what, total, done)
             try:
                 yield bar
             finally:
-                self.display.remove_task(bar.task)
+                display.remove_task(bar.task)
             return
         columns: Any = (
             TextColumn("{task.description}", markup=False),
@@ -144,21 +176,22 @@ class Shown:
             TextColumn("{task.fields[note]}", style="dim", markup=False),
         )
         options: Any = {
-            "console": Console(stderr=True),
+            "console": console(),
             "redirect_stdout": False,  # a file, perhaps, while standard error is a terminal
             "refresh_per_second": 4,
             "speed_estimate_period": MEASURED,
         }
-        with Progress(*columns, **options) as self.display:
-            bar = Bar(self.display, what, total, done)
+        with Progress(*columns, **options) as display:
+            self.display = display
+            bar = Bar(display, what, total, done)
             started = time.monotonic()
             try:
                 yield bar
                 bar.end()
             finally:
-                if self.display.console.is_jupyter:  # where rich leaves out the last state
-                    self.display.refresh()
-                self.display.live.transient = time.monotonic() - started < AT_ONCE
+                if display.console.is_jupyter:  # where rich leaves out the last state
+                    display.refresh()
+                display.live.transient = time.monotonic() - started < AT_ONCE
                 self.display = None
 
     @contextmanager
@@ -211,8 +244,8 @@ def remark(text: Any) -> None:
     shown = _shown.get()
     if shown in (None, OFF) or rank() > 0:
         return
-    console = shown.display.console if shown.display is not None else Console(stderr=True)
-    console.print(text, markup=False, highlight=False, soft_wrap=isinstance(text, str))
+    on = console() if (display := shown.display) is None else display.console
+    on.print(text, markup=False, highlight=False, soft_wrap=isinstance(text, str))
 
 
 def duration(seconds: float) -> str:

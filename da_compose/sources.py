@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from da_compose.archives import is_archive, read_array
 from da_compose.folders import nearly_alike, one_spelling
 from da_compose.images import ImageSet
+from da_compose.items import labels_of
 from da_compose.reading import read_images, read_pictures
 from da_compose.storage.schema import check_class_names
 from da_compose.trees import read_tree
@@ -19,6 +20,7 @@ ACCEPTED = (
     "a folder <class>/<picture>, an .npz with images and labels, or a pair (images, labels) of "
     "images of any kind and one label each, a whole number or a name"
 )
+MOST_NUMBERED = 2**16  # classes that are named by their numbers
 
 
 def read_sources(
@@ -48,8 +50,13 @@ def read_sources(
         names = tuple(class_names)
     elif kinds == {"U"}:
         names = tuple(sorted({str(name) for name in everything}))
+    elif (highest := int(everything.max())) >= MOST_NUMBERED:
+        raise ValueError(
+            f"labels go up to {highest:,}, so they are no numbers of classes, 0, 1, ...; give them "
+            "as texts, which are names"
+        )
     else:
-        names = tuple(map(str, range(int(everything.max()) + 1)))
+        names = tuple(map(str, range(highest + 1)))
     if len(names) < 2:
         raise ValueError(f"a classifier needs at least 2 classes, got {', '.join(names)}")
     check_class_names(names)
@@ -85,7 +92,7 @@ def _read(
         source = source.images, source.labels
     if not isinstance(source, tuple) or len(source) != 2:
         raise ValueError(f"source {name!r} is a {type(source).__name__}, expected {ACCEPTED}")
-    images, labels = read_images(source[0], size), np.asarray(source[1])
+    images, labels = read_images(source[0], size), labels_of(source[1])
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"labels of {name} must be whole numbers or names, one an image, "

@@ -26,7 +26,7 @@ ALLOWED = {
 # A room is a folder, or a file beside the folders.
 STOREYS = (
     ("da_compose.opening",),
-    ("da_compose.context", "da_compose.images", "da_compose.parallel"),
+    ("da_compose.context", "da_compose.images", "da_compose.options", "da_compose.parallel"),
     ("da_compose.depth", "da_compose.progress"),
     ("da_compose.pictures", "da_compose.pixel_range"),
     ("da_compose.folders",),

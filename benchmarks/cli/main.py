@@ -7,6 +7,7 @@ command needs a package that only another one uses.
 import sys
 import warnings
 from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -171,6 +172,10 @@ def main() -> None:
     """
     keep_freed_memory()
     prepare_output()
-    warnings.showwarning = lambda message, *_, **__: click.echo(
-        printable(f"warning: {message}"), err=True
-    )
+    warnings.showwarning = warn
+
+
+def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning; a full or closed standard error ends no work, as in Python itself."""
+    with suppress(OSError, ValueError):
+        click.echo(printable(f"warning: {message}"), err=True)

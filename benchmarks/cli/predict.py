@@ -41,6 +41,8 @@ def predict(
     Example: da-compose predict --backbone backbone.safetensors --adapter site-7.safetensors
     scans/site-7 > predictions.csv
     """
+    if sys.stdout is None:
+        raise click.ClickException("standard output is closed; send predictions to a file: > FILE")
     loaded = load_backbone(backbone)
     model = chosen_model(loaded, adapter, domain)
     with show_progress(as_json or not sys.stdout.isatty()):  # no bar among rows

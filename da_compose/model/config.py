@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from da_compose.options import make_whole, whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -24,20 +26,20 @@ class NetworkConfig:
     trunk: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "num_templates", "channels", "expansion", "squeeze",
-                     "patch_size", "image_size", "image_channels",
-                     "hidden", "embedding"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        make_whole(
+            self, num_layers=1, num_templates=1, channels=1, expansion=1, squeeze=1, patch_size=1,
+            image_size=1, image_channels=1, hidden=1, embedding=1, num_classes=2,
+        )  # fmt: skip
         if self.trunk is None and self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
             )
         if self.trunk is not None and self.image_channels != 3:
             raise ValueError(f"a trunk takes images of 3 channels, got {self.image_channels}")
-        if self.signature is not None and len(self.signature) != self.num_layers:
+        if self.signature is None:
+            return
+        object.__setattr__(self, "signature", tuple(whole("signature", k) for k in self.signature))
+        if len(self.signature) != self.num_layers:
             raise ValueError(
                 f"signature has {len(self.signature)} entries for {self.num_layers} layers"
             )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from da_compose.model.mixture import Mixture
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 SHOWN_NAMES = 20  # at most, in an error
 POOLED = "pooled"  # name of the domain that is trained on all sources together
 
@@ -20,7 +20,8 @@ def check_name(name: str) -> None:
     """Raise ValueError where no domain can have this name."""
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise ValueError(
-            f"domain name {name!r}: use letters, digits, '_', '-' and '.', at most one word"
+            f"domain name {str(name)[:300]!r}: use letters, digits, '_', '-' and "
+            "'.', at most one word, at most 255 letters"
         )
 
 

@@ -1,6 +1,7 @@
 """A compositional network on any pretrained one: its blocks go along learned directions."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -216,8 +217,7 @@ class PretrainedNetwork(Network):
         """As `features`, with `values` of the weights that move in place of the domain's."""
         norms = NormCursor(domain)
         block = self._run_body(images, domain, values, norms)
-        # A copy: a network may start its head in place
-        embedding = run(self.output_adapter, block.clone(), norms, values)
+        embedding = run(self.output_adapter, block, norms, values)
         return as_map(block, self.layout), embedding
 
     def block_features(self, images: Tensor, domain: Domain) -> Tensor:
@@ -229,14 +229,17 @@ class PretrainedNetwork(Network):
     ) -> Tensor:
         features = run(self._stem(domain), self.normalized(images), norms, {})
         precision = None if domain.batch_statistics else self.block_precision
-        with torch.autocast(images.device.type, precision, enabled=precision is not None):
+        autocast = nullcontext()  # the caller's stays
+        if precision is not None:
+            autocast = torch.autocast(images.device.type, precision)
+        with autocast:
             found = run(self.body, features, norms, values)
         return found.to(features.dtype)
 
     def embed_block_features(self, features: Tensor, domain: Domain) -> Tensor:
         norms = NormCursor(domain)
         norms.skip(self.config.num_statistics - _num_statistics(self.output_adapter))
-        block, values = from_map(features, self.layout).clone(), self.values_of(domain)
+        block, values = from_map(features, self.layout), self.values_of(domain)
         return run(self.output_adapter, block, norms, values)
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:

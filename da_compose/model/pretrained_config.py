@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from da_compose.model.contract import Shape
+from da_compose.options import make_whole
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OWN = "own:"  # how a module that no name rebuilds is named
@@ -33,10 +34,9 @@ class PretrainedConfig:
     weights: str = "unknown"
 
     def __post_init__(self) -> None:
-        for name, least in (("num_classes", 2), ("image_size", 1), ("num_templates", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        make_whole(self, num_classes=2, image_size=1, num_templates=0)
         for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
             if len(getattr(self, name)) != self.image_channels:
                 raise ValueError(f"{name} must be of 3 channels, got {getattr(self, name)}")
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from da_compose.model.fused import fits, fused, fusions, with_values
+from da_compose.model.fused import clamped, convolved, fits, fused, is_plain, plan, with_values
 from da_compose.model.norms import NormCursor
 
 
@@ -28,10 +28,10 @@ class _Run(Interpreter):
         super().__init__(section)
         self.norms, self.values = norms, values
         learned = norms.domain.batch_statistics  # then there is nothing to fold in yet
-        found = [] if learned else fusions(section)
+        found = [] if learned else plan(section).fusions
         self.waiting = {fusion.convolution for fusion in found}
         self.fusions = {fusion.norm: fusion for fusion in found}
-        self.done = set[str]()  # activations that came with their convolution
+        self.done = set[str]()  # that came with their convolution
 
     def run_node(self, n: Node) -> Any:
         if n.name in self.done:
@@ -42,14 +42,14 @@ class _Run(Interpreter):
         target = str(n.target)
         module = self.fetch_attr(target)
         if isinstance(module, _BatchNorm):
-            return self._norm(n, module, args[0])
+            return self._norm(n, module, *args, *kwargs.values())
         own = {
             name: self.values[f"{target}.{name}"]
             for name, _ in module.named_parameters()
             if f"{target}.{name}" in self.values
         }
         module = with_values(module, own) if own else module
-        if n.name in self.waiting:
+        if n.name in self.waiting and is_plain(module):
             return _Waiting(cast(nn.Conv2d, module), *args)
         return module(*args, **kwargs)
 
@@ -58,14 +58,14 @@ class _Run(Interpreter):
         gamma = self.values.get(f"{node.target}.weight", gamma)
         beta = self.values.get(f"{node.target}.bias", beta)
         if isinstance(features, _Waiting):
-            values = self.norms.look(gamma, beta)
-            if fits(features.features, features.convolution.weight, values[2]):
+            values, after = self.norms.look(gamma, beta), self.fusions[node.name].after
+            called = [self.fetch_attr(f) if isinstance(f, str) else f for f in after.values()]
+            limits = clamped(norm, called)
+            if limits and fits(features.features, features.convolution, values[2]):
                 self.norms.skip(len(gamma))
-                fusion = self.fusions[node.name]
-                if fusion.activation is not None:
-                    self.done.add(fusion.activation)
-                return fused(*features, values, norm.eps, fusion.limits)
-            features = cast(Tensor, features.convolution(features.features))
+                self.done.update(after)
+                return fused(*features, values, norm.eps, limits)
+            features = convolved(*features)
         return after_norm(norm, self.norms.norm(features, gamma, beta, norm.eps))
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -77,10 +77,11 @@ class _Run(Interpreter):
 def run(
     section: GraphModule, value: Tensor, norms: NormCursor, values: Mapping[str, Tensor]
 ) -> Tensor:
-    """A section's output. norms: what its batch norms use of the domain, in order.
+    """A section's output; what it takes stays as it is. norms: what its batch norms use, in order.
 
     values: tensors in place of those of the section with these names.
     """
+    value = value.clone() if plan(section).writes else value
     return _Run(section, norms, values).run(value)
 
 

@@ -88,7 +88,13 @@ def cut(module: nn.Module, blocks: Sequence[str]) -> Sections:
         )
     if unknown := [block for block in blocks if block not in names]:
         raise ValueError(f"{name} has no part {', '.join(unknown)}; blocks are named as its parts")
-    module = deepcopy(module).eval().requires_grad_(False)
+    try:
+        module = deepcopy(module).eval().requires_grad_(False)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} cannot be copied, as weights of it are computed anew by hooks, as of pruning; "
+            "make them parameters first: torch.nn.utils.prune.remove, remove_weight_norm"
+        ) from error
     for part in module.modules():
         _check_batch_norm(part, name)
     try:
@@ -143,6 +149,11 @@ def _check_batch_norm(part: nn.Module, name: str) -> None:
         raise ValueError(
             f"{name} has batch norms of class {type(part).__name__}, whose forward is their own; "
             "expected torch's or timm's"
+        )
+    if isinstance(part, _BatchNorm) and (part._forward_hooks or part._forward_pre_hooks):
+        raise ValueError(
+            f"a batch norm of {name} has hooks, which would not run: each domain has statistics of "
+            "its own; remove them, or hook the part after it"
         )
 
 

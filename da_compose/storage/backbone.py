@@ -25,6 +25,7 @@ from da_compose.model.network import CompositionalNetwork
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.pretrained_config import PretrainedConfig, check_rebuilt
 from da_compose.model.zoo import build_module
+from da_compose.options import check_device
 from da_compose.pixel_range import warn_of_range
 from da_compose.storage.backbone_schema import (
     LARGEST_IMAGE,
@@ -33,7 +34,12 @@ from da_compose.storage.backbone_schema import (
     check_knowledge,
     check_rehearsal,
 )
-from da_compose.storage.files import load_metadata, load_tensors, save_tensors, understood
+from da_compose.storage.files import (
+    load_metadata,
+    load_tensors,
+    save_tensors,
+    understood,
+)
 from da_compose.storage.schema import (
     FINGERPRINT,
     check_class_names,
@@ -167,6 +173,7 @@ def saved_fingerprint(path: str | Path) -> str:
 @undisturbed()
 def load_backbone(path: str | Path, device: str = "cpu") -> Backbone:
     """Read a backbone that `Backbone.save` wrote; raises ValueError where it is not one."""
+    check_device(device)
     path = Path(path)
     tensors, metadata = read_backbone(path)
     with understood(path):

@@ -128,13 +128,18 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         raise ValueError(
             f"{path} is not written: {error}; the training diverged, take a lower learning rate"
         ) from error
-    read_back = parse(json.dumps(metadata))
+    read_back = parse(json.dumps(metadata, default=_plainly))
     summed = json.dumps({**read_back, CHECKSUM: checksum(contiguous, read_back)}, sort_keys=True)
     with replacing(path) as temporary:
         try:
             save_file(contiguous, temporary, {"da_compose": summed})
         except SafetensorError as error:
             raise OSError(f"{path} cannot be written ({error}); is the disk full?") from error
+
+
+def _plainly(value: Any) -> Any:
+    """Of notes what JSON cannot hold: numbers of numpy or torch as numbers, others in words."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def load_tensors(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,7 +6,7 @@ is believed, and nothing is allocated for it but what its own tensors are as lar
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import MISSING, dataclass, fields
 from math import isfinite
 from types import NoneType, UnionType
@@ -70,7 +70,7 @@ def mapping_with(schema: Mapping[str, Field]) -> Field:
 
 def is_domain_name(value: Any) -> bool:
     """Whether this is what a domain may be called."""
-    return isinstance(value, str) and bool(NAME.fullmatch(value)) and len(value) <= LONGEST
+    return isinstance(value, str) and bool(NAME.fullmatch(value))
 
 
 def are_class_names(value: Any) -> bool:
@@ -111,7 +111,7 @@ OWN_PARTS = {
 
 def check_class_names(names: Iterable[Any]) -> tuple[str, ...]:
     """The names, where a file could hold them; ValueError says which could not."""
-    names = tuple(names)
+    names = in_order(names)
     if not are_class_names(names):
         wrong = [name for name in names if not _is_name(name) or names.count(name) > 1]
         raise ValueError(
@@ -119,6 +119,14 @@ def check_class_names(names: Iterable[Any]) -> tuple[str, ...]:
             f"letters each, got {short(wrong[:5] or names)}"
         )
     return names
+
+
+def in_order(names: Iterable[Any]) -> tuple[Any, ...]:
+    """Names of classes as they are numbered; ValueError where they have no order."""
+    if isinstance(names, (Set, Mapping)):
+        kind = type(names).__name__
+        raise ValueError(f"class_names is a {kind}, expected a list, the name of class 0 first")
+    return tuple(names)
 
 
 def parse(text: str) -> dict[str, Any]:

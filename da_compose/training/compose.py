@@ -15,6 +15,7 @@ from da_compose.model.zoo import KNOWN, build_module, published
 from da_compose.statistics import Statistics, average_statistics
 from da_compose.storage.backbone import Backbone
 from da_compose.storage.experts import Expert, Fitted, Heads, fit_expert, open_expert
+from da_compose.storage.schema import in_order
 
 IMAGE_SIZE = 224  # pixels a side, as is usual of published weights
 ALL = "*"  # weights that move: from the first block to the embedding
@@ -77,7 +78,7 @@ def compose(
 def _class_names(experts: Sequence[Expert], given: ClassNames | None) -> list[tuple[str, ...]]:
     """Each expert's class names in its own order; ValueError where they are not the same ones."""
     by_name = given if isinstance(given, Mapping) else {}
-    common = None if isinstance(given, Mapping) else given
+    common = None if given is None or isinstance(given, Mapping) else in_order(given)
     known = [expert.name for expert in experts]
     if unknown := [name for name in by_name if name not in known]:
         raise ValueError(
@@ -91,7 +92,7 @@ def _class_names(experts: Sequence[Expert], given: ClassNames | None) -> list[tu
                 f"the classes of {expert} are not known; give class_names=[...], the name of class "
                 "0 first, or, where orders differ, such a list for each expert by name"
             )
-        found.append(tuple(names))
+        found.append(in_order(names))
         expected = tuple(common or found[0])
         if sorted(names) != sorted(set(expected)):
             raise ValueError(

@@ -17,6 +17,7 @@ from da_compose.knowledge import collect_knowledge
 from da_compose.model.contract import Shape
 from da_compose.model.domain import check_name
 from da_compose.model.network import CompositionalNetwork
+from da_compose.options import check_device, whole
 from da_compose.parallel import rank
 from da_compose.sources import read_sources
 from da_compose.storage.backbone import Backbone, load_backbone
@@ -79,15 +80,20 @@ def pretrain(
         )
     for name in sources:
         check_name(name)  # before any work
+    seed = whole("seed", seed)
+    steps = None if steps is None else whole("steps", steps, 1)
+    save_every = None if save_every is None else whole("save_every", save_every, 1)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(where)
     path = Path(out) / BACKBONE
     check_replaceable(path)
     recipe = usual_recipe(image_size) if recipe is None else recipe
     made = _recipe(recipe)
     if image_size is not None:
-        made = made.at_size(image_size)
+        made = made.at_size(whole("image_size", image_size, 1))
     with progress.show_progress(show_progress):
         data, names = read_sources(sources, made.image_size, class_names)
-    steps, share = steps or made.num_steps, made.held_out if held_out is None else held_out
+    steps, share = steps or made.num_steps, float(made.held_out if held_out is None else held_out)
     if not 0 <= share < 1:
         raise ValueError(f"held_out must be a share from 0 to below 1, got {share}")
     notes = {
@@ -100,7 +106,6 @@ def pretrain(
     }
     from da_compose.storage.locks import alone  # Windows has none, and need not to predict
 
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with progress.show_progress(show_progress), alone(path.parent):
         if path.exists():
             return finished(path, notes, where)

@@ -1,6 +1,7 @@
 import math
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,7 @@ def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_pixels):
         ({"strategy": "moment_match"}, "'moment_match', did you mean 'moment_matching'?"),
         ({"strategy": MomentMatching}, "strategy must be a name .* or an instance such as"),
         ({"strategy": 3}, "strategy must be a name .* or an instance such as Mom.*, got 3"),
+        ({"strategy": SimpleNamespace(step=print)}, "with prepare and step, got namespace"),
         (
             {"trains": "heads"},
             "cannot train heads; choose from mixture_weights, input_adapter, batch",
@@ -188,7 +190,11 @@ def test_a_backbone_that_diverged_is_refused(backbone: Backbone, make_pixels):
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"steps": 2.5}, r"steps must be an int, got 2\.5"),
         ({"seed": 1.0}, r"seed must be an int, got 1\.0"),
-        ({"steps": np.int64(2)}, r"steps must be an int, got np\.int64"),
+        ({"steps": True}, r"steps must be an int, got True"),
+        ({"guard": "no"}, r"guard must be True or False, got 'no'"),
+        ({"learning_rate": float("inf")}, r"learning_rate must be above 0, got inf"),
+        ({"learning_rate": "0.1"}, r"learning_rate must be above 0, got '0.1'"),
+        ({"name": "x" * 256}, r"at most 255 letters"),
         ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
         ({"check_every": 0}, "check_every must be at least 1"),
         ({"check_images": 0}, "check_images must be at least 1"),
@@ -206,6 +212,11 @@ def test_wrong_options_are_refused_with_the_choices(
 ):
     with pytest.raises(ValueError, match=complaint):
         adapt(backbone, make_pixels(4), **options)
+
+
+def test_what_is_no_backbone_is_refused(make_pixels):
+    with pytest.raises(ValueError, match="as `load_backbone` gives, got a str"):
+        adapt("backbone.safetensors", make_pixels(4))  # pyright: ignore[reportArgumentType]
 
 
 def test_an_unknown_option_is_refused_by_name(backbone: Backbone, make_pixels):

@@ -59,3 +59,14 @@ def test_many_targets_at_once_have_each_its_own(make_backbone, make_pixels):
         alone = adapt(backbone, given, name=name, config=ANY)
         found = together[name].predict_proba(given)
         torch.testing.assert_close(found, alone.predict_proba(given), rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapted_domain_that_is_started_from_heeds_no_others(make_backbone, make_pixels):
+    backbone, images = make_backbone(), make_pixels(60)
+    first = adapt(backbone, images, "chosen_start", name="first", config=ANY)
+    backbone.network.domains.add(first.domain)
+    again = adapt(backbone, images, "chosen_start", start="first", config=ANY)
+    assert first.notes["centroids"] is True and again.notes["centroids"] is False
+    assert again.domain.heads is not None and first.domain.heads is not None
+    found, expected = again.domain.heads.state_dict(), first.domain.heads.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())

@@ -113,6 +113,14 @@ def test_a_table_of_rows_is_read_as_images(fitted: DomainAdaptationClassifier) -
         fitted.predict(rows[:, :-1])
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_three_grey_rows_are_no_colours_of_one(fitted: DomainAdaptationClassifier, count: int):
+    images, _ = samples(-1)
+    whole = fitted.predict_proba(images)[:count]
+    for rows in (images[:count], images[:count].reshape(count, -1)):
+        np.testing.assert_allclose(fitted.predict_proba(rows), whole, atol=1e-5)
+
+
 def test_without_domains_all_samples_are_one_source() -> None:
     images, labels = samples(1)
     model = estimator().fit(images, labels)

@@ -141,3 +141,12 @@ def test_backbone_is_left_bit_identical(backbone: Backbone, targets) -> None:
     after = backbone.network.state_dict()
     assert before.keys() == after.keys()
     assert all(value.equal(before[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_error_says_of_which_target_it_is(backbone: Backbone, targets, together: bool) -> None:
+    with pytest.raises(ValueError, match="no images") as error:
+        adapt_many(backbone, targets | {"empty": []}, together=together, steps=1)
+    assert error.value.__notes__ == ["of target 'empty'"]
+    with pytest.raises(ValueError, match="targets must be a mapping by name, got a list"):
+        adapt_many(backbone, [*targets.values()], together=together)  # pyright: ignore[reportArgumentType]

@@ -4,6 +4,8 @@ import os
 import pty
 import subprocess
 import sys
+from io import StringIO
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -60,6 +62,53 @@ def test_what_was_done_earlier_does_not_shorten_the_time_left(clock, capsys):
             preparing.advance(1)
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first == "preparing: 910 of 1,000, about 2 min left" and "ended in 20 s" in last
+
+
+class Full(StringIO):
+    """A standard error that takes nothing, be it a terminal or a file."""
+
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, s: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        self.write("")
+
+
+class Gone(Full):
+    """A terminal that was closed."""
+
+    terminal = True
+
+
+@pytest.mark.parametrize("stream", [None, Full(), Gone(), object()], ids=str)
+def test_a_standard_error_that_takes_nothing_ends_no_work(clock, monkeypatch, stream: Any):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress.sys, "stderr", stream)
+    with show_progress():
+        take(clock, 20, 5)
+        remark("a line")
+    progress.Shown()  # as importing makes one
+
+
+def test_phases_of_threads_may_end_in_any_order(monkeypatch):
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    with show_progress():
+        outer, inner = phase("first", 2), phase("second", 2)
+        outer.__enter__()
+        last = inner.__enter__()
+        outer.__exit__(None, None, None)
+        last.advance(2, note="later")
+        inner.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize(

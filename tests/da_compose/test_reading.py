@@ -202,6 +202,33 @@ def test_wrong_arrays_are_refused_with_what_was_expected(images: NDArray[Any], c
             read_images(torch.from_numpy(images), SIZE)
 
 
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [
+        (np.ma.masked_greater(COLOUR, 250), r"masked; fill them: array\.filled\(0\)"),
+        (torch.from_numpy(FLOAT).to_sparse(), "sparse_coo on cpu is no array of numbers"),
+        (torch.empty(5, 8, 8, 3, device="meta"), "on meta is no array of numbers"),
+    ],
+)
+def test_what_has_no_value_for_each_pixel_is_refused(images: Any, complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        read_images(images, SIZE)
+
+
+def test_tensors_of_any_precision_and_sign_are_read():
+    negated = torch._neg_view(  # pyright: ignore[reportPrivateImportUsage]
+        -torch.from_numpy(FLOAT)
+    )
+    np.testing.assert_array_equal(read_images(negated, SIZE), COLOUR)
+    coarse = read_images(torch.from_numpy(FLOAT).to(torch.float8_e4m3fn), SIZE)
+    assert np.abs(coarse.astype(int) - COLOUR).max() <= 255 / 16
+
+
+def test_workers_of_a_stream_do_not_give_its_images_twice():
+    loader = DataLoader(Stream(), batch_size=2, num_workers=2)
+    np.testing.assert_array_equal(read_images(loader, SIZE), COLOUR)
+
+
 @pytest.mark.parametrize("source", [None, 5, {"images": COLOUR}])
 def test_what_holds_no_images_is_refused_with_what_is_accepted(source: Any):
     with pytest.raises(ValueError, match="give an array, a tensor, a Dataset"):

@@ -3,7 +3,10 @@
 import json
 
 import pytest
+from click import ClickException
 
+from benchmarks.cli.main import warn
+from benchmarks.cli.predict import predict
 from tests.benchmarks.calls import commands_of, succeed
 from tests.snippets import ROOT
 
@@ -41,3 +44,17 @@ def test_progress_is_on_standard_error_and_may_be_off(user_files, monkeypatch):
     said = succeed(*command).stderr
     assert "adapting to out: done in" in said and "pictures; classes of the backbone: " in said
     assert succeed(*command, "--quiet").stderr == ""
+
+
+def test_predictions_that_go_nowhere_are_refused(user_files, monkeypatch):
+    monkeypatch.setattr("benchmarks.cli.predict.sys.stdout", None)
+    with pytest.raises(ClickException, match="standard output is closed"):
+        predict.callback(user_files.backbone, None, None, user_files.pictures, False)  # pyright: ignore[reportOptionalCall]
+
+
+def test_a_warning_that_cannot_be_shown_ends_nothing(monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("benchmarks.cli.main.click.echo", full)
+    warn("all nearly black")

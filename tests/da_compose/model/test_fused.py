@@ -2,6 +2,8 @@
 
 import gc
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from da_compose.model import sections
-from da_compose.model.fused import UNLIMITED, fused, fusions
+from da_compose.model.fused import UNLIMITED, fused, plan
+from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.model.tracing import _Leaves, cut
 from tests.tiny_modules import SIZE, tiny_module, tiny_pretrained
 
@@ -65,10 +68,22 @@ class Kinds(nn.Module):
 
 def test_what_is_written_into_later_is_left_alone():
     section = GraphModule(Kinds(), Tracer().trace(Kinds()))
-    found = {fusion.convolution: fusion for fusion in fusions(section)}
+    found = {fusion.convolution: fusion for fusion in plan(section).fusions}
     assert list(found) == [f"convolutions_{place}" for place in range(4)]
-    alone = [fusion.activation is None for fusion in found.values()]
+    alone = [not fusion.after for fusion in found.values()]
     assert alone == [False, False, True, True]
+
+
+class Shaped(Kinds):
+    """Asks for a shape, and writes into what is another tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.normed(0, x)
+        return x.mean(dim=(2, 3)).view(x.shape[0], x.size(1)).relu_()
+
+
+def test_what_another_tensor_is_made_of_may_be_written_into():
+    assert len(plan(GraphModule(Shaped(), Tracer().trace(Shaped()))).fusions) == 1
 
 
 @pytest.mark.parametrize("small", [False, True])
@@ -102,7 +117,7 @@ def test_a_gradient_of_xi_is_as_without(monkeypatch: pytest.MonkeyPatch, small: 
 
 def test_a_kernel_that_learns_is_not_folded():
     section = cut(tiny_module("conv"), ("blocks.0", "blocks.1", "blocks.2")).body
-    assert fusions(section)
+    assert plan(section).fusions
     network = tiny_pretrained("conv", 0)
     network.body.requires_grad_(True)
     logits = network(torch.rand(2, 3, SIZE, SIZE), network.new_domain("new"))
@@ -113,7 +128,7 @@ def test_a_kernel_that_learns_is_not_folded():
 
 def test_a_section_is_not_kept_alive():
     section = GraphModule(Kinds(), Tracer().trace(Kinds()))
-    assert fusions(section) is fusions(section)
+    assert plan(section) is plan(section)
     known = weakref.ref(section)
     del section
     gc.collect()
@@ -132,10 +147,157 @@ def test_a_convolution_that_changes_its_weight_first_stays_as_it_is():
     hooked = nn.Conv2d(3, 3, 1)
     hooked.register_forward_hook(lambda *given: 2 * given[-1])
     padded = Conv2dSame(3, 3, 1, stride=2)
+    patched = nn.Conv2d(3, 3, 1)
+    patched.forward = lambda input: 2 * nn.Conv2d.forward(patched, input)
     for convolution, fuses in (
         (nn.Conv2d(3, 3, 1), True), (padded, True), (Standardized(3, 3, 1), False),
-        (parametrized, False), (hooked, False),
+        (parametrized, False), (hooked, False), (patched, False),
     ):  # fmt: skip
         module = nn.Sequential(convolution, nn.BatchNorm2d(3))
         graph = _Leaves().trace(module)
-        assert bool(fusions(GraphModule(module, graph))) is fuses, type(convolution)
+        assert bool(plan(GraphModule(module, graph)).fusions) is fuses, type(convolution)
+
+
+class Doubling(nn.ReLU):
+    """Derived from an activation that clamps, and does more."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class Cutting(nn.Module):
+    """Writes into what it takes, and says so nowhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp_(max=0.2)
+
+
+def doubled(*given: Any) -> Tensor:
+    return 2 * given[-1]
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    module.register_forward_hook(doubled)
+    return module
+
+
+AFTERS: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
+    "called": lambda x, activation: activation(x),
+    "by keyword": lambda x, activation: activation(input=x),
+    "a view": lambda x, activation: activation(x.flatten(2)).view_as(x),
+    "by place": lambda x, activation: activation(functional.elu(x, 1.0, True)),
+}
+
+
+class Block(nn.Module):
+    """A convolution and its norm, called by keywords, and `activation` after them, somehow."""
+
+    def __init__(self, activation: nn.Module, after: str) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.activation, self.after = activation, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + AFTERS[self.after](self.norm(input=self.conv(input=x)), self.activation)
+
+
+class Own(nn.Module):
+    """A user's network, whose body starts in place."""
+
+    def __init__(self, activation: nn.Module, after: str = "called") -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.start = nn.Sequential(nn.SELU(inplace=True), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+        self.blocks = nn.ModuleList(Block(activation, after) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.start(torch.relu(self.norm(self.conv(x))))
+        for block in self.blocks:
+            x = block(x)
+        return x.mean(dim=(2, 3))
+
+
+def own(module: nn.Module, **options: Any) -> PretrainedNetwork:
+    network = PretrainedNetwork.of(
+        module, num_classes=2, image_size=4, blocks=("start", "blocks.0", "blocks.1"), **options
+    )
+    return network.with_directions(random(1, network.templates.directions.shape[1]).float() / 9)
+
+
+def agree(network: PretrainedNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions and gradients of xi, gamma and beta are those of two steps."""
+    domain, images = network.new_domain("new"), torch.rand(4, 3, 4, 4)
+    own_norms = network.new_domain("own")
+    network.own_batch_norm(own_norms)
+
+    def outcome() -> list[Tensor]:
+        found = []
+        for one in (domain.requires_grad_(True), own_norms.requires_grad_(True)):
+            logits = network(images, one)
+            learned = [p for p in one.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(logits.sum(), learned, allow_unused=True)
+            found += [logits, *(g for g in gradients if g is not None)]
+        return found
+
+    together = outcome()
+    with monkeypatch.context() as apart:
+        apart.setattr(sections, "fits", lambda *_: False)
+        torch.testing.assert_close(together, outcome(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [Doubling(), Cutting(), hooked(nn.ReLU()), nn.Hardtanh(-0.1, 0.2), nn.Identity(),
+     nn.Sequential(nn.Dropout(), nn.Identity(), nn.ReLU(inplace=True))],
+)  # fmt: skip
+def test_whatever_comes_after_a_norm_is_heeded(monkeypatch: pytest.MonkeyPatch, activation):
+    agree(own(Own(activation)), monkeypatch)
+
+
+@pytest.mark.parametrize("after", AFTERS)
+def test_however_it_is_called(monkeypatch: pytest.MonkeyPatch, after: str):
+    agree(own(Own(nn.ReLU(inplace=after == "a view"), after)), monkeypatch)
+
+
+def test_what_a_user_changes_later_is_heeded(monkeypatch: pytest.MonkeyPatch):
+    network = own(Own(nn.ReLU()))
+    images, domain = torch.rand(4, 3, 4, 4), network.new_domain("new")
+    before = network(images, domain)
+    first, second = (network.body.get_submodule(f"blocks.{place}") for place in range(2))
+    hooked(first.get_submodule("conv"))
+    first.activation = nn.SiLU()
+    parametrizations.weight_norm(second.get_submodule("conv"))
+    agree(network, monkeypatch)
+    assert not torch.allclose(network(images, domain), before)
+
+
+def test_biases_that_move_have_a_gradient(monkeypatch: pytest.MonkeyPatch):
+    agree(own(Own(nn.ReLU()), displaced=("*.conv.bias",)), monkeypatch)
+    module = Own(nn.ReLU())
+    parametrizations.weight_norm(module.blocks[0].get_submodule("conv"))
+    agree(own(module, displaced=("*",)), monkeypatch)
+
+
+def test_in_half_precision_a_gamma_beside_a_large_beta_learns_as_in_two_steps():
+    network = own(Own(nn.ReLU()))
+    domain, images = network.new_domain("new"), torch.rand(8, 3, 4, 4)
+    network.own_batch_norm(domain)
+    gamma, beta = domain.get_parameter("gamma"), domain.get_parameter("beta")
+    with torch.no_grad():
+        gamma.fill_(0.01)
+        beta.fill_(1.0)
+
+    def gradient(precision: torch.dtype | None) -> Tensor:
+        with network.computing(precision):
+            return torch.autograd.grad(network(images, domain).square().sum(), gamma)[0]
+
+    exact, found = gradient(None), gradient(torch.bfloat16)
+    assert (found - exact).norm() < 0.05 * exact.norm()
+
+
+def test_a_network_computes_under_a_callers_autocast():
+    network = own(Own(nn.ReLU()))
+    images, domain = torch.rand(4, 3, 4, 4), network.new_domain("new")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(images, domain)
+    torch.testing.assert_close(found.float(), network(images, domain), rtol=0.1, atol=0.05)

@@ -1,5 +1,6 @@
 """A compositional network on an ordinary one: exact properties, on tiny modules."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from da_compose import predict_rows, probabilities
 from da_compose.model.batched import features_many
@@ -326,9 +328,23 @@ class TwoOutputs(Listless):
         return x, self.blocks(x.repeat(1, 2, 1, 1))
 
 
+def pruned() -> nn.Module:
+    module = TinyConv()
+    prune.random_unstructured(module.last, "weight", 0.5)
+    return module
+
+
+def hooked() -> nn.Module:
+    module = TinyConv()
+    module.norm.register_forward_hook(lambda *given: 2 * given[-1])
+    return module
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
+        (pruned, "TinyConv cannot be copied, as weights of it are computed anew by hooks"),
+        (hooked, "a batch norm of TinyConv has hooks, which would not run"),
         (Branching, "Branching cannot be traced by torch.fx"),
         (Skipping, "cannot be cut at the last block: 2 values pass there"),
         (Twice, "uses batch norm norm more than once"),
@@ -336,7 +352,7 @@ class TwoOutputs(Listless):
         (Listless, "no blocks found in Listless; name them"),
     ],
 )
-def test_what_cannot_be_cut_is_refused_in_one_line(kind: type[nn.Module], said: str):
+def test_what_cannot_be_cut_is_refused_in_one_line(kind: Callable[[], nn.Module], said: str):
     with pytest.raises(ValueError, match=said) as error:
         PretrainedNetwork.of(kind(), num_classes=CLASSES, image_size=SIZE)
     assert "\n" not in str(error.value)

@@ -4,6 +4,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -139,6 +140,26 @@ def test_saved_and_loaded_adapter_is_bit_exact(
         assert not loaded.batch_statistics
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
         assert same.network(images(), loaded).equal(backbone.network(images(), domain))
+
+
+def test_a_shape_of_numpys_numbers_is_read_again(make_network, tmp_path: Path) -> None:
+    """As of `num_classes=labels.max() + 1`."""
+    counted: dict[str, Any] = {"num_classes": np.int64(3), "hidden": np.int32(6)}
+    network = make_network(signature=[0, np.int64(1), 0], **counted)
+    Backbone(network, ("a", "b", "c"), {}).save(tmp_path / "backbone")
+    assert load_backbone(tmp_path / "backbone").network.config == network.config
+
+
+def test_notes_of_any_kind_are_written_and_no_missing_device_is_called_damage(
+    make_backbone, tmp_path: Path
+) -> None:
+    backbone, path = make_backbone(), tmp_path / "a.safetensors"
+    notes = {"numpy": np.float32(0.5), "tensor": torch.arange(2), "folder": tmp_path}
+    save_adapter(path, backbone, make_target(backbone), notes)
+    known = {"numpy": 0.5, "tensor": [0, 1], "folder": str(tmp_path)}
+    assert load_adapter(path, backbone)[1] == known
+    with pytest.raises(ValueError, match="device 'meta' cannot be used here"):
+        load_backbone(path, "meta")
 
 
 def test_loading_an_adapter_leaves_the_backbone_alone(make_backbone, tmp_path: Path) -> None:

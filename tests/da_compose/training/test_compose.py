@@ -313,6 +313,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"class_names": {"a": NAMES, "b": "abcdefx"}},
         r"expert 'b' \(TinyConv\) has classes a, b, c, d, e, f, x, expected a, b, c, d, e, f, g",
     ),
+    "names in no order": (
+        {"a": ONE, "b": ONE},
+        {"class_names": {*NAMES}},
+        "class_names is a set, expected a list, the name of class 0 first",
+    ),
     "a name twice": (
         {"a": ONE, "b": ONE},
         {"class_names": "aabcdef"},

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from da_compose import Backbone, Recipe, load_backbone, pretrain
@@ -40,7 +42,19 @@ def arrays(count: int = 9, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
 
 
 def made(sources: dict[str, Any], out: Path, **options: Any) -> Backbone:
-    return pretrain(sources, out=out, recipe=TINY, show_progress=False, device="cpu", **options)
+    options = {"recipe": TINY, "show_progress": False, "device": "cpu"} | options
+    return pretrain(sources, out=out, **options)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [torch.tensor, lambda labels: [*torch.tensor(labels)], lambda labels: pd.Series([*"abc"] * 3),
+     lambda labels: np.array([*"abc"] * 3, dtype=object)],
+)  # fmt: skip
+def test_labels_may_lie_in_tensors_and_tables(kind) -> None:
+    images, labels = arrays()
+    found, _ = read_sources({"a": (images, kind(labels))}, 8)
+    assert found["a"].labels.tolist() == labels.tolist()
 
 
 def test_folders_archives_and_arrays_are_sources_alike(tmp_path: Path) -> None:
@@ -128,9 +142,12 @@ def test_what_is_finished_is_read_and_anything_else_is_refused(tmp_path: Path, m
 
 
 def test_size_and_steps_take_the_place_of_the_recipes(tmp_path: Path) -> None:
-    backbone = made({"a": arrays()}, tmp_path, image_size=16, steps=1)
+    """Also those of numpy, which no file could hold after all the work."""
+    options: dict[str, Any] = {"image_size": np.int32(16), "steps": np.int64(1)}
+    options |= {"seed": np.int64(3), "held_out": np.float32(0.25)}
+    backbone = made({"a": arrays()}, tmp_path, **options)
     assert backbone.network.config.image_size == 16
-    assert backbone.notes["steps"] == 1
+    assert backbone.notes["steps"] == 1 and backbone.notes["seed"] == 3
 
 
 @pytest.mark.parametrize(
@@ -146,6 +163,12 @@ def test_size_and_steps_take_the_place_of_the_recipes(tmp_path: Path) -> None:
         ({"a": arrays(classes=1)}, {}, "at least 2 classes, got 0"),
         ({"a": Path("nowhere")}, {}, "no folder at nowhere"),
         ({"two words": arrays()}, {}, "domain name 'two words'"),
+        ([arrays()], {}, "sources must be a mapping by name, got a list"),
+        ({"a": (arrays()[0], np.arange(9) * 10**9)}, {}, "labels go up to 8,000,000,000"),
+        ({"a": arrays()}, {"class_names": {"x", "y", "z"}}, "class_names is a set, expected a li"),
+        ({"a": arrays()}, {"steps": 0}, "steps must be at least 1, got 0"),
+        ({"a": arrays()}, {"seed": 1.5}, r"seed must be an int, got 1\.5"),
+        ({"a": arrays()}, {"device": "nowhere"}, "device 'nowhere' cannot be used here"),
     ],
 )
 def test_sources_that_do_not_fit_are_refused_in_words(

@@ -36,7 +36,7 @@ class StartConfig:
     # Information of the most informed start, below which the images mean nothing to the backbone
     least_informed: float = 0.1
     # Of expected accuracy, by which source only or AdaBN outdoes the most informed start
-    outdone: float = 0.04
+    outdone: float = 0.015
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):

@@ -214,11 +214,6 @@ def test_wrong_options_are_refused_with_the_choices(
         adapt(backbone, make_pixels(4), **options)
 
 
-def test_what_is_no_backbone_is_refused(make_pixels):
-    with pytest.raises(ValueError, match="as `load_backbone` gives, got a str"):
-        adapt("backbone.safetensors", make_pixels(4))  # pyright: ignore[reportArgumentType]
-
-
 def test_an_unknown_option_is_refused_by_name(backbone: Backbone, make_pixels):
     with pytest.raises(ValueError, match="no option 'stepps', did you mean 'steps'"):
         adapt(backbone, make_pixels(4), stepps=3)

@@ -163,7 +163,7 @@ def test_size_and_steps_take_the_place_of_the_recipes(tmp_path: Path) -> None:
         ({"a": arrays(classes=1)}, {}, "at least 2 classes, got 0"),
         ({"a": Path("nowhere")}, {}, "no folder at nowhere"),
         ({"two words": arrays()}, {}, "domain name 'two words'"),
-        ([arrays()], {}, "sources must be a mapping by name, got a list"),
+        ([arrays()], {}, "expected sources by name"),
         ({"a": (arrays()[0], np.arange(9) * 10**9)}, {}, "labels go up to 8,000,000,000"),
         ({"a": arrays()}, {"class_names": {"x", "y", "z"}}, "class_names is a set, expected a li"),
         ({"a": arrays()}, {"steps": 0}, "steps must be at least 1, got 0"),

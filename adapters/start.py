@@ -10,7 +10,7 @@ from torch import Tensor
 
 from da_compose import Backbone
 from da_compose.estimate import Estimator
-from da_compose.evidence import agreed_information, evidence
+from da_compose.evidence import FIGURES, agreed_information, evidence
 from da_compose.progress import phase
 from da_compose.starts import (
     MEAN,
@@ -24,6 +24,7 @@ from da_compose.starts import (
 )
 
 NEAREST = "nearest"
+INFORMED = FIGURES.index("agreed_information")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,7 @@ class StartConfig:
     least_compared: int = 50  # images, to compare starts on
     # Information of the most informed start, below which the images mean nothing to the backbone
     least_informed: float = 0.1
-    # Of expected accuracy, by which source only or AdaBN outdoes the most informed start
-    outdone: float = 0.015
+    clearly: float = 0.015  # more accurate, as expected, than the most informed start
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):
@@ -112,7 +112,7 @@ def choose_start(
         best = candidates[0]
     else:
         candidates = compared(tried, start, config)
-        best = most_informed(tried, candidates, config)
+        best = best_of(tried, candidates, config)
     views = tried.views(*best)
     figures = {named: evidence(*tried.views(plain, share)) for named, share in baselines.items()}
     figures["start"] = evidence(*views)
@@ -139,19 +139,20 @@ def best_start(
     searched: int,
     config: StartConfig = USUAL,
 ) -> Start:
-    """The start and the blend of statistics that know most of these images.
+    """The start and the blend of statistics that suit these images best.
 
     By what predictions on the images and on another view of them agree on, beyond chance
-    (`da_compose.evidence.agreed_information`). Fewer than `least_compared` images compare nothing:
-    then it is AdaBN, whose statistics are shrunk toward the source's. Images that mean nothing to
-    any start are left to source only, and source only or AdaBN is taken where it is expected to be
-    clearly more accurate.
+    (`da_compose.evidence.agreed_information`); of a rehearsed backbone another, where that one is
+    expected to be clearly more accurate (`da_compose.estimate`): of a target that lacks classes, a
+    start that scatters its images over all of them can look the more informed. Fewer than
+    `least_compared` images compare nothing: then it is AdaBN, whose statistics are shrunk toward
+    the source's. Images that mean nothing to any start are left to source only.
 
     start: a name as in `make_start`, or `nearest` to compare those of `starts_to_compare`.
     searched: images the choice is made on; the statistics are those of all images.
     """
     tried = Tried(backbone, name, images, searched, config.prior_images)
-    return tried.start(*most_informed(tried, compared(tried, start, config), config))
+    return tried.start(*best_of(tried, compared(tried, start, config), config))
 
 
 def compared(tried: Tried, start: str, config: StartConfig) -> list[tuple[str, float]]:
@@ -163,35 +164,24 @@ def compared(tried: Tried, start: str, config: StartConfig) -> list[tuple[str, f
     return [(plain, share) for share in shares]
 
 
-def most_informed(
+def best_of(
     tried: Tried, candidates: Sequence[tuple[str, float]], config: StartConfig
 ) -> tuple[str, float]:
     """The best of some starts, as `best_start` has it."""
     plain = candidates[0][0]
     if len(tried.seen) < config.least_compared:
         return plain, 1.0
-    informed = {}
+    figures = {}
     with phase("choosing a start", len(candidates)) as choosing:
         for one in candidates:
-            informed[one] = agreed_information(*tried.views(*one))
+            figures[one] = evidence(*tried.views(*one))
             choosing.advance()
-    best = max(informed, key=informed.__getitem__)
-    if informed[best] < config.least_informed:
+    best = max(candidates, key=lambda one: figures[one][INFORMED].item())
+    if figures[best][INFORMED] < config.least_informed:
         return plain, 0.0
-    return unless_outdone(tried, best, [(plain, 0.0), (plain, 1.0)], config)
-
-
-def unless_outdone(
-    tried: Tried, best: tuple[str, float], others: Sequence[tuple[str, float]], config: StartConfig
-) -> tuple[str, float]:
-    """One of the others, where the backbone's rehearsal expects it to be clearly more accurate.
-
-    Of a target that lacks classes, a start that scatters its images over all of them can look the
-    more informed one: what two views agree on is weighed by how rare its class is.
-    """
     if tried.backbone.rehearsal is None:
         return best
     estimator = Estimator(tried.backbone.rehearsal, len(tried.seen))
-    expected = {one: estimator(evidence(*tried.views(*one))).accuracy for one in (best, *others)}
-    other = max(others, key=expected.__getitem__)
-    return other if expected[other] > expected[best] + config.outdone else best
+    expected = {one: estimator(told).accuracy for one, told in figures.items()}
+    other = max(candidates, key=expected.__getitem__)
+    return other if expected[other] > expected[best] + config.clearly else best

@@ -73,16 +73,22 @@ def mock_target(
 ) -> tuple[NDArray[np.uint8], Tensor]:
     """Images (M, S, S, 3) and labels (M,) of a mock target, a function of its number.
 
-    Drawn of one source, of every other with class frequencies of its own; in up to `most_styles`
-    random styles, of which a change of pose is one; every tenth as it is.
+    Drawn of one source, of every other with class frequencies of its own, or lacking half of the
+    classes; in up to `most_styles` random styles, of which a change of pose is one; every tenth as
+    it is.
     """
     generator = seeded(config.seed, number, 11)
     source = held_out[list(held_out)[number % len(held_out)]]
     labels = torch.from_numpy(source.labels)
     weights = torch.ones(num_classes)
-    if number % 2:
+    if number % 4 == 1:
         weights = -torch.rand(num_classes, generator=generator).clamp_min(1e-3).log()
+    elif number % 4 == 3:
+        held = labels.unique()
+        lacking = held[torch.randperm(len(held), generator=generator)[: len(held) // 2]]
+        weights[lacking] = 0
     count = min(config.images, (len(labels) + 1) // 2)  # more would leave no choice of classes
+    count = min(count, int(weights[labels].count_nonzero()))
     chosen = torch.multinomial(weights[labels], count, generator=generator)
     pixels = with_channels(to_pixels(np.asarray(source.images[chosen.numpy()])), 3)
     styles = int(torch.randint(1, config.most_styles + 1, (), generator=generator))

@@ -35,7 +35,8 @@ from data_prep.alone import alone_in
 
 BACKBONE = "backbone.safetensors"
 SELECTION = (
-    "start and blend of statistics by what two views of the images agree on, "
+    "start and blend of statistics by what two views of the images agree on and by the accuracy "
+    "that a rehearsal expects, "
     "iterate by information beside the start's class frequencies (nats), how much of it by the "
     "number of images and by the guard; on unlabelled training images of the target"
 )

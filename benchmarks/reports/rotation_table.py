@@ -73,8 +73,11 @@ def _table(rows: list[ResultRow]) -> str:
         if shown not in ("", SIDES[rows[0].network]):
             name += f", {shown}"
         cells = [_spread(line.get(t, float("nan")), line["std"].get(t)) for t in targets]
-        gains = [f"{line[part]:+.1f}" for part in ("gain", "least", "over_start")]
-        lines.append([name, *cells, _spread(line["mean"], line["mean_std"]), *gains])
+        whole = [_spread(line["mean"], line["mean_std"])]
+        whole += [f"{line[part]:+.1f}" for part in ("gain", "least", "over_start")]
+        if "-" in cells:  # what is of fewer targets is not to be read beside the others
+            whole = ["-"] * len(whole)
+        lines.append([name, *cells, *whole])
     return f"{_caption(rows)}\n\n{bounded(lines, int((~frame.oracle).sum()))}\n"
 
 

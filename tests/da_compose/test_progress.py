@@ -85,7 +85,9 @@ class Gone(Full):
     terminal = True
 
 
-@pytest.mark.parametrize("stream", [None, Full(), Gone(), object()], ids=str)
+@pytest.mark.parametrize(
+    "stream", [None, Full(), Gone(), object()], ids=["none", "full", "gone", "no file"]
+)
 def test_a_standard_error_that_takes_nothing_ends_no_work(clock, monkeypatch, stream: Any):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress.sys, "stderr", stream)

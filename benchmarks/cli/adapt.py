@@ -59,8 +59,6 @@ how_options = adding(
         click.option(
             "--cuda-graph", is_flag=True, help="On a GPU: record a step once and replay it."
         ),
-        seed_option,
-        device_option,
     )
 )
 
@@ -69,9 +67,11 @@ how_options = adding(
 @backbone_option
 @click.option("--images", required=True, type=PATH, help="Folder of pictures, or .npz.")
 @click.option("--out", required=True, type=PATH, help="Adapter file to write.")
+@how_options
 @click.option("--name", help="Name of the new domain. [default: from --out]")
 @click.option("--report", type=PATH, help="HTML report to write too: one file to look at and send.")
-@how_options
+@seed_option
+@device_option
 @json_option
 @quiet_option
 def adapt_command(

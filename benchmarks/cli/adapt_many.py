@@ -28,9 +28,11 @@ from benchmarks.options import (
     adding,
     backbone_option,
     device_of,
+    device_option,
     json_option,
     process_options,
     quiet_option,
+    seed_option,
 )
 from da_compose import Backbone, load_backbone
 from da_compose.archives import is_archive
@@ -67,6 +69,8 @@ class Asked:
 @backbone_option
 @click.option("--out", required=True, type=PATH, help="Folder for the adapter file of each site.")
 @how_options
+@seed_option
+@device_option
 @adding(process_options)
 @json_option
 @quiet_option

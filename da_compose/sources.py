@@ -12,6 +12,7 @@ from da_compose.archives import is_archive, read_array
 from da_compose.folders import nearly_alike, one_spelling
 from da_compose.images import ImageSet
 from da_compose.items import labels_of
+from da_compose.model.domain import check_name
 from da_compose.reading import read_images, read_pictures
 from da_compose.storage.schema import check_class_names
 from da_compose.trees import read_tree
@@ -33,6 +34,13 @@ def read_sources(
     class_names: what numbers stand for, and the order of names; by default 0, 1, ... of numbers,
     and of names all that there are, sorted. Names beside numbers need it. Raises ValueError.
     """
+    if not isinstance(sources, Mapping):
+        raise ValueError(
+            'expected sources by name, such as {"site-1": "scans/site-1"}; '
+            f"got a {type(sources).__name__}"
+        )
+    for name in sources:
+        check_name(name)  # before any is read
     if not sources:
         raise ValueError("pretraining needs at least one labelled source domain, got none")
     if class_names is not None:

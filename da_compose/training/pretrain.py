@@ -15,7 +15,6 @@ from da_compose.context import undisturbed
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.model.contract import Shape
-from da_compose.model.domain import check_name
 from da_compose.model.network import CompositionalNetwork
 from da_compose.options import check_device, whole
 from da_compose.parallel import rank
@@ -73,13 +72,6 @@ def pretrain(
     Raises ValueError for sources that do not fit together, where `out` holds another backbone, and
     while another run writes there.
     """
-    if not isinstance(sources, Mapping):
-        raise ValueError(
-            'expected sources by name, such as {"site-1": "scans/site-1"}; '
-            f"got a {type(sources).__name__}"
-        )
-    for name in sources:
-        check_name(name)  # before any work
     seed = whole("seed", seed)
     steps = None if steps is None else whole("steps", steps, 1)
     save_every = None if save_every is None else whole("save_every", save_every, 1)

@@ -94,7 +94,8 @@ def test_a_standard_error_that_takes_nothing_ends_no_work(clock, monkeypatch, st
     with show_progress():
         take(clock, 20, 5)
         remark("a line")
-    progress.Shown()  # as importing makes one
+    assert clock == [100.0]  # all steps were taken
+    assert progress.Shown().display is None  # as importing makes one
 
 
 def test_phases_of_threads_may_end_in_any_order(monkeypatch):
@@ -103,7 +104,8 @@ def test_phases_of_threads_may_end_in_any_order(monkeypatch):
             return True
 
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
     with show_progress():
         outer, inner = phase("first", 2), phase("second", 2)
         outer.__enter__()
@@ -111,6 +113,8 @@ def test_phases_of_threads_may_end_in_any_order(monkeypatch):
         outer.__exit__(None, None, None)
         last.advance(2, note="later")
         inner.__exit__(None, None, None)
+        remark("after both")
+    assert "first" in terminal.getvalue() and "after both" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

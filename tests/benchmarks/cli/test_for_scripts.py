@@ -53,8 +53,12 @@ def test_predictions_that_go_nowhere_are_refused(user_files, monkeypatch):
 
 
 def test_a_warning_that_cannot_be_shown_ends_nothing(monkeypatch):
-    def full(*_, **__):
+    said = []
+
+    def full(text: str, **_):
+        said.append(text)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("benchmarks.cli.main.click.echo", full)
     warn("all nearly black")
+    assert said == ["warning: all nearly black"]

@@ -17,6 +17,7 @@ from adapters.adapt import conclude, strategy_of
 from adapters.adaptation import Adaptation
 from adapters.config import AUTO, UNLEARNED, AdaptConfig, with_options
 from adapters.loop import learn
+from adapters.parts import usual_of
 from adapters.prepare import prepare
 from adapters.strategies.contract import AdaptationTask, Strategy
 from da_compose import Backbone, Domain, Network
@@ -24,8 +25,6 @@ from da_compose.context import undisturbed
 from da_compose.images import ImageSet, to_pixels
 from da_compose.items import labels_of
 from da_compose.reading import read_images
-
-BATCH = 128
 
 
 @undisturbed()
@@ -83,11 +82,11 @@ def fit_labelled(
 
     A bound of what `trained`, parameters of the domain or the network, could be by all labels.
     """
-    optimizer = torch.optim.Adam(trained, lr=rate)
+    optimizer, batch = torch.optim.Adam(trained, lr=rate), usual_of(network).batch_size
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * 0.5 * (1 + cos(pi * step / steps))
-        chosen = torch.randint(len(labelled), (BATCH,), generator=generator)
+        chosen = torch.randint(len(labelled), (batch,), generator=generator)
         loss = cross_entropy(network, domain, labelled, chosen)
         optimizer.zero_grad()
         loss.backward()

@@ -18,6 +18,7 @@ from benchmarks.speed.benchmark import read_speed_rows
 from benchmarks.studies import trust
 from benchmarks.studies.ablation import markdown as ablation_markdown
 from benchmarks.studies.compose import markdown as compose_markdown
+from benchmarks.studies.curve import markdown as curve_markdown
 from benchmarks.studies.few_labels import markdown as few_labels_markdown
 from benchmarks.studies.guard import markdown as guard_markdown
 from benchmarks.studies.guard import summary
@@ -82,6 +83,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
         of_lines, name="trust", render=lambda lines: trust.markdown(trust.summary(lines))
     ),
     "compose": partial(of_lines, name="compose", render=compose_markdown),
+    "curve": partial(of_lines, name="curve", render=curve_markdown),
     "ablation": partial(of_lines, name="ablation", render=ablation_markdown),
     "few-labels": partial(of_lines, name="few_labels", render=few_labels_markdown),
     "pacs": partial(of_rows, name="pacs", render=rotation_markdown),

@@ -16,6 +16,7 @@ from benchmarks.speed.benchmark import write_table
 from benchmarks.studies import (
     ablation,
     compose,
+    curve,
     few_labels,
     guard,
     memory,
@@ -43,6 +44,7 @@ DRAW: Mapping[str, Callable[[Path], object]] = {
     "speed": write_table,
     "ablation": of_study(ablation.markdown),
     "compose": of_study(compose.markdown),
+    "curve": curve.render,
     "few_labels": of_study(few_labels.markdown),
     "guard": of_study(lambda lines: guard.markdown(guard.summary(lines))),
     "trust": of_study(lambda lines: trust.markdown(trust.summary(lines))),

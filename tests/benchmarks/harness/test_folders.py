@@ -10,7 +10,7 @@ from benchmarks.cli.bench import bench
 from benchmarks.cli.report import report_command
 from benchmarks.harness.folders import results_of, runs_of
 
-STUDIES = ("ablation", "compose", "few_labels", "guard", "memory", "selection", "tuning")
+STUDIES = ("ablation", "compose", "curve", "few_labels", "guard", "memory", "selection", "tuning")
 COMMANDS = {
     **{f"bench {name}": command for name, command in bench.commands.items()},
     **{name: import_module(f"benchmarks.studies.{name}").main for name in STUDIES},

@@ -14,6 +14,7 @@ from benchmarks.speed.accuracy import compare_time_to_accuracy
 from benchmarks.speed.allocation import compare_allocation
 from benchmarks.speed.compare import SpeedRow
 from benchmarks.speed.gpu import compare_on_gpu
+from benchmarks.speed.growth import compare_growth, plot_growth
 from benchmarks.speed.pictures import compare_pictures
 from benchmarks.speed.plot import plot_ratios
 from benchmarks.speed.prediction import compare_prediction
@@ -24,7 +25,7 @@ from benchmarks.speed.training import compare_pretraining
 from da_compose.progress import duration, remark, show_progress
 from da_compose.storage.files import replacing
 
-GPU, PICTURES = "gpu", "pictures"
+GPU, PICTURES, GROWTH = "gpu", "pictures", "growth"
 SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "step": compare_steps,
     "precision": compare_precisions,
@@ -34,6 +35,7 @@ SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "scale": compare_scale,
     "allocation": compare_allocation,
     PICTURES: compare_pictures,
+    GROWTH: compare_growth,
     GPU: compare_on_gpu,
 }
 QUESTIONS = {  # what a suite answers, above its table
@@ -45,6 +47,7 @@ QUESTIONS = {  # what a suite answers, above its table
     "precision": "What does bfloat16 bring?",
     "allocation": "What does memory that is kept bring?",
     PICTURES: "How fast is a pretrained network on pictures?",
+    GROWTH: "And with ever more pictures and domains?",
     GPU: "What does a GPU bring?",
 }
 HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")
@@ -66,7 +69,7 @@ def bench_speed(
     torch.set_num_threads(1)
     try:
         trains = replace(setting, device="cuda") if torch.cuda.is_available() else setting
-        for network in NETWORKS if {*suites} - {PICTURES} else ():
+        for network in NETWORKS if {*suites} - {PICTURES, GROWTH} else ():
             trains.backbone(network)  # pretrained now, where it is missing
         started = time.monotonic()
         for number, suite in enumerate(suites, 1):
@@ -122,8 +125,9 @@ def shown(value: float) -> str:
 
 
 def write_table(folder: Path) -> None:
-    """`table.md` and `ratios.png` from all rows of the folder, each replaced whole."""
+    """The table and the plots from all rows of the folder, each replaced whole."""
     rows = read_speed_rows(folder)
     with replacing(folder / "table.md") as temporary:
         temporary.write_text(markdown(rows), encoding="utf-8")
     plot_ratios(rows, folder / "ratios.png")
+    plot_growth(rows, folder / "growth.png")

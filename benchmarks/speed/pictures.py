@@ -20,6 +20,7 @@ from adapters.strategies.contract import rate_of as multiple_of
 from adapters.strategies.losses import information
 from benchmarks.speed.compare import Comparison, SpeedRow, timed
 from benchmarks.speed.plain import Batch, PlainLoop
+from benchmarks.speed.prediction import against_onnx
 from benchmarks.speed.setting import Setting
 from da_compose import Backbone, PretrainedNetwork, pretrained_network
 from da_compose.images import ImageSet, normalize
@@ -39,6 +40,7 @@ EPOCHS = 15  # of SHOT, as published
 class Pictures:
     """What is timed: a network, pictures a domain, pictures a batch of each domain."""
 
+    name: str = NAME
     size: int = 128  # pixels a side
     count: int = 1000
     batch: int = DIRECTED.batch_size
@@ -55,7 +57,9 @@ class Pictures:
 
     def network(self, templates: int) -> PretrainedNetwork:
         """With random directions, and domains of the sources and `pooled`."""
-        made = pretrained_network(NAME, num_classes=CLASSES, image_size=self.size, weights="random")
+        made = pretrained_network(
+            self.name, num_classes=CLASSES, image_size=self.size, weights="random"
+        )
         width, generator = made.templates.directions.shape[1], torch.Generator().manual_seed(0)
         made = made.with_directions(0.1 * torch.randn(templates, width, generator=generator))
         for name in (*SOURCES, POOLED):
@@ -133,10 +137,12 @@ def compare_on(pictures: Pictures) -> Iterator[SpeedRow]:
         ).of_calls(ours, peer, repeats=pictures.repeats)
     yield whole_adaptation(pictures, shots)
     yield prediction(pictures)
+    domain = pictures.backbone.network.domains[SOURCES[0]]
+    yield from against_onnx(pictures.backbone, domain, pictures.batch, "pictures/predict")
 
 
 def _module(pictures: Pictures) -> nn.Module:
-    module = build_module(NAME, pictures.size)
+    module = build_module(pictures.name, pictures.size)
     cast(Any, module).reset_classifier(CLASSES)
     return module.to(memory_format=torch.channels_last).train()
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from benchmarks.reports.plots import DPI, save_figure
 from benchmarks.speed.compare import SpeedRow
 
-LEFT_OUT = ("scale", "allocation")  # suites whose ratios are of sizes and counts
+LEFT_OUT = ("scale", "growth", "allocation")  # suites whose ratios are of sizes and counts
 
 
 def plot_ratios(rows: Sequence[SpeedRow], path: Path) -> None:

@@ -8,11 +8,18 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.speed.compare import Comparison, SpeedRow, alternate
+from benchmarks.speed.compare import REPEATS, Comparison, SpeedRow, alternate
 from benchmarks.speed.setting import BATCH, Setting
-from da_compose import Backbone, CompositionalNetwork, Domain, Network, probabilities
+from da_compose import (
+    Backbone,
+    CompositionalNetwork,
+    Domain,
+    Network,
+    PretrainedNetwork,
+    probabilities,
+)
 from da_compose.model.batched import predict_rows
-from da_compose.model.mixture import MixtureWeights
+from da_compose.model.mixture import LearnedMixture
 from da_compose.model.norms import NormCursor
 from da_compose.model.plain import Classifier, materialize
 from da_compose.storage.export import export
@@ -47,15 +54,21 @@ def compare_prediction(setting: Setting) -> Iterator[SpeedRow]:
 
 
 def switch_time(network: Network, domain: Domain) -> float:
-    """Milliseconds to have a domain's folded weights; nothing of the backbone is copied."""
-    assert isinstance(network, CompositionalNetwork)
-    found, _ = alternate(
-        lambda: network.folded_blocks(domain, NormCursor(domain)), lambda: None, repeats=51
-    )
+    """Milliseconds to have a domain's own weights; nothing of the backbone is copied."""
+
+    def mix() -> object:
+        if isinstance(network, CompositionalNetwork):
+            return network.folded_blocks(domain, NormCursor(domain))
+        assert isinstance(network, PretrainedNetwork)
+        return network.values_of(domain)
+
+    found, _ = alternate(mix, lambda: None, repeats=51)
     return 1000 * found
 
 
-def rows_of_many_domains(network: Network, images: Tensor) -> SpeedRow:
+def rows_of_many_domains(
+    network: Network, images: Tensor, suite: str = "predict", repeats: int = REPEATS
+) -> SpeedRow:
     """256 rows of 64 domains in one call against 64 calls of 4 rows."""
     names = add_domains(network, DOMAINS)
     rows = images.repeat(ROWS // len(images) + 1, 1, 1, 1)[:ROWS]
@@ -67,15 +80,20 @@ def rows_of_many_domains(network: Network, images: Tensor) -> SpeedRow:
             probabilities(network(rows[own], network.domains[name]))
 
     return Comparison(
-        name="predict/256 rows of 64 domains", against="64 batches of 4 rows", target=1.0
-    ).of_calls(lambda: predict_rows(network, rows, named), separately, work=ROWS, work_unit="rows")
+        name=f"{suite}/{ROWS} rows of {DOMAINS} domains",
+        against=f"{DOMAINS} batches of {ROWS // DOMAINS} rows",
+        target=1.0,
+    ).of_calls(
+        lambda: predict_rows(network, rows, named), separately, work=ROWS, work_unit="rows",
+        repeats=repeats,
+    )  # fmt: skip
 
 
 def add_domains(network: Network, count: int) -> list[str]:
     """So many new domains, each near the first one; returns their names."""
     generator = torch.Generator().manual_seed(0)
     source = next(iter(network.domains))
-    assert isinstance(source.mixture, MixtureWeights)
+    assert isinstance(source.mixture, LearnedMixture)
     names = []
     for _ in range(count):
         noise = torch.randn(source.mixture.xi.shape, generator=generator)
@@ -86,7 +104,9 @@ def add_domains(network: Network, count: int) -> list[str]:
     return names
 
 
-def against_onnx(backbone: Backbone, domain: Domain) -> Iterator[SpeedRow]:
+def against_onnx(
+    backbone: Backbone, domain: Domain, batch: int = BATCH, suite: str = "predict"
+) -> Iterator[SpeedRow]:
     """The same classifier by PyTorch and, exported, by onnxruntime, as many threads each."""
     try:
         import onnxruntime
@@ -94,9 +114,8 @@ def against_onnx(backbone: Backbone, domain: Domain) -> Iterator[SpeedRow]:
         click.echo("note: onnxruntime is left out; pip install 'da-compose[export]'")
         return
     config = backbone.network.config
-    plain = materialize(backbone.network, domain)
-    classifier = Classifier(plain)
-    pixels = torch.rand(BATCH, config.image_channels, config.image_size, config.image_size)
+    classifier = Classifier(materialize(backbone.network, domain))
+    pixels = torch.rand(batch, config.image_channels, config.image_size, config.image_size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "domain.onnx"
         export(backbone, domain, path)
@@ -104,7 +123,7 @@ def against_onnx(backbone: Backbone, domain: Domain) -> Iterator[SpeedRow]:
         options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(path, options)
         yield Comparison(
-            name="predict/PyTorch", against=f"the export by onnxruntime {onnxruntime.__version__}"
+            name=f"{suite}/PyTorch", against=f"the export by onnxruntime {onnxruntime.__version__}"
         ).of_calls(
             lambda: classifier(pixels),
             lambda: session.run(None, {"pixels": pixels.numpy()}),

@@ -1,7 +1,7 @@
 """`scale/...`: what it costs to hold 1 to 10,000 domains on one backbone."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -38,22 +38,29 @@ def compare_scale(setting: Setting) -> Iterator[SpeedRow]:
     ).of_values(size, XI_KB, unit="KB")
 
     ordinary = sum(4 * p.numel() for p in setting.backbone("unshared").network.shared_parameters())
+    yield from many_domains(network, ordinary, "scale", COUNTS)
+
+
+def many_domains(
+    network: Network, ordinary: int, suite: str, counts: Sequence[int]
+) -> Iterator[SpeedRow]:
+    """Memory, look-up and switch as domains are added; ordinary: bytes of a network a domain."""
     shared = sum(4 * p.numel() for p in network.shared_parameters())
     first: tuple[float, float] | None = None
-    for count in COUNTS:
+    for count in counts:
         add_domains(network, count - len(network.domains))  # none where there are enough
         private = [
             t for d in list(network.domains)[:count] for t in (*d.parameters(), *d.buffers())
         ]
         added = sum(4 * tensor.numel() for tensor in private)
         yield Comparison(
-            name=f"scale/memory of {count:,} domains", against="an ordinary network a domain"
+            name=f"{suite}/memory of {count:,} domains", against="an ordinary network a domain"
         ).of_values((shared + added) / 2**20, count * ordinary / 2**20, unit="MB")
         times = look_up_time(network), switch_time(network, list(network.domains)[-1])
         first = first or times
         for what, now, then in zip(("look-up", "switch"), times, first, strict=True):
             yield Comparison(
-                name=f"scale/{what} among {count:,} domains", against=f"among {COUNTS[0]}"
+                name=f"{suite}/{what} among {count:,} domains", against=f"among {counts[0]}"
             ).of_values(now, then, unit="ms")
 
 

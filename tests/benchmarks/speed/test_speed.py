@@ -8,11 +8,15 @@ from torch import nn
 
 from adapters.strategies.losses import moment_distance, moments
 from benchmarks.harness.rows import append_line
+from benchmarks.speed import pictures
 from benchmarks.speed.benchmark import SUITES, bench_speed, markdown, read_speed_rows, write_table
 from benchmarks.speed.compare import Comparison, SpeedRow, alternate
+from benchmarks.speed.growth import ADAPT, MEMORY, READ, exponent, growth_of, plot_growth
 from benchmarks.speed.pictures import Pictures, compare_on
 from benchmarks.speed.plain import PlainLoop
 from da_compose import CompositionalNetwork, NetworkConfig
+
+TINY = Pictures(name="timm:lcnet_035", size=32, count=8, batch=2, steps=1, repeats=1)
 
 
 def row(name: str = "step/a", ours: float = 2.0, other: float = 5.0, unit: str = "ms") -> SpeedRow:
@@ -145,11 +149,34 @@ def test_missing_backbones_are_made_before_anything_is_timed(
     assert read_speed_rows(tmp_path)[0].ratio == 2.5
 
 
-def test_the_suite_of_pictures_has_steps_an_adaptation_and_predictions() -> None:
-    tiny = Pictures(size=32, count=8, batch=2, steps=1, repeats=1)
-    rows = {row.name.removeprefix("pictures/"): row for row in compare_on(tiny)}
+def test_the_suite_of_pictures_has_steps_an_adaptation_and_predictions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exported = [row("pictures/predict/PyTorch")]
+    monkeypatch.setattr(pictures, "against_onnx", lambda *_: exported)  # exporting takes seconds
+    rows = {row.name.removeprefix("pictures/"): row for row in compare_on(TINY)}
     peers = ("adversarial", "moment_matching", "classifier_discrepancy",
              "information_maximization/TENT", "information_maximization/SHOT")  # fmt: skip
     steps = [f"step/{peer}" for peer in peers]
-    assert list(rows) == [*steps, "adapt/8 pictures", "predict/materialized"]
+    assert list(rows) == [*steps, "adapt/8 pictures", "predict/materialized", "predict/PyTorch"]
     assert all(row.ours > 0 and row.other > 0 for row in rows.values())
+
+
+def test_growth_is_measured_in_pictures_and_domains_and_drawn_with_its_exponents(
+    tmp_path: Path,
+) -> None:
+    rows = [*growth_of(TINY, counts=(2, 4), domains=(1, 10))]
+    names = [row.name.removeprefix("growth/") for row in rows]
+    grown = [f"{what} {count} pictures" for count in (2, 4) for what in (READ, ADAPT, MEMORY)]
+    serving = ["switch", "256 rows of 64 domains"]
+    many = [f"{what} {count} domains" for count in (1, 10)
+            for what in ("memory of", "look-up among", "switch among")]  # fmt: skip
+    assert names == ["decode", *grown, *serving, *many]
+    assert all(row.ours > 0 and row.other > 0 for row in rows)
+    plot_growth(rows, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_exponent_is_that_of_a_power_law() -> None:
+    assert exponent([1, 10, 100], [3.0, 30.0, 300.0]) == pytest.approx(1)
+    assert exponent([1, 10, 100], [7.0, 7.0, 7.0]) == pytest.approx(0)

@@ -40,10 +40,11 @@ def adapt(
 
     images: of any kind that `da_compose.reading.read_images` takes, such as a folder of pictures;
     labels in them are never looked at.
-    strategy: one of `adapters.config.CHOICES`, by default "information_maximization", on a
-    pretrained network "consensus"; "auto": the first of several to learn what the guard trusts; or
-    an instance with options of its own, such as MomentMatching(moments=1), or of a class of yours
-    that keeps `adapters.Strategy`.
+    strategy: one of `adapters.config.CHOICES`, by default "information_maximization"; on a
+    pretrained network "chosen_start", which learns nothing, or "consensus" where options say how to
+    learn; "auto": the first of several to learn what the guard trusts; or an instance with options
+    of its own, such as MomentMatching(moments=1), or of a class of yours that keeps
+    `adapters.Strategy`.
     name: of the new domain, one word. config, options: fields of `AdaptConfig`, such as
     trains="input_adapter", steps=200, seed=1; options come before those of `config`.
     The backbone is left bit-identical. Raises ValueError for wrong options or images.

@@ -30,7 +30,8 @@ class AdaptConfig:
     """How long and how to adapt; defaults were chosen on development targets, docs/adaptation.md.
 
     strategy: one of `CHOICES`, or an instance with its own options; None: what is usual for the
-    kind of network, information_maximization, or consensus where it is pretrained.
+    kind of network, information_maximization, or chosen_start where it is pretrained; there
+    consensus, where another field says how to learn (trains, steps, batch_size, learning_rate).
     trains: mixture_weights, input_adapter or batch_norm (gamma and beta of every batch norm).
     """
 
@@ -80,14 +81,22 @@ class AdaptConfig:
 
     def on(self, network: Network) -> "AdaptConfig":
         """The same with all said that is as usual for this network."""
-        usual = usual_of(network)
+        usual, strategy = usual_of(network), self.strategy
+        if strategy is None:
+            strategy = usual.tries[0] if self.asks_to_learn else usual.strategy
         return replace(
             self,
-            strategy=usual.strategy if self.strategy is None else self.strategy,
+            strategy=strategy,
             steps=usual.steps[self.trains] if self.steps is None else self.steps,
             batch_size=usual.batch_size if self.batch_size is None else self.batch_size,
             start_images=usual.start_images if self.start_images is None else self.start_images,
         )
+
+    @property
+    def asks_to_learn(self) -> bool:
+        """Whether what is said is of use to a strategy that learns alone."""
+        how = (self.steps, self.batch_size, self.learning_rate)
+        return self.trains != AdaptConfig.trains or any(one is not None for one in how)
 
     @property
     def method(self) -> str | Strategy:

@@ -4,6 +4,7 @@ Neither is unsupervised, and notes and tables say so. A new labelled task: `adap
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import cos, pi
 from typing import Any
@@ -48,7 +49,10 @@ def adapt_with_labels(
     """
     if strategy is not None:
         options["strategy"] = strategy
-    config = with_options(config or AdaptConfig(), options).on(backbone.network)
+    config = with_options(config or AdaptConfig(), options)
+    if config.strategy is None:
+        config = replace(config, strategy=usual_of(backbone.network).tries[0])
+    config = config.on(backbone.network)
     if config.method == AUTO:
         raise ValueError(f"{AUTO} tries strategies without labels; name one of them")
     if config.method in UNLEARNED:

@@ -21,7 +21,7 @@ class Usual:
     """How a kind of network is adapted where nothing else is asked for; rates, steps by part."""
 
     strategy: str
-    tries: tuple[str, ...]  # of `auto`, one after another
+    tries: tuple[str, ...]  # of `auto`, one after another; the first where steps are asked for
     rates: Mapping[str, float]
     steps: Mapping[str, int]
     batch_size: int
@@ -36,9 +36,10 @@ MIXED = Usual(
     batch_size=128,
     start_images=400,
 )
-# On coefficients of directions, not logits. From small trials: ../shared/reference/pretrained.md
+# On coefficients of directions, not logits. There the start has what there is to gain: LOG, "on
+# ImageNet weights nothing is learned by default"
 DIRECTED = Usual(
-    strategy="consensus",
+    strategy="chosen_start",
     tries=("consensus", "information_maximization"),
     rates={"mixture_weights": 0.1, "input_adapter": 0.003, "batch_norm": 0.001},
     steps={"mixture_weights": 60, "input_adapter": 60, "batch_norm": 60},

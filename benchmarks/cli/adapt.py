@@ -40,7 +40,8 @@ how_options = adding(
         click.option(
             "--strategy",
             type=click.Choice(CHOICES),
-            help=f"[default: {MIXED.strategy}; on a pretrained network {DIRECTED.strategy}]",
+            help=f"[default: {MIXED.strategy}; on a pretrained network {DIRECTED.strategy}, "
+            f"with --steps or --trains {DIRECTED.tries[0]}]",
         ),
         click.option("--trains", type=click.Choice(ADAPTED), default="mixture_weights"),
         click.option(

@@ -67,7 +67,7 @@ def closing(
 
 
 def found(benchmark: Benchmark, rows: Sequence[ResultRow]) -> Iterator[str]:
-    """Of each recipe what nothing, AdaBN and the default strategy reach, and the bound."""
+    """Of each recipe what nothing, AdaBN and the usual strategy reach, and the bound."""
     recipes = dict.fromkeys(row.recipe for row in rows)
     for recipe in recipes:
         of_recipe = [row for row in latest(rows) if row.recipe == recipe]
@@ -76,7 +76,7 @@ def found(benchmark: Benchmark, rows: Sequence[ResultRow]) -> Iterator[str]:
         parts = {display_name(name): _mean(own, name) for name in NOTHING_LEARNED}
         usual = MIXED if not isinstance(benchmark.recipes[recipe], PretrainedRecipe) else DIRECTED
         learned = [row.strategy for row in own if row.strategy not in (*UNLEARNED, "oracle")]
-        best = usual.strategy if usual.strategy in learned else next(iter(learned), None)
+        best = usual.tries[0] if usual.tries[0] in learned else next(iter(learned), None)
         trains = TRAINED[network]
         if best is not None:
             name = f"{display_name(best)} ({SHOWN[trains]})"

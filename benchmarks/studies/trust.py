@@ -1,7 +1,7 @@
 """May it be trusted? Estimates, starts and the guard, beside the truth.
 
 `python -m benchmarks.studies.trust` pretrains backbones as a user would (`da_compose.pretrain`),
-adapts them with the defaults to targets as users have them, and looks at test labels afterwards:
+adapts them as usual to targets as users have them, and looks at test labels afterwards:
 what was estimated, what the choice of the start cost, what the guard let through. Limits were made
 on the digits and pictures marked as development; the other data sets are held out.
 """
@@ -24,6 +24,7 @@ from adapters import AdaptConfig, adapt
 from adapters.adapt import conclude, strategy_of
 from adapters.config import BASELINES, OUTCOME
 from adapters.loop import learn
+from adapters.parts import usual_of
 from adapters.prepare import prepare
 from benchmarks.harness import measure
 from benchmarks.harness.cells import accuracy
@@ -173,7 +174,8 @@ def measure_cell(backbone: Backbone, domain: PreparedDomain, condition: str) -> 
         test = ImageSet(test.images[kept], test.labels[kept])
     chosen = generator.permutation(len(test))[:TEST_IMAGES]
     test = ImageSet(test.images[chosen], test.labels[chosen])
-    ready = prepare(backbone, images, "target", AdaptConfig())
+    strategy = usual_of(backbone.network).tries[0]  # learning, also where it is no default
+    ready = prepare(backbone, images, "target", AdaptConfig(strategy=strategy))
     learned = learn(ready, strategy_of(ready.config.method))
     guarded = conclude(ready, learned)
     config = replace(ready.config, guard=False)

@@ -133,8 +133,21 @@ def test_where_no_domain_has_moved_the_plain_starts_blends_are_tried(backbones):
 @every_kind
 def test_what_is_usual_is_the_kinds_own(backbones, kind: str):
     found = adapt(backbones[kind], pictures(20, 5))
+    assert found.notes["strategy"] == "chosen_start"
+    assert not found.history
+    assert found.learned_parameters == 0
+    found = adapt(backbones[kind], pictures(20, 5), "consensus")
     assert len(found.history) == DIRECTED.steps["mixture_weights"]
-    assert found.notes["strategy"] == "consensus"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("steps", 2), ("batch_size", 8), ("learning_rate", 0.1), ("trains", "input_adapter")],
+)
+def test_what_says_how_to_learn_is_learned_by_the_consensus(backbones, option: str, value: Any):
+    said = AdaptConfig(**{option: value}).on(backbones["conv"].network)
+    assert said.strategy == "consensus"
+    assert AdaptConfig(seed=1).on(backbones["conv"].network).strategy == "chosen_start"
 
 
 @every_case

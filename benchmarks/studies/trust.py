@@ -38,7 +38,7 @@ from da_compose import Backbone, pretrain
 from da_compose.images import ImageSet
 from da_compose.storage.files import replacing
 from da_compose.training.pretrained import PRETRAINED_RECIPES
-from data_prep import PreparedDomain, load_digit_domain
+from data_prep import PreparedDomain, load_digit_domain, load_task
 
 STEPS, MOST_IMAGES, TEST_IMAGES = 300, 600, 500
 GUARDED, ALL = "guarded", "in all"
@@ -82,10 +82,20 @@ class Setting:
         if self.kind == "digits":
             names = (*self.sources, *self.targets)
             return {name: load_digit_domain(name, data_root=data) for name in names}
+        return self._pictures(self.kind, self.targets[0], data)
+
+    def strangers(self, data: Path | None) -> NDArray[np.uint8]:
+        """Images of nothing that the sources have: letters, or pictures of another benchmark."""
+        if self.kind == "digits":
+            return load_task("emnist_letters", data_root=data).train.images
+        kind, one = ("satellite", "ucm") if self.kind == "pacs" else ("pacs", "photo")
+        return self._pictures(kind, one, data)[one].train.images
+
+    def _pictures(self, kind: str, target: str, data: Path | None) -> dict[str, PreparedDomain]:
         size = PICTURE_NETWORK.image_size
         if self.pretrained:
             size = PRETRAINED_RECIPES[self.recipe].image_size
-        return load_pictures(self.kind, data, target=self.targets[0], image_size=size)[0].prepared
+        return load_pictures(kind, data, target=target, image_size=size)[0].prepared
 
 
 def in_turn(kind: str, *domains: str, development: bool) -> dict[str, Setting]:
@@ -122,7 +132,20 @@ def half_of_the_classes(train: ImageSet, generator: np.random.Generator) -> Imag
     return ImageSet(train.images[kept], train.labels[kept])
 
 
+def with_strangers(
+    train: ImageSet, generator: np.random.Generator, *, strangers: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """All images, and a fourth as many of something else."""
+    chosen = strangers[generator.integers(0, len(strangers), len(train) // 4)]
+    if train.images.ndim > chosen.ndim:
+        chosen = np.repeat(chosen[..., None], 3, axis=3)
+    elif train.images.ndim < chosen.ndim:
+        chosen = chosen.mean(axis=3).astype(np.uint8)
+    return np.concatenate([train.images, chosen])
+
+
 Condition = Callable[[ImageSet, np.random.Generator], Any]
+SOURCE, STRANGERS = "a source again", "a fifth are strangers"
 CONDITIONS: Mapping[str, Condition] = {
     "all": everything,
     "100 images": partial(few, count=100),
@@ -131,6 +154,8 @@ CONDITIONS: Mapping[str, Condition] = {
     "one class missing": without_a_class,
     "half of the classes": half_of_the_classes,
     "10 to 1": unbalanced,
+    SOURCE: everything,  # of the first source, in place of the target
+    STRANGERS: everything,  # and strangers beside them
     "noise": noise,
 }
 
@@ -146,12 +171,17 @@ def run_setting(name: str, data: Path | None, runs: Path, results: Path) -> None
         {source: (found.images, found.labels) for source, found in sources.items()},
         out=runs / name, recipe=setting.recipe, steps=setting.steps, show_progress=False,
     )  # fmt: skip
+    conditions = {
+        **CONDITIONS,
+        STRANGERS: partial(with_strangers, strangers=setting.strangers(data)),
+    }
     for target in setting.targets:
-        for condition in CONDITIONS:
+        for condition, take in conditions.items():
+            domain = domains[setting.sources[0] if condition == SOURCE else target]
             cell = {"backbone": name, "target": target, "condition": condition}
             if identity(cell) in finished:
                 continue
-            line = measure_cell(backbone, domains[target], condition)
+            line = measure_cell(backbone, domain, take)
             line |= {"development": setting.development, "pretrained": setting.pretrained}
             append_line(results, cell | line | {"commit": measure.commit()})
             print(cell | line["accuracy"], flush=True)
@@ -162,10 +192,10 @@ def identity(line: Mapping[str, Any]) -> str:
     return json.dumps([line[key] for key in KEYS])
 
 
-def measure_cell(backbone: Backbone, domain: PreparedDomain, condition: str) -> dict[str, Any]:
+def measure_cell(backbone: Backbone, domain: PreparedDomain, take: Condition) -> dict[str, Any]:
     """True and estimated accuracies of one cell, shares from 0 to 1, and what the guard says."""
     generator = np.random.default_rng(0)
-    found = CONDITIONS[condition](domain.train, generator)
+    found = take(domain.train, generator)
     images = found.images if isinstance(found, ImageSet) else found
     images = images[generator.permutation(len(images))[:MOST_IMAGES]]
     test = domain.test

@@ -19,6 +19,7 @@ from benchmarks.studies.trust import (
     markdown,
     measure_cell,
     summary,
+    with_strangers,
 )
 from da_compose.images import ImageSet
 from da_compose.training.rehearsal import RehearsalConfig, rehearse
@@ -32,6 +33,15 @@ def image_set(count: int, seed: int = 0) -> ImageSet:
 def test_a_target_of_half_of_the_classes_has_no_others():
     found = half_of_the_classes(image_set(50), np.random.default_rng(0))
     assert len(np.unique(found.labels)) == 5 and len(found) == 25
+
+
+def test_strangers_are_a_fifth_of_all_in_the_targets_colours():
+    coloured = np.zeros((30, 32, 32, 3), dtype=np.uint8)
+    target, generator = image_set(40), np.random.default_rng(0)
+    found = with_strangers(target, generator, strangers=coloured)
+    assert found.shape == (50, 32, 32) and not found[40:].any()
+    target = ImageSet(np.ones((40, 32, 32, 3), dtype=np.uint8), target.labels)
+    assert with_strangers(target, generator, strangers=coloured[..., 0]).shape == (50, 32, 32, 3)
 
 
 def test_the_calibration_error_is_the_gap_of_each_bin_by_its_share():
@@ -95,7 +105,7 @@ def test_a_cell_is_measured_with_what_a_user_gets(backbone, monkeypatch: pytest.
     held_out = {"mnist": image_set(60, seed=3)}
     rehearsed = rehearse(backbone, held_out, RehearsalConfig(mock_targets=4, images=16))
     domain = cast(Any, SimpleNamespace(train=image_set(80, seed=1), test=image_set(40, seed=2)))
-    found = measure_cell(rehearsed, domain, "half of the classes")
+    found = measure_cell(rehearsed, domain, half_of_the_classes)
     models = {"source_only", "batch_norm", "start", "adapted", GUARDED}
     assert set(found["accuracy"]) == set(found["estimates"]) == models
     assert all(0 <= accuracy <= 1 for accuracy in found["accuracy"].values())
@@ -103,6 +113,6 @@ def test_a_cell_is_measured_with_what_a_user_gets(backbone, monkeypatch: pytest.
     if not found["verdict"]["trusted"]:
         assert found["accuracy"][GUARDED] == found["accuracy"]["start"]
     monkeypatch.setattr(Ready, "meaningless", True)
-    found = measure_cell(rehearsed, domain, "noise")
+    found = measure_cell(rehearsed, domain, CONDITIONS["noise"])
     assert found["estimates"] == {} == found["calibration_error"]
     assert set(CONDITIONS) >= {"noise", "all"}

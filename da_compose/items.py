@@ -69,6 +69,19 @@ def iterate(source: Any) -> Iterator[NDArray[Any]]:
         yield _alone(image_of(item))
 
 
+def paths_of(source: Any) -> list[Path] | None:
+    """The paths of a list, tuple or column whose items are all pictures' paths, or pairs with one.
+
+    None of anything else.
+    """
+    if not (isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 1):
+        return None
+    found = [_first(item) for item in source]
+    if found and all(isinstance(one, (str, Path)) for one in found):
+        return [Path(one) for one in found]
+    return None
+
+
 def image_of(item: Any) -> NDArray[Any]:
     """The one image of an item: (H, W), (H, W, 1 or 3) or (1 or 3, H, W)."""
     image = _first(item)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from da_compose.archives import image_parts, is_archive
 from da_compose.folders import list_pictures
 from da_compose.images import NEARLY_BLACK, of_floats, resize
-from da_compose.items import ACCEPTED, COLOUR_OR_GREY, as_array, iterate
+from da_compose.items import ACCEPTED, COLOUR_OR_GREY, as_array, iterate, paths_of
 from da_compose.pictures import BrokenPicture, named, read_all
 from da_compose.progress import phase
 
@@ -40,7 +40,8 @@ def read_images(source: Any, size: int) -> NDArray[np.uint8]:
         return read_pictures(list_pictures(Path(source)), size)[0]
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return _small([source], size)
-    return _small(iterate(source), size)
+    paths = paths_of(source)
+    return _small(iterate(source), size) if paths is None else _of_paths(paths, size)
 
 
 def read_archive(path: Path, size: int, name: str = "images") -> NDArray[np.uint8]:
@@ -102,6 +103,16 @@ def read_pictures(paths: Sequence[Path], size: int) -> tuple[NDArray[np.uint8], 
     """Readable pictures as uint8 (M, S, S, 3), and their paths; see `picture_batches`."""
     (batch,) = picture_batches(paths, size, max(len(paths), 1))
     return batch
+
+
+def _of_paths(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
+    """A row for each path, as of `read_pictures`; raises `BrokenPicture` for one without."""
+    broken: list[BrokenPicture] = []
+    images, _ = _read_some(paths, size, broken)
+    if broken:
+        raise broken[0]
+    warn_of_darkness(len(images), int(images.max()))
+    return images
 
 
 def picture_batches(

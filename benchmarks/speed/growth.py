@@ -88,7 +88,7 @@ def decoding(paths: Sequence[Path], size: int) -> SpeedRow:
 def by_pictures(
     pictures: Pictures, paths: Sequence[Path], counts: Sequence[int]
 ) -> Iterator[SpeedRow]:
-    """Seconds and memory for so many pictures, beside what growth in proportion would make."""
+    """Seconds for so many pictures, beside growth in proportion; memory, beside that of few."""
     first: list[float] | None = None
     for count in counts:
         read = timed(lambda: read_images([*paths[:count]], pictures.size), "cpu")  # noqa: B023
@@ -100,9 +100,11 @@ def by_pictures(
         for what, value, then, unit in zip(
             (READ, ADAPT, MEMORY), found, first, ("s", "s", "MB"), strict=True
         ):
-            yield Comparison(
-                name=f"growth/{what} {count:,} pictures", against=f"as many times {counts[0]}"
-            ).of_values(value, then * count / counts[0], unit=unit)
+            linear = then if what == MEMORY else then * count / counts[0]
+            words = f"of {counts[0]}" if what == MEMORY else f"as many times {counts[0]}"
+            yield Comparison(name=f"growth/{what} {count:,} pictures", against=words).of_values(
+                value, linear, unit=unit
+            )
 
 
 def exponent(counts: Sequence[float], values: Sequence[float]) -> float:

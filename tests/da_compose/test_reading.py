@@ -241,6 +241,17 @@ def test_items_that_are_no_images_are_refused(item: Any):
         read_images(Items([item]), SIZE)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, pd.Series, "pairs", "mappings"])
+def test_paths_give_the_same_as_their_folder(tmp_path: Path, kind: Any):
+    large = np.random.default_rng(0).integers(0, 256, (3, 150, 200, 3), dtype=np.uint8)
+    for number, image in enumerate(large):
+        Image.fromarray(image).save(tmp_path / f"{number}.jpg")
+    paths = sorted(tmp_path.iterdir())
+    sources = {"pairs": [(path, 1) for path in paths], "mappings": [{"image": p} for p in paths]}
+    source = sources[kind] if isinstance(kind, str) else kind(paths)
+    np.testing.assert_array_equal(read_images(source, SIZE), read_images(tmp_path, SIZE))
+
+
 def test_paths_are_read_in_their_order_or_refused(tmp_path: Path):
     for number in (0, 1):
         Image.fromarray(COLOUR[number]).save(tmp_path / f"{number}.png")

@@ -25,7 +25,7 @@ def with_centroids(heads: nn.ModuleList, embeddings: Tensor, prediction: Tensor)
     is the mean direction of the embeddings from their middle, weighted by the prediction, and
     counts less the fewer images are taken for its class. The classifiers stay linear: the length
     of an embedding from the middle is taken for the average one. Images that are all alike have
-    no centroids.
+    no centroids. What is added is of half precision, which files are made of.
     """
     middle = embeddings.mean(dim=0)
     apart = embeddings - middle
@@ -38,6 +38,8 @@ def with_centroids(heads: nn.ModuleList, embeddings: Tensor, prediction: Tensor)
     )  # (N, F)
     images = prediction.to(apart).sum(dim=0)
     weights = directions * (SHARPNESS / length * images / (images + PRIOR_IMAGES))[:, None]
+    rounded = weights.half().to(weights)
+    weights = rounded if rounded.isfinite().all() else weights
     for head in new:
         assert isinstance(head, nn.Linear)
         head.weight.add_(weights)

@@ -90,6 +90,9 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "pacs-pretrained": partial(of_rows, name="pacs", render=rotation_markdown, pretrained=True),
     "satellite": partial(of_rows, name="satellite", render=rotation_markdown, pretrained=True),
     "emoji": partial(of_rows, name="emoji", render=markdown, profile="quick"),
+    "emoji-pretrained": partial(
+        of_rows, name="emoji", render=markdown, profile="quick", pretrained=True
+    ),
     "reliability": partial(of_lines, name="reliability", render=reliability_markdown),
     "speed": of_speed,
     **{part: partial(of_tasks, part=part, render=make) for part, make in TASK_TABLES.items()},

@@ -12,6 +12,7 @@ from da_compose.model.domain import Domain
 from da_compose.model.mixture import Coefficients
 from da_compose.storage.backbone import FORMAT, Backbone, check_backbone, check_format, versions
 from da_compose.storage.files import load_tensors, save_tensors, understood
+from da_compose.storage.offsets import packed, unpacked
 from da_compose.storage.schema import (
     CLASSES,
     DOMAIN,
@@ -58,7 +59,7 @@ def save_adapter(
         "versions": versions(),
         "notes": notes,
     }
-    save_tensors(Path(path), domain.state_dict(), metadata)
+    save_tensors(Path(path), packed(domain.state_dict(), backbone.network.heads), metadata)
 
 
 @undisturbed()
@@ -74,6 +75,7 @@ def load_adapter(path: str | Path, backbone: Backbone) -> tuple[Domain, dict[str
         )
     with understood(path):
         domain = backbone.network.blank_domain(metadata["domain"], metadata)
+        tensors = unpacked(tensors, backbone.network.heads)
         check_tensors(tensors, domain.state_dict())
         domain.load_state_dict(tensors)
         if tuple(metadata["class_names"]) != backbone.class_names_of(domain):

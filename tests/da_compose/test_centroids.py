@@ -54,8 +54,8 @@ def test_a_cosine_counts_less_the_fewer_images_a_class_has():
     new = with_centroids(heads, embeddings, prediction)
     gained = new[0](embeddings) - heads[0](embeddings)
     share = 1 / (1 + PRIOR_IMAGES)
-    torch.testing.assert_close(gained[0, 1].item(), SHARPNESS * share, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(gained[4, 1].item(), -SHARPNESS * share, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gained[0, 1].item(), SHARPNESS * share, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(gained[4, 1].item(), -SHARPNESS * share, rtol=1e-3, atol=1e-5)
     assert gained[:, 2].abs().max() < 1e-5
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from da_compose.pictures import open_rgb, to_rgb
+from da_compose.pictures import read_picture, to_rgb
 
 ACCEPTED = "an array, a tensor, a Dataset, a DataLoader, an .npz file or a folder of pictures"
 IMAGE_KEYS = ("image", "images", "img")  # of mappings
@@ -36,14 +36,15 @@ KEPT = ("batch_size", "num_workers", "collate_fn", "timeout", "worker_init_fn",
         "multiprocessing_context", "prefetch_factor")  # fmt: skip
 
 
-def iterate(source: Any) -> Iterator[NDArray[Any]]:
+def iterate(source: Any, size: int) -> Iterator[NDArray[Any]]:
     """Batches of images with all axes, (B, H, W, 1 or 3) or (B, 1 or 3, H, W), as many as rows.
 
+    size: to which files are read, as those of a folder are; other images come at their own.
     Raises ValueError for what is no image, and for a loader whose rows are not those of its data.
     """
     if isinstance(source, DataLoader):
         rows, data = 0, source.dataset
-        for batch in _of_loader(source):
+        for batch in _of_loader(source, size):
             rows += len(batch)
             yield batch
         if not isinstance(data, IterableDataset) and rows != len(cast(Any, data)):
@@ -66,7 +67,7 @@ def iterate(source: Any) -> Iterator[NDArray[Any]]:
     elif indexed and not isinstance(source, Iterable):  # without a length: to the IndexError
         source = iter(cast(Any, source))
     for item in source:
-        yield _alone(image_of(item))
+        yield _alone(image_of(item, size))
 
 
 def paths_of(source: Any) -> list[Path] | None:
@@ -82,11 +83,11 @@ def paths_of(source: Any) -> list[Path] | None:
     return None
 
 
-def image_of(item: Any) -> NDArray[Any]:
-    """The one image of an item: (H, W), (H, W, 1 or 3) or (1 or 3, H, W)."""
+def image_of(item: Any, size: int) -> NDArray[Any]:
+    """The one image of an item: (H, W), (H, W, 1 or 3) or (1 or 3, H, W); a file's at `size`."""
     image = _first(item)
     if isinstance(image, (str, Path)):
-        image = open_rgb(Path(image))
+        return read_picture(Path(image), size)
     if isinstance(image, Image.Image):
         return np.asarray(to_rgb(image))
     if not isinstance(image, (np.ndarray, torch.Tensor)):
@@ -130,17 +131,17 @@ def labels_of(labels: Any) -> NDArray[Any]:
     return found.astype(str) if texts else found
 
 
-def _of_loader(loader: DataLoader[Any]) -> Iterator[NDArray[Any]]:
+def _of_loader(loader: DataLoader[Any], size: int) -> Iterator[NDArray[Any]]:
     batched = loader.batch_sampler is not None or loader.batch_size is not None
     streams = isinstance(loader.dataset, IterableDataset)
     usual = loader.collate_fn is default_collate
     for item in _in_order(loader):
         if not batched:
-            yield _of_stream(item) if streams else _alone(image_of(item))
+            yield _of_stream(item, size) if streams else _alone(image_of(item, size))
         elif usual or not isinstance(item, (tuple, list)):
             yield _whole(item)
         else:
-            yield from _of_list(item)
+            yield from _of_list(item, size)
 
 
 def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
@@ -172,11 +173,11 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
     return DataLoader(data, generator=torch.Generator(), **kept)
 
 
-def _of_stream(item: Any) -> NDArray[Any]:
+def _of_stream(item: Any, size: int) -> NDArray[Any]:
     """What a loader without batches passes on: one image, or a batch."""
     image = _first(item)
     if not isinstance(image, (np.ndarray, torch.Tensor)) or image.ndim < 3:
-        return _alone(image_of(item))
+        return _alone(image_of(item, size))
     if image.ndim > 3:
         return _whole(image)
     channels_last = image.shape[-1] in (1, 3)
@@ -185,11 +186,11 @@ def _of_stream(item: Any) -> NDArray[Any]:
     return _alone(as_array(image)) if channels_last else _whole(image)
 
 
-def _of_list(items: tuple[Any, ...] | list[Any]) -> Iterator[NDArray[Any]]:
+def _of_list(items: tuple[Any, ...] | list[Any], size: int) -> Iterator[NDArray[Any]]:
     """What a `collate_fn` of the user's own made of a batch: images, pairs, or both apart."""
     first = items[0] if items else None
     if all(map(_is_image, items)):
-        yield from (_alone(image_of(item)) for item in items)
+        yield from (_alone(image_of(item, size)) for item in items)
     elif isinstance(first, (tuple, list)) and all(map(_is_image, first)):
         if any(isinstance(other, (tuple, list)) and other and _is_image(other[0])
                for other in items[1:]):  # fmt: skip
@@ -197,9 +198,9 @@ def _of_list(items: tuple[Any, ...] | list[Any]) -> Iterator[NDArray[Any]]:
                 "the DataLoader gives several lists of pictures: are they pairs, or images and "
                 "their masks? Give the data set itself"
             )
-        yield from (_alone(image_of(item)) for item in first)
+        yield from (_alone(image_of(item, size)) for item in first)
     elif all(isinstance(item, (tuple, list, Mapping)) for item in items):
-        yield from (_alone(image_of(item)) for item in items)
+        yield from (_alone(image_of(item, size)) for item in items)
     else:
         yield _whole(items)
 

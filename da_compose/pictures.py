@@ -106,15 +106,6 @@ def named(broken: Sequence[BrokenPicture]) -> list[str]:
     return lines
 
 
-def open_rgb(path: Path) -> Image.Image:
-    """One picture file at its own size, as `to_rgb`; raises `BrokenPicture`."""
-    try:
-        with opened(path, FORMATS) as picture:
-            return to_rgb(picture)
-    except BROKEN_PICTURE as error:
-        raise BrokenPicture(path, _reason(path, error)) from error
-
-
 def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture as a viewer shows it, in 8-bit RGB.
 

@@ -41,7 +41,7 @@ def read_images(source: Any, size: int) -> NDArray[np.uint8]:
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return _small([source], size)
     paths = paths_of(source)
-    return _small(iterate(source), size) if paths is None else _of_paths(paths, size)
+    return _small(iterate(source, size), size) if paths is None else _of_paths(paths, size)
 
 
 def read_archive(path: Path, size: int, name: str = "images") -> NDArray[np.uint8]:

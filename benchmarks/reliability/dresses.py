@@ -20,13 +20,14 @@ Held = list[NDArray[Any]]  # one image each: uint8 or float, (H, W) or (H, W, 3)
 class Drawn:
     """Images to be given in some form, and choices of the form by a generator.
 
-    pictures: whether they were given as pictures, which are read in colour.
+    pictures: whether they were given as pictures, which are read in colour; paths: as files.
     """
 
     images: Held
     folder: Path  # for files
     random: Generator
     pictures: bool = False
+    paths: bool = False
 
     @property
     def alike(self) -> bool:
@@ -105,7 +106,7 @@ def items(drawn: Drawn) -> list[Any]:
     """
     files = drawn.images[0].dtype == np.uint8
     form = drawn.random.choice(["array", "tensor", *(["picture", "path"] if files else [])])
-    drawn.pictures = form in ("picture", "path")
+    drawn.pictures, drawn.paths = form in ("picture", "path"), form == "path"
     around = drawn.random.choice(["nothing", "pair", "list", "image", "img"])
     made = []
     for number, image in enumerate(drawn.images):

@@ -110,7 +110,8 @@ def trial(
     def check(images: list[NDArray[Any]], choices: int) -> None:
         drawn = fresh(images, choices)
         source = dress.make(drawn)
-        found, wanted = _read(read, source), slow(images, dress.files, drawn.pictures)
+        found, files = _read(read, source), dress.files or drawn.paths
+        wanted = slow(images, files, drawn.pictures)
         shown = f"{[(image.shape, str(image.dtype)) for image in images]}, choices {choices}"
         if found.shape != wanted.shape:
             raise Wrong(f"read as {found.shape}, not {wanted.shape}: {shown}")

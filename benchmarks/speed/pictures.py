@@ -190,7 +190,7 @@ def _inputs(pictures: Pictures) -> Tensor:
 
 
 def whole_adaptation(pictures: Pictures, shots: Callable[[], object]) -> SpeedRow:
-    """From pictures to the outcome, once: start, steps, checks, guard; SHOT's steps alone."""
+    """From pictures to the outcome by default, once: the start; of SHOT its steps alone."""
     images = pictures.images(0)
     took = timed(lambda: adapt(pictures.backbone, images, steps=pictures.steps), "cpu")
     steps = EPOCHS * -(-len(images) // pictures.batch)

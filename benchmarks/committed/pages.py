@@ -15,7 +15,7 @@ from benchmarks.reports.rotation_table import rotation_markdown
 from benchmarks.reports.tables import GUIDE, markdown
 from benchmarks.speed.benchmark import markdown as speed_markdown
 from benchmarks.speed.benchmark import read_speed_rows
-from benchmarks.studies import trust
+from benchmarks.studies import trust_table
 from benchmarks.studies.ablation import markdown as ablation_markdown
 from benchmarks.studies.compose import markdown as compose_markdown
 from benchmarks.studies.curve import markdown as curve_markdown
@@ -80,7 +80,9 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "digits-all-differences": partial(of_rows, name="digits-all", render=differences_markdown),
     "guard": partial(of_lines, name="guard", render=lambda lines: guard_markdown(summary(lines))),
     "trust": partial(
-        of_lines, name="trust", render=lambda lines: trust.markdown(trust.summary(lines))
+        of_lines,
+        name="trust",
+        render=lambda lines: trust_table.markdown(trust_table.summary(lines)),
     ),
     "compose": partial(of_lines, name="compose", render=compose_markdown),
     "curve": partial(of_lines, name="curve", render=curve_markdown),

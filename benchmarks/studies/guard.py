@@ -8,7 +8,7 @@ that the guard refuses. Rules were made on the development targets; usps only co
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from adapters import adapt
 from adapters.adapt import conclude
@@ -35,6 +34,15 @@ from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.plan import TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
 from benchmarks.reports.tables import GUIDE
+from benchmarks.studies.conditions import (
+    Condition,
+    Images,
+    everything,
+    few,
+    noise,
+    unbalanced,
+    without_a_class,
+)
 from benchmarks.studies.study import (
     backbone_options,
     run_study,
@@ -51,7 +59,7 @@ MARGIN = 1.0  # points below the better of source only and AdaBN, from which on 
 TARGETS = (*DEVELOPMENT_TARGETS, "usps")
 SOURCES = {"optdigits": "mnist", "mnist_m": "meter", "usps": "mnist_scale"}  # condition `source`
 LEARNED = ("information_maximization", "moment_matching", "adversarial")
-STEPS, TEST_IMAGES, NOISE_IMAGES = 40, 2_000, 1_000
+STEPS, TEST_IMAGES = 40, 2_000
 COUNTED = (
     "condition", "cells", "harmful", "by the start", "caught", "missed", "false alarms",
     "their cost", "still harmful",
@@ -60,37 +68,9 @@ ACCURACIES = ("source_only", "batch_norm", "start", "kept", "guarded")
 ALL = "in all"
 FITTED = "development, compositional, seed 0"  # made adapters.guard's limits; the rest is held out
 KEYS = ("recipe", "network", "seed", "target", "condition", "strategy")
-Images = NDArray[np.uint8]
 
 
-def everything(train: ImageSet, generator: np.random.Generator) -> Images:
-    """Every image: uint8 (M, S, S) or (M, S, S, 3), as of all conditions."""
-    return train.images
-
-
-def few(train: ImageSet, generator: np.random.Generator, *, count: int) -> Images:
-    """Some images, drawn at random."""
-    return train.images[generator.permutation(len(train.images))[:count]]
-
-
-def without_a_class(train: ImageSet, generator: np.random.Generator) -> Images:
-    """All images but those of one class."""
-    return train.images[train.labels != generator.choice(np.unique(train.labels))]
-
-
-def unbalanced(train: ImageSet, generator: np.random.Generator) -> Images:
-    """All images of half of the classes, a tenth of the others'."""
-    classes = generator.permutation(np.unique(train.labels))
-    rare = np.isin(train.labels, classes[: len(classes) // 2])
-    return train.images[~rare | (generator.random(len(rare)) < 0.1)]
-
-
-def noise(train: ImageSet, generator: np.random.Generator) -> Images:
-    """Uniformly random pixels."""
-    return generator.integers(0, 256, (NOISE_IMAGES, *train.images.shape[1:]), dtype=np.uint8)
-
-
-CONDITIONS: Mapping[str, Callable[[ImageSet, np.random.Generator], Images]] = {
+CONDITIONS: Mapping[str, Condition] = {
     "all": everything,
     "tiny-10": partial(few, count=10),
     "tiny-30": partial(few, count=30),

@@ -7,7 +7,7 @@ on the digits and pictures marked as development; the other data sets are held o
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -32,8 +31,15 @@ from benchmarks.harness.folders import ROWS, runs_of
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.picture_benchmarks import PICTURE_NETWORK, load_pictures
 from benchmarks.harness.rows import append_line, read_lines
-from benchmarks.studies.guard import everything, few, noise, table, unbalanced, without_a_class
+from benchmarks.studies.conditions import (
+    CONDITIONS,
+    SOURCE,
+    STRANGERS,
+    Condition,
+    with_strangers,
+)
 from benchmarks.studies.study import study_options, users_mistakes
+from benchmarks.studies.trust_table import GUARDED, markdown, summary
 from da_compose import Backbone, pretrain
 from da_compose.images import ImageSet
 from da_compose.storage.files import replacing
@@ -41,18 +47,6 @@ from da_compose.training.pretrained import PRETRAINED_RECIPES
 from data_prep import PreparedDomain, load_digit_domain, load_task
 
 STEPS, MOST_IMAGES, TEST_IMAGES = 300, 600, 500
-GUARDED, ALL = "guarded", "in all"
-ESTIMATED = ["error", "covered", "width", "calibration, raw", "calibrated"]
-GUARD_SAID = (
-    "Points over the better of source only and AdaBN: of the start, and of what the guard keeps. "
-    "Harm: more than a point below the start, caught where the guard refuses it."
-)
-ESTIMATES_SAID = (
-    "Estimates against the truth in points, of source only, AdaBN, start and outcome: mean "
-    "distance, share of 90 % intervals that hold it, their width. Expected calibration error of "
-    "confidences."
-)
-HARM = 0.01  # below the start, from which on learning did harm
 KEYS = ("backbone", "target", "condition")
 
 
@@ -122,41 +116,6 @@ SETTINGS: Mapping[str, Setting] = {
         ).items()
         if name == "emoji-noto_line"
     },
-}
-
-
-def half_of_the_classes(train: ImageSet, generator: np.random.Generator) -> ImageSet:
-    """All images of half of the classes."""
-    classes = generator.permutation(np.unique(train.labels))
-    kept = np.isin(train.labels, classes[: max(2, len(classes) // 2)])
-    return ImageSet(train.images[kept], train.labels[kept])
-
-
-def with_strangers(
-    train: ImageSet, generator: np.random.Generator, *, strangers: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """All images, and a fourth as many of something else."""
-    chosen = strangers[generator.integers(0, len(strangers), len(train) // 4)]
-    if train.images.ndim > chosen.ndim:
-        chosen = np.repeat(chosen[..., None], 3, axis=3)
-    elif train.images.ndim < chosen.ndim:
-        chosen = chosen.mean(axis=3).astype(np.uint8)
-    return np.concatenate([train.images, chosen])
-
-
-Condition = Callable[[ImageSet, np.random.Generator], Any]
-SOURCE, STRANGERS = "a source again", "a fifth are strangers"
-CONDITIONS: Mapping[str, Condition] = {
-    "all": everything,
-    "100 images": partial(few, count=100),
-    "30 images": partial(few, count=30),
-    "10 images": partial(few, count=10),
-    "one class missing": without_a_class,
-    "half of the classes": half_of_the_classes,
-    "10 to 1": unbalanced,
-    SOURCE: everything,  # of the first source, in place of the target
-    STRANGERS: everything,  # and strangers beside them
-    "noise": noise,
 }
 
 
@@ -243,94 +202,6 @@ def calibration_error(prediction: Tensor, labels: NDArray[np.int64]) -> float:
         abs(right[place == one].sum() - confidence.numpy()[place == one].sum()) for one in range(10)
     ]
     return float(sum(apart) / len(labels))
-
-
-def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row of each condition and of all, for each kind of data and of backbone."""
-    frame = pd.DataFrame([_figures(line) for line in lines])
-    parts = []
-    for data, group in frame.groupby("data", sort=False):
-        for condition in (*CONDITIONS, ALL):
-            own = group[(group.condition == condition) | (condition == ALL)]
-            if len(own):
-                harmful, harmless = own.query("harmful"), own.query("not harmful")
-                parts.append(
-                    {
-                        "data": data,
-                        "condition": condition,
-                        "cells": len(own),
-                        "start": 100 * own.start_gain.mean(),
-                        "worst start": 100 * own.start_gain.min(),
-                        "guarded": 100 * own.gain.mean(),
-                        "worst guarded": 100 * own.gain.min(),
-                        "caught": f"{(~harmful['trusted']).sum()} of {len(harmful)}",
-                        "false alarms": f"{(~harmless['trusted']).sum()} of {len(harmless)}",
-                        "called meaningless": int(own.meaningless.sum()),
-                        "error": 100 * own.error.mean(),
-                        "covered": 100 * own.covered.mean(),
-                        "width": 100 * own.width.mean(),
-                        "calibration, raw": own.raw.mean(),
-                        "calibrated": own.calibrated.mean(),
-                    }
-                )
-    return pd.DataFrame(parts)
-
-
-def _data(line: Mapping[str, Any]) -> str:
-    kind = "development" if line["development"] else "held out"
-    return f"{kind}, ImageNet weights" if line.get("pretrained") else kind
-
-
-def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
-    """What the table counts of one cell; errors and intervals are means over its models."""
-    true, said = line["accuracy"], line["estimates"]
-    better = max(true[name] for name in BASELINES)
-    models = ("source_only", "batch_norm", "start", GUARDED)
-    told = {}
-    if said:  # no estimate of what means nothing
-        told = {
-            "error": np.mean([abs(said[name]["accuracy"] - true[name]) for name in models]),
-            "covered": np.mean(
-                [said[name]["low"] <= true[name] <= said[name]["high"] for name in models]
-            ),
-            "width": np.mean([said[name]["high"] - said[name]["low"] for name in models]),
-        }
-    return (
-        {
-            "condition": line["condition"],
-            "data": _data(line),
-            "start_gain": true["start"] - better,
-            "gain": true[GUARDED] - better,
-            "harmful": true[OUTCOME] < true["start"] - HARM,
-            "trusted": line["verdict"]["trusted"],
-            "meaningless": not said,
-        }
-        | told
-        | line["calibration_error"]
-    )
-
-
-def markdown(means: pd.DataFrame) -> str:
-    """The summary as tables: what start and guard did, then how right the estimates were."""
-    parts = []
-    for question, said in (("start and guard", GUARD_SAID), ("estimates", ESTIMATES_SAID)):
-        parts.append(f"{said}\n")
-        for data, group in means.groupby("data", sort=False):
-            own = [name for name in group.columns if name not in ("data", *ESTIMATED)]
-            columns = ["condition", *ESTIMATED] if question == "estimates" else own
-            lines = [
-                [_cell(name, row[name]) for name in columns] for row in group.to_dict("records")
-            ]
-            parts.append(f"{data}: {question}\n\n{table([columns, *lines])}")
-    return "\n".join(parts)
-
-
-def _cell(name: str, value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    if pd.isna(value):
-        return "-"
-    return f"{value:.3f}" if name.startswith("calibrat") else f"{value:.1f}"
 
 
 @click.command()

@@ -98,7 +98,6 @@ def test_targets_are_no_sources_and_each_has_a_source_to_be_taken_for() -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_study, "STEPS", 1)
-    monkeypatch.setattr(guard_study, "NOISE_IMAGES", 20)
     monkeypatch.setattr(guard_study, "LEARNED", LEARNED[1:])
     few = {name: CONDITIONS[name] for name in ("all", "tiny-10")}
     monkeypatch.setattr(guard_study, "CONDITIONS", few)

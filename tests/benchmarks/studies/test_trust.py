@@ -9,18 +9,9 @@ import torch
 from adapters.config import AdaptConfig
 from adapters.prepare import Ready
 from benchmarks.studies import trust
-from benchmarks.studies.trust import (
-    ALL,
-    CONDITIONS,
-    GUARDED,
-    SETTINGS,
-    calibration_error,
-    half_of_the_classes,
-    markdown,
-    measure_cell,
-    summary,
-    with_strangers,
-)
+from benchmarks.studies.conditions import CONDITIONS, half_of_the_classes, with_strangers
+from benchmarks.studies.trust import SETTINGS, calibration_error, measure_cell
+from benchmarks.studies.trust_table import ALL, GUARDED, markdown, summary
 from da_compose.images import ImageSet
 from da_compose.training.rehearsal import RehearsalConfig, rehearse
 

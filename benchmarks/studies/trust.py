@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapters import AdaptConfig, adapt
-from adapters.adapt import conclude, strategy_of
-from adapters.config import BASELINES, OUTCOME
+from adapters.adapt import conclude, strategy_of, unlearned
+from adapters.config import BASELINES, OUTCOME, UNLEARNED
 from adapters.loop import learn
-from adapters.parts import usual_of
-from adapters.prepare import prepare
+from adapters.prepare import Ready, prepare
 from benchmarks.harness import measure
 from benchmarks.harness.cells import accuracy
 from benchmarks.harness.folders import ROWS, runs_of
@@ -152,7 +151,10 @@ def identity(line: Mapping[str, Any]) -> str:
 
 
 def measure_cell(backbone: Backbone, domain: PreparedDomain, take: Condition) -> dict[str, Any]:
-    """True and estimated accuracies of one cell, shares from 0 to 1, and what the guard says."""
+    """True and estimated accuracies of one cell, shares from 0 to 1, and what the guard says.
+
+    It says nothing (no `verdict`) where by default nothing is learned.
+    """
     generator = np.random.default_rng(0)
     found = take(domain.train, generator)
     images = found.images if isinstance(found, ImageSet) else found
@@ -163,25 +165,25 @@ def measure_cell(backbone: Backbone, domain: PreparedDomain, take: Condition) ->
         test = ImageSet(test.images[kept], test.labels[kept])
     chosen = generator.permutation(len(test))[:TEST_IMAGES]
     test = ImageSet(test.images[chosen], test.labels[chosen])
-    strategy = usual_of(backbone.network).tries[0]  # learning, also where it is no default
-    ready = prepare(backbone, images, "target", AdaptConfig(strategy=strategy))
-    learned = learn(ready, strategy_of(ready.config.method))
-    guarded = conclude(ready, learned)
-    config = replace(ready.config, guard=False)
-    kept = conclude(replace(ready, config=config), learned)
+    ready = prepare(backbone, images, "target", AdaptConfig())
+    if ready.config.method in UNLEARNED:  # as by default on pretrained networks
+        learned, kept = {}, unlearned(ready)
+        guarded = kept
+    else:
+        steps = learn(ready, strategy_of(ready.config.method))
+        kept, guarded = conclude(without_guard(ready), steps), conclude(ready, steps)
+        learned = {"verdict": guarded.notes["guard"]}
     models = {name: adapt(backbone, images, name).domain for name in BASELINES}
     models |= {"start": ready.target, OUTCOME: kept.domain, GUARDED: guarded.domain}
+    measured = {id(one): accuracy(backbone, one, test) / 100 for one in models.values()}
     estimates = dict(kept.notes.get("estimates", {}))
     if estimates:
         estimates[GUARDED] = guarded.notes["estimates"][OUTCOME]
     return {
         "images": len(images),
-        "accuracy": {
-            name: accuracy(backbone, model, test) / 100 for name, model in models.items()
-        },
+        "accuracy": {name: measured[id(model)] for name, model in models.items()},
         "estimates": estimates,
         "figures": {name: found.tolist() for name, found in ready.evidence.items()},
-        "verdict": guarded.notes["guard"],
         "start": {key: guarded.notes[key] for key in ("start", "target_share")},
         "calibration_error": {
             kind: calibration_error(
@@ -190,7 +192,12 @@ def measure_cell(backbone: Backbone, domain: PreparedDomain, take: Condition) ->
             for kind in ("raw", "calibrated")
             if estimates
         },
-    }  # fmt: skip
+    } | learned  # fmt: skip
+
+
+def without_guard(ready: Ready) -> Ready:
+    """The same start, of which what is learned is kept unasked."""
+    return replace(ready, config=replace(ready.config, guard=False))
 
 
 def calibration_error(prediction: Tensor, labels: NDArray[np.int64]) -> float:

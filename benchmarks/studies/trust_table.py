@@ -32,7 +32,8 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         for condition in (*CONDITIONS, ALL):
             own = group[(group.condition == condition) | (condition == ALL)]
             if len(own):
-                harmful, harmless = own.query("harmful"), own.query("not harmful")
+                harmful = own.query("learned and harmful")
+                harmless = own.query("learned and not harmful")
                 parts.append(
                     {
                         "data": data,
@@ -81,7 +82,8 @@ def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
             "start_gain": true["start"] - better,
             "gain": true[GUARDED] - better,
             "harmful": true[OUTCOME] < true["start"] - HARM,
-            "trusted": line["verdict"]["trusted"],
+            "learned": "verdict" in line,
+            "trusted": line.get("verdict", {}).get("trusted", True),
             "meaningless": not said,
         }
         | told

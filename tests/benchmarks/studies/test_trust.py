@@ -103,6 +103,17 @@ def test_a_cell_is_measured_with_what_a_user_gets(backbone, monkeypatch: pytest.
     assert found["images"] == 40 and set(found["calibration_error"]) == {"raw", "calibrated"}
     if not found["verdict"]["trusted"]:
         assert found["accuracy"][GUARDED] == found["accuracy"]["start"]
+    monkeypatch.setattr(trust, "AdaptConfig", partial(AdaptConfig, strategy="chosen_start"))
+    found = measure_cell(rehearsed, domain, half_of_the_classes)
+    true = found["accuracy"]
+    assert "verdict" not in found and true[GUARDED] == true["adapted"] == true["start"]
+    unlearned = line("all", trusted=True, learned=0.5) | found
+    unlearned = {key: value for key, value in unlearned.items() if key != "verdict"}
+    assert (
+        set(summary([unlearned])["caught"])
+        == {"0 of 0"}
+        == set(summary([unlearned])["false alarms"])
+    )
     monkeypatch.setattr(Ready, "meaningless", True)
     found = measure_cell(rehearsed, domain, CONDITIONS["noise"])
     assert found["estimates"] == {} == found["calibration_error"]

@@ -15,13 +15,14 @@ from benchmarks.reports.rotation_table import rotation_markdown
 from benchmarks.reports.tables import GUIDE, markdown
 from benchmarks.speed.benchmark import markdown as speed_markdown
 from benchmarks.speed.benchmark import read_speed_rows
-from benchmarks.studies import trust_table
 from benchmarks.studies.ablation import markdown as ablation_markdown
 from benchmarks.studies.compose import markdown as compose_markdown
 from benchmarks.studies.curve import markdown as curve_markdown
 from benchmarks.studies.few_labels import markdown as few_labels_markdown
 from benchmarks.studies.guard import markdown as guard_markdown
 from benchmarks.studies.guard import summary
+from benchmarks.studies.trust_table import markdown as trust_markdown
+from benchmarks.studies.trust_table import summary as trust_summary
 from benchmarks.tasks.claims import claims_markdown
 from benchmarks.tasks.tables import TABLES as TASK_TABLES
 from benchmarks.tasks.train import TaskRow, read_task_rows
@@ -82,7 +83,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "trust": partial(
         of_lines,
         name="trust",
-        render=lambda lines: trust_table.markdown(trust_table.summary(lines)),
+        render=lambda lines: trust_markdown(trust_summary(lines)),
     ),
     "compose": partial(of_lines, name="compose", render=compose_markdown),
     "curve": partial(of_lines, name="curve", render=curve_markdown),

@@ -21,7 +21,7 @@ from benchmarks.studies import (
     guard,
     memory,
     selection,
-    trust,
+    trust_table,
     tuning,
 )
 from benchmarks.tasks.benchmark import write_task_report
@@ -47,7 +47,7 @@ DRAW: Mapping[str, Callable[[Path], object]] = {
     "curve": curve.render,
     "few_labels": of_study(few_labels.markdown),
     "guard": of_study(lambda lines: guard.markdown(guard.summary(lines))),
-    "trust": of_study(lambda lines: trust.markdown(trust.summary(lines))),
+    "trust": trust_table.render,
     "memory": of_study(memory.table),
     "reliability": of_study(by_part),
     "selection": of_study(lambda lines: selection.markdown(selection.summary(lines))),

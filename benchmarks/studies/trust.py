@@ -38,10 +38,9 @@ from benchmarks.studies.conditions import (
     with_strangers,
 )
 from benchmarks.studies.study import study_options, users_mistakes
-from benchmarks.studies.trust_table import GUARDED, markdown, summary
+from benchmarks.studies.trust_table import GUARDED, render
 from da_compose import Backbone, pretrain
 from da_compose.images import ImageSet
-from da_compose.storage.files import replacing
 from da_compose.training.pretrained import PRETRAINED_RECIPES
 from data_prep import PreparedDomain, load_digit_domain, load_task
 
@@ -218,13 +217,11 @@ def main(
     runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int,
     settings: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Measure estimates, starts and the guard; write rows and the table."""
+    """Measure estimates, starts and the guard; write rows, the table and a picture."""
     with users_mistakes():
         shared = (data, runs.absolute(), (results / ROWS).absolute())
         run_grid(run_setting, settings or tuple(SETTINGS), shared, processes=processes)
-        with replacing(results / "table.md") as temporary:
-            lines = read_lines(results / ROWS)
-            temporary.write_text(markdown(summary(lines)), encoding="utf-8")
+        render(results)
         click.echo(f"wrote {results / 'table.md'}")
 
 

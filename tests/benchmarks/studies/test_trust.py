@@ -1,4 +1,5 @@
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,10 +9,12 @@ import torch
 
 from adapters.config import AdaptConfig
 from adapters.prepare import Ready
+from benchmarks.harness.folders import ROWS
+from benchmarks.harness.rows import append_line
 from benchmarks.studies import trust
 from benchmarks.studies.conditions import CONDITIONS, half_of_the_classes, with_strangers
 from benchmarks.studies.trust import SETTINGS, calibration_error, measure_cell
-from benchmarks.studies.trust_table import ALL, GUARDED, markdown, summary
+from benchmarks.studies.trust_table import ALL, GUARDED, render, summary
 from da_compose.images import ImageSet
 from da_compose.training.rehearsal import RehearsalConfig, rehearse
 
@@ -68,7 +71,7 @@ def line(condition: str, *, trusted: bool, learned: float, estimate: float = 0.8
     }  # fmt: skip
 
 
-def test_the_summary_counts_harm_alarms_errors_and_coverage():
+def test_the_summary_counts_harm_alarms_errors_and_coverage(tmp_path: Path):
     lines = [
         line("all", trusted=True, learned=0.79),
         line("all", trusted=False, learned=0.60),  # caught
@@ -85,8 +88,12 @@ def test_the_summary_counts_harm_alarms_errors_and_coverage():
     errors = [0.1, 0.05, 0.04]  # of source only, AdaBN, start; then of what is kept
     assert found.loc["all", "error"] == pytest.approx(100 * (sum(errors) * 2 + 0.01 + 0.04) / 8)
     assert found.loc["all", "covered"] == pytest.approx(75.0)
-    table = markdown(summary(lines))
+    for one in lines:
+        append_line(tmp_path / ROWS, one | {"images": 100})
+    render(tmp_path)
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "development" in table and "| noise | 1 |" in table
+    assert (tmp_path / "estimates.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_cell_is_measured_with_what_a_user_gets(backbone, monkeypatch: pytest.MonkeyPatch):

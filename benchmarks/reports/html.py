@@ -113,9 +113,16 @@ def _summary(adaptation: Adaptation, found: Predictions) -> str:
     )
     return (
         f"<p>Domain <b>{escape(adaptation.domain.name)}</b> beside the source-only model. "
-        "No labels were used, neither to adapt nor for this page.</p>\n"
+        f"{_labels(adaptation.notes)}</p>\n"
         f'<dl class="answers">{cards}</dl>'
     )
+
+
+def _labels(notes: Mapping[str, Any]) -> str:
+    """Whether labels of the domain were used."""
+    if not (count := notes.get("labels")):
+        return "No labels were used, neither to adapt nor for this page."
+    return f"It was adapted with the labels of {count:,} images; this page uses none."
 
 
 def _facts(adaptation: Adaptation, num_images: int) -> str:

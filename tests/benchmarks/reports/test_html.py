@@ -123,6 +123,14 @@ def test_what_a_user_asks_first_is_answered_first(make, report):
     assert trust({}, 0)[0] == "Nothing was learned"
 
 
+def test_labels_that_were_used_are_owned_up_to(make, report):
+    adaptation = make()
+    assert "No labels were used" in report(adaptation).text[""]
+    adaptation.notes["labels"] = 6  # as `adapt_with_labels` says
+    text = report(adaptation).text[""]
+    assert "the labels of 6 images" in text and "No labels" not in text
+
+
 def test_estimates_are_bars_with_intervals_or_are_said_to_be_missing(make, report):
     adaptation = make()
     assert "mean nothing to this" in report(adaptation).text["How accurate it is"]  # random ones

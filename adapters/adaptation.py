@@ -30,7 +30,7 @@ class Adaptation(DomainModel):
     def estimates(self) -> dict[str, Estimate]:
         """Expected accuracy of source_only, batch_norm, start and adapted, when it was adapted.
 
-        Empty where the backbone was not rehearsed (`da_compose.training.rehearsal`), or the images
+        Empty where nothing tells (`da_compose.starts.Tried.expected`), or the images
         mean nothing to it.
         """
         return {name: Estimate(**found) for name, found in self.notes.get("estimates", {}).items()}

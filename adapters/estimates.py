@@ -6,20 +6,18 @@ from torch import Tensor
 from adapters.config import OUTCOME
 from adapters.prepare import Ready
 from da_compose import probabilities
-from da_compose.estimate import Estimate, Estimator, temperature_for, tempered
+from da_compose.estimate import Estimate, temperature_for, tempered
 
 
 def estimates(ready: Ready, logits: Tensor) -> dict[str, Estimate]:
     """Of source_only, batch_norm, start and `adapted`, of which logits (2, M, N) are given.
 
-    The last are those on the checked images. There are none where the backbone was not rehearsed,
-    and none of images that mean nothing to it.
+    The last are those on the checked images. There are none of images that mean nothing to the
+    backbone, nor where nothing tells: it has no two sources to compare and was not rehearsed.
     """
-    if ready.backbone.rehearsal is None or ready.meaningless:
+    if not ready.estimates or ready.meaningless:
         return {}
-    count = min(len(ready.checked), ready.config.num_start_images)
-    estimator = Estimator(ready.backbone.rehearsal, count)
-    found = {name: estimator(figures) for name, figures in ready.evidence.items()}
+    found = dict(ready.estimates)
     found[OUTCOME] = found["start"]
     if logits is not ready.logits:
         said = probabilities(ready.logits), probabilities(logits)

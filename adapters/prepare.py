@@ -15,6 +15,7 @@ from adapters.selection import Scores, score
 from adapters.start import check_start, choose_start
 from adapters.strategies.losses import class_frequencies
 from da_compose import Backbone, Domain, probabilities
+from da_compose.estimate import Estimate
 from da_compose.evidence import FIGURES
 from da_compose.model.domain import check_name
 from da_compose.reading import read_images
@@ -32,6 +33,7 @@ class Ready:
     consensus: mean prediction of all starts (C, N), of the first C checked images.
     pixels: all images, uint8; `checked` those of them that iterates are compared on, unlabelled.
     evidence: figures of the baselines, by name, and of the `start`: `da_compose.evidence`.
+    estimates: of their accuracy, where something tells: `da_compose.starts.Tried.expected`.
     drawn: state of the random generator after the images were ordered.
     """
 
@@ -44,6 +46,7 @@ class Ready:
     checked: NDArray[np.uint8]
     scores: Mapping[str, Scores]
     evidence: Mapping[str, Tensor]
+    estimates: Mapping[str, Estimate]
     notes: Mapping[str, Any]
     drawn: Tensor
 
@@ -127,6 +130,7 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         scores={name: score(found) for name, found in chosen.baselines.items()}
         | {"start": score(logits)},
         evidence=chosen.evidence,
+        estimates=chosen.estimates,
         notes=strategy_notes(config)
         | {
             "start": start.name,

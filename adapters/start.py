@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from da_compose import Backbone
-from da_compose.estimate import Estimator
+from da_compose.estimate import Estimate
 from da_compose.evidence import FIGURES, agreed_information, evidence
 from da_compose.progress import phase
 from da_compose.starts import (
@@ -76,7 +76,8 @@ class Chosen:
     consensus: mean prediction (C, N) of all that were compared, on the images searched; each with
     centroids of its own where the start has some.
     evidence: figures (`da_compose.evidence`) of the baselines, by name, and of the `start`, before
-    it heeds centroids. heeding: whether it does.
+    it heeds centroids. estimates: of their accuracy, likewise, where something tells. heeding:
+    whether it does.
     """
 
     start: Start
@@ -84,6 +85,7 @@ class Chosen:
     consensus: Tensor
     baselines: Mapping[str, Tensor]
     evidence: Mapping[str, Tensor]
+    estimates: Mapping[str, Estimate]
     heeding: bool
 
 
@@ -116,13 +118,16 @@ def choose_start(
     views = tried.views(*best)
     figures = {named: evidence(*tried.views(plain, share)) for named, share in baselines.items()}
     figures["start"] = evidence(*views)
+    models = {named: (plain, share) for named, share in baselines.items()} | {"start": best}
+    told = {named: tried.expected(*one) for named, one in models.items()}
+    estimates = {named: estimate for named, estimate in told.items() if estimate is not None}
     means_something = agreed_information(*views) >= config.least_informed
     heeding = centroids and baseline is None and means_something and not _has_heads(backbone, start)
     consensus = torch.stack([tried.prediction(*one, heeding) for one in candidates]).mean(dim=0)
     found = tried.start(*best)
     if heeding:
         found.target.heads = tried.heeding(*best)
-    return Chosen(found, tried.logits(*best), consensus, logits, figures, heeding)
+    return Chosen(found, tried.logits(*best), consensus, logits, figures, estimates, heeding)
 
 
 def _has_heads(backbone: Backbone, start: str) -> bool:
@@ -142,9 +147,9 @@ def best_start(
     """The start and the blend of statistics that suit these images best.
 
     By what predictions on the images and on another view of them agree on, beyond chance
-    (`da_compose.evidence.agreed_information`); of a rehearsed backbone another, where that one is
-    expected to be clearly more accurate (`da_compose.estimate`): of a target that lacks classes, a
-    start that scatters its images over all of them can look the more informed. Fewer than
+    (`da_compose.evidence.agreed_information`); another where that one is expected to be clearly
+    more accurate (`Tried.expected`): of a target that lacks classes, a start that scatters its
+    images over all of them can look the more informed. Fewer than
     `least_compared` images compare nothing: then it is AdaBN, whose statistics are shrunk toward
     the source's. Images that mean nothing to any start are left to source only.
 
@@ -179,9 +184,9 @@ def best_of(
     best = max(candidates, key=lambda one: figures[one][INFORMED].item())
     if figures[best][INFORMED] < config.least_informed:
         return plain, 0.0
-    if tried.backbone.rehearsal is None:
+    estimates = {one: tried.expected(*one) for one in candidates}
+    expected = {one: found.accuracy for one, found in estimates.items() if found is not None}
+    if not expected:
         return best
-    estimator = Estimator(tried.backbone.rehearsal, len(tried.seen))
-    expected = {one: estimator(told).accuracy for one, told in figures.items()}
     other = max(candidates, key=expected.__getitem__)
     return other if expected[other] > expected[best] + config.clearly else best

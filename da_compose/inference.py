@@ -84,7 +84,8 @@ class DomainModel:
         if calibrated and not self.is_calibrated:
             raise ValueError(
                 f"domain {self.domain.name} has no estimate of its accuracy to calibrate by: it "
-                "is no adapter's, or its backbone was not rehearsed; leave calibrated out"
+                "is no adapter's, or its backbone was neither rehearsed nor of two sources; leave "
+                "calibrated out"
             )
         pixels = read_images(images, self.backbone.network.config.image_size)
         self.backbone.doubt_range(pixels)

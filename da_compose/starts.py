@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from da_compose.centroids import with_centroids
-from da_compose.evidence import another_view
+from da_compose.estimate import Estimate, Estimator, by_agreement
+from da_compose.evidence import another_view, evidence
 from da_compose.inference import batches, embed
 from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import POOLED, Domain
 from da_compose.model.mixture import LearnedMixture
 from da_compose.model.pretrained import PretrainedNetwork
+from da_compose.source_heads import SourceHead, agreement, source_heads
 from da_compose.statistics import (
     Statistics,
     average_statistics,
@@ -196,6 +198,28 @@ class Tried:
     def views(self, which: str, share: float) -> tuple[Tensor, Tensor]:
         """`prediction`, and that of another view of the first images (V, N)."""
         return self.prediction(which, share), probabilities(self._predicted("viewed", which, share))
+
+    @cached_property
+    def source_heads(self) -> list[SourceHead]:
+        """Classifiers of single sources, of a pretrained network that knows two or more."""
+        if not isinstance(self.backbone.network, PretrainedNetwork):
+            return []
+        return source_heads(self.backbone.knowledge, len(self.backbone.class_names))
+
+    def expected(self, which: str, share: float) -> Estimate | None:
+        """How accurate this start is on the images that are seen, where something tells.
+
+        By how often classifiers of single sources agree; where there are none, by the backbone's
+        rehearsal.
+        """
+        if self.source_heads:
+            what = "images" if len(self.seen) == len(self.images) else "seen"
+            agreed = agreement(self.source_heads, self.embeddings(which, share, what))
+            return by_agreement(agreed, len(self.seen))
+        if self.backbone.rehearsal is None:
+            return None
+        estimator = Estimator(self.backbone.rehearsal, len(self.seen))
+        return estimator(evidence(*self.views(which, share)))
 
     def embeddings(self, which: str, share: float, what: str = "images") -> Tensor:
         """Of all images, (M, F), on the backbone's device."""

@@ -62,8 +62,8 @@ def estimated(adaptation: Adaptation) -> str:
         )
     if not adaptation.estimates:
         return (
-            "<p>No estimate: this backbone was never rehearsed on mock targets. Pretrain one anew "
-            "to have one.</p>"
+            "<p>No estimate: this backbone was never rehearsed, and has no two sources to compare. "
+            "Pretrain one anew to have one.</p>"
         )
     rows = []
     for model, found in adaptation.estimates.items():
@@ -80,9 +80,8 @@ def estimated(adaptation: Adaptation) -> str:
             )
         )
     meaning = (
-        "<p>Expected accuracy, estimated without labels from how right such predictions were on "
-        "mock targets, held-out pictures of the sources in other styles; the interval holds the "
-        "truth 9 times in 10 where the new domain is no stranger than those.</p>"
+        "<p>Expected accuracy, estimated without labels. The interval holds the truth 9 times in "
+        "10 where the new domain is no stranger to the sources than they are to one another.</p>"
     )
     return meaning + table(rows, ("Model", "0 to 100 %", "90 % interval"), "estimates")
 

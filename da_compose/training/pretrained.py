@@ -12,6 +12,7 @@ from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.parallel import world
 from da_compose.progress import remark
+from da_compose.source_heads import source_heads
 from da_compose.storage.backbone import Backbone
 from da_compose.storage.pretrained_weights import is_at_hand, pretrained_network
 from da_compose.storage.schema import check_class_names
@@ -85,9 +86,10 @@ def finetune_backbone(
     knowledge_images: int = 10_000,
     save_every: int | None = None,
 ) -> Backbone:
-    """Fine-tune in the folder of `path`, learn templates, rehearse, and write the backbone there.
+    """Fine-tune in the folder of `path`, learn templates, and write the backbone there.
 
-    An interrupted call goes on, bit for bit on CPU.
+    It is rehearsed where it has no two sources whose classifiers can be compared. An
+    interrupted call goes on, bit for bit on CPU.
     """
     started = time.perf_counter()
     check_class_names(class_names)  # before the work, not after
@@ -108,7 +110,8 @@ def finetune_backbone(
     if recipe.directions is not None:
         directions = replace(recipe.directions, seed=seed)
         backbone = learn_templates(backbone, sources, directions, kept)
-    backbone = rehearse(backbone, held)
+    if not source_heads(knowledge, len(class_names)):  # which tell more than a rehearsal
+        backbone = rehearse(backbone, held)
     backbone.notes["seconds"] = round(time.perf_counter() - started, 1)  # of the last call
     backbone.save(path)
     discard_state(path.parent)

@@ -4,12 +4,15 @@ import torch
 from torch import Tensor
 
 from da_compose.estimate import (
+    DISTANCE,
     FEW,
     LEAST_HALF,
+    NORMAL,
     RIDGE,
     SHRINK,
     Estimate,
     Estimator,
+    by_agreement,
     temperature_for,
     tempered,
 )
@@ -52,6 +55,16 @@ def test_figures_of_few_images_are_read_as_those_of_few(count: int, figure: int)
     other = high.clone()
     other[1 - figure] = 0.0
     assert estimator(high).accuracy == pytest.approx(estimator(other).accuracy, abs=0.06)
+
+
+def test_an_interval_around_agreement_is_wider_the_fewer_the_images():
+    many, few = by_agreement(0.5, 100_000), by_agreement(0.5, 10)
+    assert (many.low, many.high) == pytest.approx((0.5 - DISTANCE, 0.5 + DISTANCE), abs=1e-3)
+    ten = (DISTANCE**2 + NORMAL**2 * 0.5 * 0.5 / 10) ** 0.5
+    assert (few.low, few.accuracy, few.high) == pytest.approx((0.5 - ten, 0.5, 0.5 + ten))
+    all_alike = by_agreement(1.0, 10)
+    assert all_alike.high == 1.0 and all_alike.low < by_agreement(1.0, 1000).low < 1 - DISTANCE
+    assert by_agreement(0.05, 10).low == 0.0
 
 
 def test_intervals_hold_nine_in_ten_of_what_was_not_seen():

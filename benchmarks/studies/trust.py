@@ -110,9 +110,9 @@ SETTINGS: Mapping[str, Setting] = {
     **{
         name: setting
         for name, setting in in_turn(
-            "emoji", "twemoji", "openmoji", "noto_line", development=False
+            "emoji", "twemoji", "openmoji", "noto_line", development=True
         ).items()
-        if name == "emoji-noto_line"
+        if name.startswith("emoji-noto_line")
     },
 }
 

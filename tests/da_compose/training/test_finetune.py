@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from da_compose import PretrainedRecipe, pretrain
+from da_compose import Backbone, PretrainedRecipe, pretrain
 from da_compose.images import ImageSet, to_pixels
 from da_compose.model.domain import POOLED
 from da_compose.model.pretrained import PretrainedNetwork
@@ -137,7 +137,12 @@ def test_pretrain_makes_a_backbone_on_published_weights(
         directions=learned if templates else None,
     )
     given = {name: (data.images, data.labels) for name, data in sources.items()}
+    rehearsed: list[Backbone] = []
+    monkeypatch.setattr(
+        pretrained, "rehearse", lambda backbone, held: rehearsed.append(backbone) or backbone
+    )
     found = pretrain(given, out=tmp_path, recipe=recipe, device="cpu", show_progress=False)
+    assert rehearsed == []  # its sources can be compared
     assert found.network.config.num_templates == (2 if templates else 0)
     assert found.network.domains.names == ("a", "b", POOLED)
     assert found.class_names == ("0", "1", "2")
@@ -148,6 +153,9 @@ def test_pretrain_makes_a_backbone_on_published_weights(
     assert not (tmp_path / pretrained.MOCK_DOMAINS).exists()
     again = pretrain(given, out=tmp_path, recipe=recipe, device="cpu", show_progress=False)
     assert again.fingerprint == found.fingerprint
+    one = {"a": given["a"]}
+    pretrain(one, out=tmp_path / "one", recipe=recipe, device="cpu", show_progress=False)
+    assert len(rehearsed) == 1
 
 
 def test_crops_are_functions_of_pixels_and_generator():

@@ -54,7 +54,7 @@ def test_an_expert_is_a_start_with_all_that_is_its_own(backbone: Backbone):
 
 
 @pytest.mark.parametrize("start", [MEAN, "nearest", "site-2"])
-def test_information_moves_xi_alone(backbone: Backbone, start: str, tmp_path):
+def test_what_is_learned_moves_xi_alone(backbone: Backbone, start: str):
     before = {k: v.clone() for k, v in backbone.network.state_dict().items()}
     found = adapt(backbone, pictures(60), start=start, guard=False, **QUICK)
     after = backbone.network.state_dict()
@@ -65,6 +65,10 @@ def test_information_moves_xi_alone(backbone: Backbone, start: str, tmp_path):
     old, new = begun.state_dict(), found.last.state_dict()
     moved = {key for key in new if not torch.equal(new[key], old[key])}
     assert "mixture.xi" in moved <= {"mixture.xi", "mean", "var"}
+
+
+def test_an_adaptation_is_loaded_and_exported_as_it_is(backbone: Backbone, tmp_path):
+    found = adapt(backbone, pictures(60), guard=False, **QUICK)
     found.save(tmp_path / "adapter")
     loaded = load_adaptation(tmp_path / "adapter", backbone)
     assert torch.equal(loaded.predict_proba(pictures(5)), found.predict_proba(pictures(5)))

@@ -52,8 +52,9 @@ def normalized_share(whole: np.ndarray, at: int) -> Arrays:
     return normalized(features[:at] if rank() == 0 else features[at:], synchronized=True)
 
 
-@pytest.mark.parametrize("at", [4, 2, 1], ids=lambda at: f"{at} of 8")
-@pytest.mark.parametrize("shape", [(8, 3, 4, 5), (8, 3)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "at"), [((8, 3, 4, 5), 4), ((8, 3, 4, 5), 1), ((8, 3), 2)], ids=str
+)
 def test_batch_norm_is_that_of_the_whole_batch(
     together: Together, shape: tuple[int, ...], at: int
 ) -> None:

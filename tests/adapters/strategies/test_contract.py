@@ -111,25 +111,14 @@ def test_no_gradient_is_left_on_the_backbone(
 
 
 @every_strategy
-@pytest.mark.parametrize("trains", ADAPTED)
 def test_the_same_seed_gives_the_same_result_bit_for_bit(
-    backbone: Backbone, take_steps, strategy: str, trains: str
+    backbone: Backbone, take_steps, strategy: str
 ):
-    one, first = take_steps(backbone, strategy, trains, steps=22, seed=5)
+    one, first = take_steps(backbone, strategy, "mixture_weights", steps=22, seed=5)
     torch.rand(3)  # the global generator plays no part
-    two, second = take_steps(backbone, strategy, trains, steps=22, seed=5)
+    two, second = take_steps(backbone, strategy, "mixture_weights", steps=22, seed=5)
     assert first == second
     assert same(private(one), private(two))
-
-
-@every_strategy
-@pytest.mark.parametrize("trains", ADAPTED)
-def test_another_seed_gives_another_result(
-    backbone: Backbone, take_steps, strategy: str, trains: str
-):
-    _, first = take_steps(backbone, strategy, trains, seed=5)
-    _, second = take_steps(backbone, strategy, trains, seed=6)
-    assert first != second
 
 
 @every_strategy

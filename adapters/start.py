@@ -184,9 +184,10 @@ def best_of(
     best = max(candidates, key=lambda one: figures[one][INFORMED].item())
     if figures[best][INFORMED] < config.least_informed:
         return plain, 0.0
-    estimates = {one: tried.expected(*one) for one in candidates}
+    telling = [one for one in candidates if figures[one][INFORMED] >= config.least_informed]
+    estimates = {one: tried.expected(*one) for one in telling}  # on one class for all, all agree
     expected = {one: found.accuracy for one, found in estimates.items() if found is not None}
     if not expected:
         return best
-    other = max(candidates, key=expected.__getitem__)
+    other = max(expected, key=expected.__getitem__)
     return other if expected[other] > expected[best] + config.clearly else best

@@ -78,3 +78,7 @@ def test_a_start_on_which_the_sources_agree_clearly_more_is_chosen(
     )
     best = best_start(backbone, NEAREST, "target", images, 60, replace(ANY, clearly=clearly))
     assert (best.name, best.share) == (informed if clearly else other)
+    least = evidence(*tried.views(*informed))[INFORMED].item()  # the other one tells less
+    deaf = replace(ANY, clearly=clearly, least_informed=least)
+    best = best_start(backbone, NEAREST, "target", images, 60, deaf)
+    assert (best.name, best.share) == informed  # whatever its classifiers agree on

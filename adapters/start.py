@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from da_compose import Backbone
-from da_compose.estimate import Estimate
+from da_compose.estimate import Estimate, unknown
 from da_compose.evidence import FIGURES, agreed_information, evidence
 from da_compose.progress import phase
 from da_compose.starts import (
@@ -119,8 +119,11 @@ def choose_start(
     figures = {named: evidence(*tried.views(plain, share)) for named, share in baselines.items()}
     figures["start"] = evidence(*views)
     models = {named: (plain, share) for named, share in baselines.items()} | {"start": best}
-    told = {named: tried.expected(*one) for named, one in models.items()}
-    estimates = {named: estimate for named, estimate in told.items() if estimate is not None}
+    estimates = {}
+    for named, one in models.items():
+        if (expected := tried.expected(*one)) is not None:
+            deaf = figures[named][INFORMED] < config.least_informed  # its classifiers may agree
+            estimates[named] = unknown(len(backbone.class_names)) if deaf else expected
     means_something = agreed_information(*views) >= config.least_informed
     heeding = centroids and baseline is None and means_something and not _has_heads(backbone, start)
     consensus = torch.stack([tried.prediction(*one, heeding) for one in candidates]).mean(dim=0)

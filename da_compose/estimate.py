@@ -29,6 +29,11 @@ class Estimate:
         return f"{accuracy} % (90 % interval {low} to {high})"
 
 
+def unknown(num_classes: int) -> Estimate:
+    """Of a model that tells next to nothing of the images: chance, and anything is possible."""
+    return Estimate(1 / num_classes, 0.0, 1.0)
+
+
 def by_agreement(agreed: float, num_images: int) -> Estimate:
     """Where classifiers of single sources agree this often (`source_heads`), on so many images.
 

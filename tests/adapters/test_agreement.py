@@ -9,7 +9,7 @@ import torch
 from adapters import StartConfig, adapt
 from adapters.start import INFORMED, NEAREST, best_start
 from da_compose import Backbone, DomainModel
-from da_compose.estimate import by_agreement
+from da_compose.estimate import by_agreement, unknown
 from da_compose.evidence import evidence
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
@@ -53,6 +53,24 @@ def test_an_estimate_is_of_the_images_that_starts_are_compared_on(backbone: Back
     images, config = pictures(60, 5), {"start_config": ANY, "start_images": 20}
     found = adapt(backbone, images, "source_only", **config).estimates["source_only"]
     assert found == by_agreement(found.accuracy, 20)
+
+
+def test_of_a_model_that_tells_next_to_nothing_nothing_is_promised(backbone, monkeypatch):
+    """AdaBN here, which takes all for one class, so that all classifiers agree."""
+    images, plain = pictures(60, 5), evidence
+
+    def figures(prediction, viewed):
+        made = plain(prediction, viewed)
+        made[INFORMED] = 0.01 if torch.equal(prediction, collapsed) else 0.5
+        return made
+
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0)).numpy()
+    tried = Tried(backbone, "target", images[order], 60)
+    collapsed = tried.prediction(starts_to_compare(backbone)[0][0], 1.0)
+    monkeypatch.setattr("adapters.start.evidence", figures)
+    estimates = adapt(backbone, images, "chosen_start").estimates
+    assert estimates["batch_norm"] == unknown(CLASSES)
+    assert estimates["source_only"] != unknown(CLASSES) != estimates["start"]
 
 
 def test_one_source_alone_estimates_nothing(backbone: Backbone):

@@ -19,7 +19,8 @@ from da_compose.model.plain import Classifier, materialize
 from da_compose.reading import read_images
 from da_compose.storage.adapter import save_adapter
 from da_compose.storage.backbone import Backbone
-from da_compose.storage.export import export
+from da_compose.storage.export import check_format, export
+from da_compose.storage.int8 import export_int8
 
 BATCH = 256  # images in a forward pass
 
@@ -115,6 +116,15 @@ class DomainModel:
         save_adapter(path, self.backbone, self.domain, self.notes)
 
     @undisturbed()
-    def export(self, path: str | Path) -> float:
-        """Write a file that runs without this package; see `da_compose.storage.export.export`."""
-        return export(self.backbone, self.domain, path)
+    def export(self, path: str | Path, *, int8: Any = None) -> float:
+        """Write a file that runs without this package; see `da_compose.storage.export.export`.
+
+        int8: unlabelled images of the domain: the .onnx file then computes in 8-bit integers, and
+        the share of them that keep their class is returned; see `da_compose.storage.int8`.
+        """
+        if int8 is None:
+            return export(self.backbone, self.domain, path)
+        check_format(Path(path), int8=True)  # before images are read
+        pixels = read_images(int8, self.backbone.network.config.image_size)
+        self.backbone.doubt_range(pixels)
+        return export_int8(self.backbone, self.domain, path, pixels)

@@ -6,29 +6,34 @@ import (see `MISSING`).
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 
+import click
 import torch
 from torch import Tensor, nn
 
 from adapters.strategies.adversarial import build_discriminator
 from adapters.strategies.losses import moment_distance, moments
-from da_compose import CompositionalNetwork, Domain
+from benchmarks.speed.compare import REPEATS, Comparison, SpeedRow
+from benchmarks.speed.plain import Batch
+from da_compose import Domain, Network
 
 MISSING = (
     "pip install --no-deps pytorch-adapt==0.0.83 pytorch-metric-learning torchmetrics "
     "lightning-utilities tqdm skada==0.6.0 POT skorch tabulate"
 )
 RATE = 1e-3
+LEAST = 1.5  # times as fast as a peer
 Step = Callable[[], object]
 
 
 class Encoder(nn.Module):
     """One domain of a network as an ordinary module: images (B, 3, S, S) -> features."""
 
-    def __init__(self, network: CompositionalNetwork, domain: Domain, block: bool) -> None:
+    def __init__(self, network: Network, domain: Domain, block: bool) -> None:
         super().__init__()
         self.network, self.domain, self.block = network, domain, block
 
@@ -40,7 +45,7 @@ class Encoder(nn.Module):
 class Heads(nn.Module):
     """Embedding (B, F) -> logits of both classifiers, or of the first."""
 
-    def __init__(self, network: CompositionalNetwork, both: bool) -> None:
+    def __init__(self, network: Network, both: bool) -> None:
         super().__init__()
         self.heads, self.both = network.heads, both
 
@@ -55,16 +60,17 @@ def moment_loss(source: Tensor, target: Tensor) -> Tensor:
 
 
 def pytorch_adapt_steps(
-    network: CompositionalNetwork, domain: Domain, source: Tensor, labels: Tensor, target: Tensor
+    network: Network, domain: Domain, source: Batch, target: Tensor
 ) -> dict[str, Step]:
     """One step of each objective by pytorch-adapt's hooks, on batches of equal size."""
     from pytorch_adapt.hooks import ADDAHook, AlignerPlusCHook, MCDHook  # pyright: ignore[reportMissingImports]
     from pytorch_adapt.layers import sufficient_accuracy  # pyright: ignore[reportMissingImports]
 
+    images, labels = source
     batch = {
-        "src_imgs": source,
+        "src_imgs": images,
         "src_labels": labels,
-        "src_domain": torch.zeros(len(source)),
+        "src_domain": torch.zeros(len(images)),
         "target_imgs": target,
         "target_domain": torch.ones(len(target)),
     }
@@ -102,9 +108,7 @@ def pytorch_adapt_steps(
     }
 
 
-def skada_steps(
-    network: CompositionalNetwork, domain: Domain, source: Tensor, labels: Tensor, target: Tensor
-) -> dict[str, Step]:
+def skada_steps(network: Network, domain: Domain, source: Batch, target: Tensor) -> dict[str, Step]:
     """One step of each objective that skada has: DANN for ADDA, moments as an own criterion."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -139,10 +143,10 @@ def skada_steps(
             assert isinstance(logits, Tensor)
             return logits
 
-    images = torch.cat([source, target])
-    places = torch.cat([torch.ones(len(source)), -torch.ones(len(target))])
+    images, labels = source
+    places = torch.cat([torch.ones(len(images)), -torch.ones(len(target))])
     known = torch.cat([labels, torch.full((len(target),), -1)])
-    batch = ({"X": images, "sample_domain": places}, known)
+    batch = ({"X": torch.cat([images, target]), "sample_domain": places}, known)
 
     def step(block: bool, loss: nn.Module, judge: nn.Module | None) -> Step:
         net = DomainAwareNet(
@@ -156,11 +160,11 @@ def skada_steps(
         net.initialize()
         return lambda: net.train_step(batch)
 
-    config = network.config
-    size = config.image_size // config.patch_size
+    with torch.no_grad():
+        shape = network.block_features(images[:1], domain).shape[1:]
     judge = nn.Sequential(  # skada flattens features
-        nn.Unflatten(1, (config.channels, size, size)),
-        build_discriminator(config.channels, torch.Generator()),
+        nn.Unflatten(1, shape),
+        build_discriminator(shape[0], torch.Generator()),
         nn.Flatten(0),
         nn.Sigmoid(),
     )
@@ -168,3 +172,36 @@ def skada_steps(
         "adversarial": step(True, DANNLoss(), judge),
         "moment_matching": step(False, MomentLoss(), None),
     }
+
+
+PEERS = {"pytorch-adapt": pytorch_adapt_steps, "skada": skada_steps}
+
+
+def compare_peers(
+    our_step: Callable[[str], Step],
+    network: Network,
+    domain: Domain,
+    source: Batch,
+    target: Tensor,
+    *,
+    suite: str,
+    repeats: int = REPEATS,
+) -> Iterator[SpeedRow]:
+    """A step of ours, by strategy, against each peer's on one source; all of `network` trains.
+
+    A peer that is not installed is left out, and said.
+    """
+    for peer, make in PEERS.items():
+        try:
+            found = version(peer)
+            steps = make(network, domain, source, target)
+        except (PackageNotFoundError, ImportError) as error:
+            click.echo(f"note: {peer} is left out ({error}); {MISSING}")
+            continue
+        for strategy, step in steps.items():
+            row = Comparison(
+                name=f"{suite}/{strategy}/{peer}",
+                against=f"{peer} {found}, one source, the whole ordinary network trains",
+                target=LEAST,
+            )
+            yield row.of_calls(our_step(strategy), step, repeats=repeats, versions={peer: found})

@@ -19,6 +19,7 @@ from adapters.strategies.contract import AdaptationTask, begun, warm_up_of
 from adapters.strategies.contract import rate_of as multiple_of
 from adapters.strategies.losses import information
 from benchmarks.speed.compare import Comparison, SpeedRow, timed
+from benchmarks.speed.peers import compare_peers
 from benchmarks.speed.plain import Batch, PlainLoop
 from benchmarks.speed.prediction import against_onnx
 from benchmarks.speed.setting import Setting
@@ -135,6 +136,16 @@ def compare_on(pictures: Pictures) -> Iterator[SpeedRow]:
             against=f"{name} as published, by hand: {words}",
             target=least,
         ).of_calls(ours, peer, repeats=pictures.repeats)
+    ordinary = pictures.network(0)
+    yield from compare_peers(
+        pictures.our_step,
+        ordinary,
+        ordinary.domains[SOURCES[0]],
+        batches[0],
+        pixels,
+        suite="pictures/step",
+        repeats=pictures.repeats,
+    )
     yield whole_adaptation(pictures, shots)
     yield prediction(pictures)
     domain = pictures.backbone.network.domains[SOURCES[0]]

@@ -1,21 +1,17 @@
 """`step/...`: one adaptation step against loops by hand and against peers."""
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 
-import click
 import torch
 
 from adapters.strategies import STRATEGIES
 from adapters.strategies.contract import warm_up_of
 from benchmarks.speed.compare import Comparison, SpeedRow
-from benchmarks.speed.peers import MISSING, pytorch_adapt_steps, skada_steps
+from benchmarks.speed.peers import compare_peers
 from benchmarks.speed.setting import Setting
-from da_compose import CompositionalNetwork
 
 TARGETS = {"adversarial": 3.0, "moment_matching": 4.0, "classifier_discrepancy": 4.0}
-PEERS = {"pytorch-adapt": pytorch_adapt_steps, "skada": skada_steps}
-PEER_TARGET = 1.5
 
 
 def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
@@ -40,7 +36,15 @@ def compare_steps(setting: Setting) -> Iterator[SpeedRow]:
                 target=least,
             )
             yield row.of_calls(ours, lambda: step(sources, images))  # noqa: B023
-    yield from compare_peers(setting)
+    backbone, name = setting.backbone("unshared"), setting.data.sources[0]
+    yield from compare_peers(
+        partial(our_step, setting),
+        backbone.network,
+        backbone.network.domains[name],
+        setting.batch(name),
+        setting.target_images(),
+        suite="step",
+    )
 
 
 def compare_precisions(setting: Setting) -> Iterator[SpeedRow]:
@@ -52,29 +56,6 @@ def compare_precisions(setting: Setting) -> Iterator[SpeedRow]:
             )
             fast = our_step(setting, strategy, torch.bfloat16)
             yield row.of_calls(fast, our_step(setting, strategy))
-
-
-def compare_peers(setting: Setting) -> Iterator[SpeedRow]:
-    """One source, as the peers support; the whole unshared network trains, as they document."""
-    backbone = setting.backbone("unshared")
-    name = setting.data.sources[0]
-    images, labels = setting.batch(name)
-    domain = backbone.network.domains[name]
-    assert isinstance(backbone.network, CompositionalNetwork)
-    for peer, make in PEERS.items():
-        try:
-            found = version(peer)
-            steps = make(backbone.network, domain, images, labels, setting.target_images())
-        except (PackageNotFoundError, ImportError) as error:
-            click.echo(f"note: {peer} is left out ({error}); {MISSING}")
-            continue
-        for strategy, step in steps.items():
-            row = Comparison(
-                name=f"step/{strategy}/{peer}",
-                against=f"{peer} {found}, one source, the whole unshared network trains",
-                target=PEER_TARGET,
-            )
-            yield row.of_calls(our_step(setting, strategy), step, versions={peer: found})
 
 
 def our_step(

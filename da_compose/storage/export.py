@@ -74,10 +74,17 @@ def _check_precision(program: ExportedProgram, path: Path) -> None:
         )
 
 
-def check_format(path: Path) -> None:
-    """Raise ValueError where `path` ends in none of `FORMATS`, or a package it needs is missing."""
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path} must end in {' or '.join(FORMATS)}: the ending is the format")
+def check_format(path: Path, int8: bool = False) -> None:
+    """Raise ValueError where `path` ends in none of `FORMATS`, or a package it needs is missing.
+
+    int8: it is to compute in 8-bit integers, which `.pt2` is not written for.
+    """
+    formats = FORMATS[:1] if int8 else FORMATS
+    if path.suffix.lower() not in formats:
+        words = " of 8-bit integers" if int8 else ""
+        raise ValueError(
+            f"{path} must end in {' or '.join(formats)}: the ending is the format{words}"
+        )
     needed = ("onnx", "onnxscript", "onnxruntime") if path.suffix.lower() == ".onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         raise ValueError(

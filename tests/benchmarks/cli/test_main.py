@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -222,6 +223,13 @@ def test_export_says_what_it_wrote(user_files):
     assert given.endswith("class probabilities, (batch, 10)")
     assert 0 <= float(difference.split()[-1]) <= 1e-4
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_an_export_of_8_bit_integers_says_how_many_pictures_keep_their_class(user_files):
+    out = user_files.folder / "site-7.onnx"
+    options = ("--backbone", user_files.backbone, "--adapter", user_files.adapter, "--out", out)
+    said = succeed("export", *options, "--int8", user_files.pictures).stdout.splitlines()
+    assert re.fullmatch(r"8-bit integers: \d+\.\d % of the pictures keep their class", said[-1])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from da_compose import DomainModel
 from data_prep.caches import CACHE_VARIABLE
 from tests.benchmarks.calls import commands_of, outputs, refuse, succeed
 
@@ -71,15 +72,14 @@ def test_an_unknown_domain_is_refused_with_the_known_ones(user_files, bench_digi
         (("--out", "pictures"), "pictures must end in .onnx or .pt2"),
         (("--out", "folder.pt2"), "folder.pt2 is a folder"),
         (("--out", "backbone.safetensors/out.pt2"), "backbone.safetensors is a file"),
+        (("--out", "out.pt2", "--int8", "pictures"), "must end in .onnx"),
         ((), "Missing option '--out'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_careless_export_is_refused_before_any_work(user_files, monkeypatch, options, expected):
     (user_files.folder / "folder.pt2").mkdir()
-    monkeypatch.setattr(
-        "benchmarks.cli.export.export", lambda *_: pytest.fail("worked for nothing")
-    )
+    monkeypatch.setattr(DomainModel, "export", lambda *_: pytest.fail("worked for nothing"))
     monkeypatch.chdir(user_files.folder)
     before = user_files.names
     assert expected in refuse("export", "--backbone", user_files.backbone, *options)

@@ -8,7 +8,7 @@ from torch import nn
 
 from adapters.strategies.losses import moment_distance, moments
 from benchmarks.harness.rows import append_line
-from benchmarks.speed import pictures
+from benchmarks.speed import peers, pictures
 from benchmarks.speed.benchmark import SUITES, bench_speed, markdown, read_speed_rows, write_table
 from benchmarks.speed.compare import Comparison, SpeedRow, alternate
 from benchmarks.speed.growth import ADAPT, MEMORY, READ, exponent, growth_of, plot_growth
@@ -154,12 +154,23 @@ def test_the_suite_of_pictures_has_steps_an_adaptation_and_predictions(
 ) -> None:
     exported = [row("pictures/predict/PyTorch")]
     monkeypatch.setattr(pictures, "against_onnx", lambda *_: exported)  # exporting takes seconds
+    one = lambda *_: {"adversarial": lambda: None}  # noqa: E731
+    monkeypatch.setattr(peers, "PEERS", {"pytest": one, "not-installed": one})
     rows = {row.name.removeprefix("pictures/"): row for row in compare_on(TINY)}
-    peers = ("adversarial", "moment_matching", "classifier_discrepancy",
-             "information_maximization/TENT", "information_maximization/SHOT")  # fmt: skip
-    steps = [f"step/{peer}" for peer in peers]
+    loops = ("adversarial", "moment_matching", "classifier_discrepancy",
+             "information_maximization/TENT", "information_maximization/SHOT",
+             "adversarial/pytest")  # fmt: skip
+    steps = [f"step/{loop}" for loop in loops]
     assert list(rows) == [*steps, "adapt/8 pictures", "predict/materialized", "predict/PyTorch"]
     assert all(row.ours > 0 and row.other > 0 for row in rows.values())
+
+
+def test_what_peers_train_of_a_pretrained_network_reaches_all_kernels() -> None:
+    network = TINY.network(0).requires_grad_(True)
+    encoder = peers.Encoder(network, network.domains["source-1"].use_batch_statistics(), False)
+    encoder(TINY.pixels(0)).square().sum().backward()
+    body = [value for name, value in network.named_parameters() if value.ndim == 4]
+    assert body and all(value.grad is not None for value in body)
 
 
 def test_growth_is_measured_in_pictures_and_domains_and_drawn_with_its_exponents(

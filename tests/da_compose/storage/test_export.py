@@ -18,6 +18,7 @@ from da_compose import Backbone, CompositionalNetwork, probabilities
 from da_compose.images import to_pixels
 from da_compose.model.contract import Shape
 from da_compose.storage.export import FORMATS, _largest_difference, check_format, export
+from da_compose.storage.int8 import export_int8
 
 METADATA: tuple[str, ...] = ("domain", "class_names", "image_size", "backbone", "versions")
 VARIANTS = {
@@ -188,4 +189,29 @@ def test_a_program_of_another_precision_is_refused(
     monkeypatch.setattr(torch.export, "export", in_bfloat16)
     with pytest.raises(ValueError, match=r"would compute in torch.bfloat16, expected float32"):
         export(backbone_of(network), network.domains["b"], tmp_path / "b.pt2")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_of_8_bit_integers_is_the_same_classifier_a_little_less_exact(
+    make_network, tmp_path: Path
+) -> None:
+    network, path = make_network(seed=0, num_layers=2), tmp_path / "b.onnx"
+    images = uint8_images(network.config, 40)
+    kept = export_int8(backbone_of(network), network.domains["b"], path, images)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    run, metadata = read(path)
+    assert set(metadata) >= set(METADATA)
+    pixels = to_pixels(images)
+    expected = probabilities(network(pixels, network.domains["b"]))
+    found = run(pixels)
+    assert 0 < (found - expected).abs().max() < 0.1  # quantized, and near
+    assert kept == (found.argmax(1) == expected.argmax(1)).double().mean() > 0.8
+    assert str(Path(da_compose.__file__).parents[1]).encode() not in path.read_bytes()
+
+
+def test_8_bit_integers_are_written_as_onnx_alone(make_network, tmp_path: Path) -> None:
+    network = make_network(num_layers=1)
+    images = uint8_images(network.config, 2)
+    with pytest.raises(ValueError, match=r"b\.pt2 must end in \.onnx"):
+        export_int8(backbone_of(network), network.domains["b"], tmp_path / "b.pt2", images)
     assert not [*tmp_path.iterdir()]

@@ -13,8 +13,8 @@ from benchmarks.reports.tables import GUIDE
 from benchmarks.speed.accuracy import compare_time_to_accuracy
 from benchmarks.speed.allocation import compare_allocation
 from benchmarks.speed.compare import SpeedRow
-from benchmarks.speed.gpu import compare_on_gpu
 from benchmarks.speed.growth import compare_growth, plot_growth
+from benchmarks.speed.on_device import compare_on_gpu
 from benchmarks.speed.pictures import compare_pictures
 from benchmarks.speed.plot import plot_ratios
 from benchmarks.speed.prediction import compare_prediction

@@ -21,7 +21,7 @@ from adapters.strategies.losses import information
 from benchmarks.speed.compare import Comparison, SpeedRow, timed
 from benchmarks.speed.peers import compare_peers
 from benchmarks.speed.plain import Batch, PlainLoop
-from benchmarks.speed.prediction import against_onnx
+from benchmarks.speed.prediction import of_exports
 from benchmarks.speed.setting import Setting
 from da_compose import Backbone, PretrainedNetwork, pretrained_network
 from da_compose.images import ImageSet, normalize
@@ -148,8 +148,15 @@ def compare_on(pictures: Pictures) -> Iterator[SpeedRow]:
     )
     yield whole_adaptation(pictures, shots)
     yield prediction(pictures)
-    domain = pictures.backbone.network.domains[SOURCES[0]]
-    yield from against_onnx(pictures.backbone, domain, pictures.batch, "pictures/predict")
+    name = SOURCES[0]
+    yield from of_exports(
+        (pictures.backbone, pictures.backbone.network.domains[name]),
+        (Backbone(ordinary, pictures.backbone.class_names, {}), ordinary.domains[name]),
+        pictures.images(0),
+        pictures.batch,
+        "pictures/predict",
+        pictures.repeats,
+    )
 
 
 def _module(pictures: Pictures) -> nn.Module:

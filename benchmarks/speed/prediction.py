@@ -1,11 +1,14 @@
 """`predict/...`: a materialized domain, switching domains, and rows of many domains."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.speed.compare import REPEATS, Comparison, SpeedRow, alternate
@@ -23,6 +26,7 @@ from da_compose.model.mixture import LearnedMixture
 from da_compose.model.norms import NormCursor
 from da_compose.model.plain import Classifier, materialize
 from da_compose.storage.export import export
+from da_compose.storage.int8 import export_int8
 
 ROWS, DOMAINS = 256, 64
 
@@ -44,7 +48,11 @@ def compare_prediction(setting: Setting) -> Iterator[SpeedRow]:
     ).of_calls(
         lambda: network(images, network.domains[name]), lambda: plain(images), work=len(images)
     )
-    yield from against_onnx(backbone, network.domains[name])
+    yield from of_exports(
+        (backbone, network.domains[name]),
+        (setting.backbone("unshared"), ordinary.domains[name]),
+        setting.domains[name].train.images,
+    )
     yield Comparison(
         name="predict/switch",
         against="a goal: another domain's weights mixed and folded within 1 ms",
@@ -104,28 +112,62 @@ def add_domains(network: Network, count: int) -> list[str]:
     return names
 
 
-def against_onnx(
-    backbone: Backbone, domain: Domain, batch: int = BATCH, suite: str = "predict"
+def of_exports(
+    ours: tuple[Backbone, Domain],
+    ordinary: tuple[Backbone, Domain],
+    images: NDArray[np.uint8],
+    batch: int = BATCH,
+    suite: str = "predict",
+    repeats: int = REPEATS,
 ) -> Iterator[SpeedRow]:
-    """The same classifier by PyTorch and, exported, by onnxruntime, as many threads each."""
+    """A domain's files against the ordinary network's, PyTorch, and 8-bit integers.
+
+    ours, ordinary: a backbone and its domain. images: uint8 (M, S, S, 3), for ranges of integers.
+    """
     try:
         import onnxruntime
     except ImportError:
         click.echo("note: onnxruntime is left out; pip install 'da-compose[export]'")
         return
+    backbone, domain = ours
     config = backbone.network.config
     classifier = Classifier(materialize(backbone.network, domain))
     pixels = torch.rand(batch, config.image_channels, config.image_size, config.image_size)
+
+    def row(name: str, against: str, target: float | None = None) -> Comparison:
+        return Comparison(name=f"{suite}/{name}", against=against, target=target)
+
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "domain.onnx"
-        export(backbone, domain, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(path, options)
-        yield Comparison(
-            name=f"{suite}/PyTorch", against=f"the export by onnxruntime {onnxruntime.__version__}"
-        ).of_calls(
-            lambda: classifier(pixels),
-            lambda: session.run(None, {"pixels": pixels.numpy()}),
-            work=len(pixels),
+        onnx, pt2, other_onnx, other_pt2, int8 = (
+            Path(folder, name) for name in ("a.onnx", "a.pt2", "b.onnx", "b.pt2", "int8.onnx")
         )
+        for (of, exported), paths in ((ours, (onnx, pt2)), (ordinary, (other_onnx, other_pt2))):
+            for path in paths:
+                export(of, exported, path)
+        export_int8(backbone, domain, int8, images[:1000])
+        run = _onnx(onnx, pixels)
+        version = f"the export by onnxruntime {onnxruntime.__version__}"
+        yield row("PyTorch", version).of_calls(
+            lambda: classifier(pixels), run, work=len(pixels), repeats=repeats
+        )
+        words = "that of the ordinary network"
+        yield row(".onnx", words, 0.98).of_calls(
+            run, _onnx(other_onnx, pixels), work=len(pixels), repeats=repeats
+        )
+        programs = [torch.export.load(path).module() for path in (pt2, other_pt2)]
+        first, second = (partial(program, pixels) for program in programs)
+        yield row(".pt2", words, 0.98).of_calls(first, second, work=len(pixels), repeats=repeats)
+        faster = _onnx(int8, pixels)
+        yield row(".onnx of 8-bit integers", "that of floats").of_calls(
+            faster, run, work=len(pixels), repeats=repeats
+        )
+
+
+def _onnx(path: Path, pixels: Tensor) -> Callable[[], object]:
+    """A file's prediction of these pixels, on as many threads as PyTorch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options)
+    return lambda: session.run(None, {"pixels": pixels.numpy()})

@@ -153,7 +153,7 @@ def test_the_suite_of_pictures_has_steps_an_adaptation_and_predictions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exported = [row("pictures/predict/PyTorch")]
-    monkeypatch.setattr(pictures, "against_onnx", lambda *_: exported)  # exporting takes seconds
+    monkeypatch.setattr(pictures, "of_exports", lambda *_: exported)  # exporting takes seconds
     one = lambda *_: {"adversarial": lambda: None}  # noqa: E731
     monkeypatch.setattr(peers, "PEERS", {"pytest": one, "not-installed": one})
     rows = {row.name.removeprefix("pictures/"): row for row in compare_on(TINY)}

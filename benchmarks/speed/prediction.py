@@ -134,8 +134,15 @@ def of_exports(
     classifier = Classifier(materialize(backbone.network, domain))
     pixels = torch.rand(batch, config.image_channels, config.image_size, config.image_size)
 
-    def row(name: str, against: str, target: float | None = None) -> Comparison:
-        return Comparison(name=f"{suite}/{name}", against=against, target=target)
+    def row(
+        name: str,
+        against: str,
+        ours: Callable[[], object],
+        other: Callable[[], object],
+        target: float | None = None,
+    ) -> SpeedRow:
+        comparison = Comparison(name=f"{suite}/{name}", against=against, target=target)
+        return comparison.of_calls(ours, other, work=batch, repeats=repeats)
 
     with tempfile.TemporaryDirectory() as folder:
         onnx, pt2, other_onnx, other_pt2, int8 = (
@@ -147,20 +154,13 @@ def of_exports(
         export_int8(backbone, domain, int8, images[:1000])
         run = _onnx(onnx, pixels)
         version = f"the export by onnxruntime {onnxruntime.__version__}"
-        yield row("PyTorch", version).of_calls(
-            lambda: classifier(pixels), run, work=len(pixels), repeats=repeats
-        )
+        yield row("PyTorch", version, lambda: classifier(pixels), run)
         words = "that of the ordinary network"
-        yield row(".onnx", words, 0.98).of_calls(
-            run, _onnx(other_onnx, pixels), work=len(pixels), repeats=repeats
-        )
+        yield row(".onnx", words, run, _onnx(other_onnx, pixels), 0.98)
         programs = [torch.export.load(path).module() for path in (pt2, other_pt2)]
         first, second = (partial(program, pixels) for program in programs)
-        yield row(".pt2", words, 0.98).of_calls(first, second, work=len(pixels), repeats=repeats)
-        faster = _onnx(int8, pixels)
-        yield row(".onnx of 8-bit integers", "that of floats").of_calls(
-            faster, run, work=len(pixels), repeats=repeats
-        )
+        yield row(".pt2", words, first, second, 0.98)
+        yield row(".onnx of 8-bit integers", "that of floats", _onnx(int8, pixels), run)
 
 
 def _onnx(path: Path, pixels: Tensor) -> Callable[[], object]:

@@ -155,7 +155,6 @@ def compare_on(pictures: Pictures) -> Iterator[SpeedRow]:
         pictures.images(0),
         pictures.batch,
         "pictures/predict",
-        pictures.repeats,
     )
 
 

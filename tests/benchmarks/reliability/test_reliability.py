@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -57,8 +58,10 @@ def test_the_library_passes_the_tiniest_form(material, tmp_path, trial, number, 
 
 
 def test_a_command_that_leaves_files_is_found(material, tmp_path):
+    last = lambda low, high: high - 1  # noqa: E731
+    at_the_last_event = SimpleNamespace(random=lambda: 0.0, integers=last, uniform=last)
     with pytest.raises(Wrong, match="left try-1"):
-        run(kills.trial, material, tmp_path, 1, entry=faulty.untidy)
+        kills.trial(material, tmp_path / "trial", 1, cast(Any, at_the_last_event), faulty.untidy)
 
 
 def test_a_command_that_does_not_say_of_a_full_disk_is_found(material, tmp_path):

@@ -81,10 +81,9 @@ def check_format(path: Path, int8: bool = False) -> None:
     """
     formats = FORMATS[:1] if int8 else FORMATS
     if path.suffix.lower() not in formats:
-        words = " of 8-bit integers" if int8 else ""
-        raise ValueError(
-            f"{path} must end in {' or '.join(formats)}: the ending is the format{words}"
-        )
+        expected = " or ".join(formats)
+        words = "8-bit integers need it" if int8 else "the ending is the format"
+        raise ValueError(f"{path} must end in {expected}: {words}")
     needed = ("onnx", "onnxscript", "onnxruntime") if path.suffix.lower() == ".onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         raise ValueError(

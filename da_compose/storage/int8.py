@@ -17,6 +17,7 @@ from da_compose.storage.backbone import Backbone
 from da_compose.storage.export import check_format, export
 from da_compose.storage.files import replacing
 
+LEAST = 10  # images; of fewer the ranges are chance
 CALIBRATED = 128  # images that the ranges of activations are taken from
 COMPARED = 1000  # images that are classified by both files
 BATCH = 16
@@ -33,12 +34,18 @@ def export_int8(
     images: uint8 (M, S, S) or (M, S, S, 3), of the domain, unlabelled.
     Returns the share of the images (of up to 1,000) to which the float file gives the same class:
     the rest bounds what accuracy on them can lose.
-    Raises ValueError, and writes nothing, as `export` does, and for another ending than .onnx.
+    Raises ValueError, and writes nothing, as `export` does, for another ending than .onnx, and for
+    fewer than 10 images.
     """
     path = Path(path)
     check_format(path, int8=True)
+    if len(images) < LEAST:
+        raise ValueError(
+            f"8-bit integers take their ranges from at least {LEAST} images of the domain, got "
+            f"{len(images)}"
+        )
     found = _some(images, COMPARED)
-    with replacing(path) as temporary, TemporaryDirectory(dir=temporary.parent) as folder:
+    with replacing(path) as temporary, TemporaryDirectory() as folder:
         exact, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
         export(backbone, domain, exact)
         channels = backbone.network.config.image_channels

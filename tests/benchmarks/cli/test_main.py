@@ -228,7 +228,10 @@ def test_export_says_what_it_wrote(user_files):
 def test_an_export_of_8_bit_integers_says_how_many_pictures_keep_their_class(user_files):
     out = user_files.folder / "site-7.onnx"
     options = ("--backbone", user_files.backbone, "--adapter", user_files.adapter, "--out", out)
-    said = succeed("export", *options, "--int8", user_files.pictures).stdout.splitlines()
+    refused = refuse("export", *options, "--int8", user_files.pictures)
+    assert "at least 10 images" in refused and not out.exists()
+    archive = user_files.data_root / "digits" / "usps.npz"
+    said = succeed("export", *options, "--int8", archive).stdout.splitlines()
     assert re.fullmatch(r"8-bit integers: \d+\.\d % of the pictures keep their class", said[-1])
 
 

@@ -209,9 +209,15 @@ def test_a_file_of_8_bit_integers_is_the_same_classifier_a_little_less_exact(
     assert str(Path(da_compose.__file__).parents[1]).encode() not in path.read_bytes()
 
 
-def test_8_bit_integers_are_written_as_onnx_alone(make_network, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "count", "expected"),
+    [("b.pt2", 40, r"b\.pt2 must end in \.onnx"), ("b.onnx", 9, "at least 10 .* got 9")],
+)
+def test_8_bit_integers_are_written_as_onnx_of_enough_images(
+    make_network, tmp_path: Path, name: str, count: int, expected: str
+) -> None:
     network = make_network(num_layers=1)
-    images = uint8_images(network.config, 2)
-    with pytest.raises(ValueError, match=r"b\.pt2 must end in \.onnx"):
-        export_int8(backbone_of(network), network.domains["b"], tmp_path / "b.pt2", images)
+    images = uint8_images(network.config, count)
+    with pytest.raises(ValueError, match=expected):
+        export_int8(backbone_of(network), network.domains["b"], tmp_path / name, images)
     assert not [*tmp_path.iterdir()]

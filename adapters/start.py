@@ -152,7 +152,8 @@ def best_start(
     By what predictions on the images and on another view of them agree on, beyond chance
     (`da_compose.evidence.agreed_information`); another where that one is expected to be clearly
     more accurate (`Tried.expected`): of a target that lacks classes, a start that scatters its
-    images over all of them can look the more informed. Fewer than
+    images over all of them can look the more informed. Of experts (`compose`) it is the start that
+    chooses as their mean prediction does most often: what was trained apart errs apart. Fewer than
     `least_compared` images compare nothing: then it is AdaBN, whose statistics are shrunk toward
     the source's. Images that mean nothing to any start are left to source only.
 
@@ -179,6 +180,8 @@ def best_of(
     plain = candidates[0][0]
     if len(tried.seen) < config.least_compared:
         return plain, 1.0
+    if is_composed(tried.backbone) and len(dict(candidates)) > 1:
+        return nearest_to_all(tried, candidates)
     figures = {}
     with phase("choosing a start", len(candidates)) as choosing:
         for one in candidates:
@@ -194,3 +197,15 @@ def best_of(
         return best
     other = max(expected, key=expected.__getitem__)
     return other if expected[other] > expected[best] + config.clearly else best
+
+
+def nearest_to_all(tried: Tried, candidates: Sequence[tuple[str, float]]) -> tuple[str, float]:
+    """The start that chooses the class of the mean prediction of all on the most images."""
+    said = []
+    with phase("choosing a start", len(candidates)) as choosing:
+        for one in candidates:
+            said.append(tried.prediction(*one))
+            choosing.advance()
+    predictions = torch.stack(said)  # (starts, C, N)
+    same = predictions.argmax(dim=2) == predictions.mean(dim=0).argmax(dim=1)
+    return candidates[int(same.sum(dim=1).argmax())]

@@ -138,14 +138,15 @@ def starts_to_compare(
 ) -> list[tuple[str, float]]:
     """Starts by name and share of the target's own statistics, the plain one's first.
 
-    The plain start and the mean of the sources; of experts (`compose`) each as well. A source alone
-    is hardly ever better than both (benchmarks/LOG.md).
+    The plain start and the mean of the sources: a source alone is hardly ever better than both
+    (benchmarks/LOG.md). Of experts (`compose`) their average and each.
     """
+    if is_composed(backbone):
+        experts = backbone.network.domains.names
+        return [(MEAN, 1.0), *((name, share) for name in experts for share in shares)]
     names = [plain_start_name(backbone), MEAN]
     if unmoved(backbone.network):
         names = names[:1]  # all differ in statistics alone
-    elif is_composed(backbone):
-        names += backbone.network.domains.names
     return [(name, share) for name in dict.fromkeys(names) for share in shares]
 
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from adapters import STRATEGIES, adapt, adapt_many, load_adaptation
 from adapters.config import CHOICES
 from adapters.parts import DIRECTED
-from adapters.start import check_start
+from adapters.start import best_start, check_start
 from da_compose import Backbone, PretrainedNetwork, compose
 from da_compose.images import to_pixels
-from da_compose.starts import MEAN, make_start
+from da_compose.starts import MEAN, Tried, make_start, starts_to_compare
 from da_compose.statistics import estimate_statistics
 from tests.tiny_modules import SIZE, tiny_module
 
@@ -95,6 +95,19 @@ def test_many_targets_together(backbone: Backbone):
     torch.testing.assert_close(found["two"].domain.state_dict(), alone.domain.state_dict())
     with pytest.raises(ValueError, match=NEEDED):
         adapt_many(backbone, targets, "moment_matching", together=True, **QUICK)
+
+
+def test_the_start_is_the_one_that_chooses_most_often_as_all_together(backbone: Backbone):
+    images = pictures(60)
+    candidates = starts_to_compare(backbone)
+    assert candidates[0] == (MEAN, 1.0)
+    assert len(candidates) == len({*candidates}) == 1 + 3 * 3
+    tried = Tried(backbone, "target", images, 60)
+    said = [tried.prediction(*one) for one in candidates]
+    ensemble = torch.stack(said).mean(dim=0).argmax(dim=1)
+    same = [int((one.argmax(dim=1) == ensemble).sum()) for one in said]
+    found = best_start(backbone, "nearest", "target", images, 60)
+    assert same[candidates.index((found.name, found.share))] == max(same)
 
 
 def test_starts_are_the_average_and_the_experts(backbone: Backbone):

@@ -8,7 +8,9 @@ from math import inf
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
@@ -113,8 +115,6 @@ def _largest_difference(
 
 
 def _as_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Predict:
-    import onnxruntime  # of the extra `export`: not everyone has it
-
     translated = torch.onnx.export(
         program, dynamo=True, verbose=False, opset_version=OPSET, dynamic_shapes=({0: "batch"},),
         input_names=["pixels"], output_names=["probabilities"],
@@ -122,10 +122,18 @@ def _as_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> 
     translated = cast(torch.onnx.ONNXProgram, translated)  # None is for dynamo=False
     translated.model.metadata_props.update(metadata)
     translated.save(path)
+    run = by_onnxruntime(path)
+    return lambda pixels: torch.from_numpy(run(pixels.numpy()))
+
+
+def by_onnxruntime(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """A file's prediction, pixels (B, 3, S, S) -> probabilities (B, N), on one thread."""
+    import onnxruntime  # of the extra `export`: not everyone has it
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda pixels: torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
+    return lambda pixels: np.asarray(session.run(None, {"pixels": pixels})[0])
 
 
 def _as_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> Predict:

@@ -14,7 +14,7 @@ from da_compose.context import undisturbed
 from da_compose.images import to_pixels, with_channels
 from da_compose.model.domain import Domain
 from da_compose.storage.backbone import Backbone
-from da_compose.storage.export import check_format, export
+from da_compose.storage.export import by_onnxruntime, check_format, export
 from da_compose.storage.files import replacing
 
 LEAST = 10  # images; of fewer the ranges are chance
@@ -71,7 +71,8 @@ def _quantize(
             self.batches = _batches(images, channels)
 
         def get_next(self) -> dict[Any, Any]:
-            return next(self.batches, None)  # pyright: ignore[reportReturnType]
+            pixels = next(self.batches, None)
+            return None if pixels is None else {"pixels": pixels}  # pyright: ignore[reportReturnType]
 
     quant_pre_process(str(exact), str(prepared))
     quantization.quantize_static(
@@ -85,22 +86,16 @@ def _quantize(
     )
 
 
-def _batches(images: NDArray[np.uint8], channels: int) -> Iterator[dict[str, Any]]:
-    """What a session takes."""
+def _batches(images: NDArray[np.uint8], channels: int) -> Iterator[NDArray[np.float32]]:
     for first in range(0, len(images), BATCH):
         pixels = with_channels(to_pixels(images[first : first + BATCH]), channels)
-        yield {"pixels": pixels.contiguous().numpy()}
+        yield pixels.contiguous().numpy()
 
 
 def _classes(path: Path, images: NDArray[np.uint8], channels: int) -> NDArray[np.intp]:
     """Class indices (M,) by the file."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    found = [np.asarray(session.run(None, batch)[0]) for batch in _batches(images, channels)]
-    return np.concatenate(found).argmax(axis=1)
+    run = by_onnxruntime(path)
+    return np.concatenate([run(batch) for batch in _batches(images, channels)]).argmax(axis=1)
 
 
 @contextmanager

@@ -96,19 +96,26 @@ def markdown(rows: list[SpeedRow]) -> str:
     """A caption, and a table a question; a ratio below its goal is in italics."""
     if not rows:
         raise ValueError("expected speed rows, got none; run `da-compose bench speed` first")
-    machines = sorted({f"{row.device}, {row.threads} thread(s)" for row in rows})
     versions = ", ".join(f"{name} {number}" for name, number in rows[-1].versions.items())
     parts = [
         "Ratio above 1: ours is better; below its goal: in italics. Medians of calls in turn. "
-        f"{GUIDE}\nMachine: {'; '.join(machines)}.\nVersions: {versions}.\n"
+        f"{GUIDE}\nVersions: {versions}.\n"
     ]
-    suites = {row.name.partition("/")[0]: None for row in rows}
-    for suite in suites:
+    for suite in {row.name.partition("/")[0]: None for row in rows}:
+        own = [row for row in rows if row.name.startswith(f"{suite}/")]
+        kinds = list({_kind(row): None for row in own})
         lines = [HEADER, ("---", "---", "--:", "--:", "--:", "--:")]
-        lines += [_line(row) for row in rows if row.name.startswith(f"{suite}/")]
+        lines += map(_line, sorted(own, key=lambda row: kinds.index(_kind(row))))
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"{QUESTIONS.get(suite, suite)}\n\n{table}\n")
+        machines = sorted({f"{row.device}, {row.threads} thread(s)" for row in own})
+        asked = f"{QUESTIONS.get(suite, suite)} ({'; '.join(machines)})"
+        parts.append(f"{asked}\n\n{table}\n")
     return "\n".join(parts)
+
+
+def _kind(row: SpeedRow) -> str:
+    """What rows of one suite that came at different times have in common."""
+    return "/".join(row.name.split("/")[:2])
 
 
 def _line(row: SpeedRow) -> tuple[str, ...]:

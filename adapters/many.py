@@ -79,6 +79,7 @@ def adapt_many(
     strategy: str | Strategy | None = None,
     *,
     together: bool | None = None,
+    finished: Callable[[Adaptation], object] | None = None,
     config: AdaptConfig | None = None,
     **options: Any,
 ) -> dict[str, Adaptation]:
@@ -87,6 +88,7 @@ def adapt_many(
     together: take each step for all targets in one pass, which pays on a GPU; on CPU the grouped
     convolutions are slower than one target after another. None: by the backbone's device. Only
     strategies of `TOGETHER` that train mixture weights can; others raise ValueError if it is True.
+    finished: called with each as it is there, to save it: an error of a later target ends the call.
     strategy, config, options: as of `adapt`.
     """
     check_backbone(backbone)
@@ -97,6 +99,7 @@ def adapt_many(
         raise ValueError(f"targets must be a mapping by name, got a {type(targets).__name__}")
     for name in targets:
         check_name(name)  # before any work
+    finished, done = finished or (lambda adaptation: None), dict[str, Adaptation]()
     method = config.method
     named = isinstance(method, str) and method in TOGETHER
     able = named and config.trains == "mixture_weights"
@@ -106,11 +109,11 @@ def adapt_many(
             f"choose from {', '.join(TOGETHER)} on mixture_weights, or leave `together` out"
         )
     if not able or not (together or (together is None and backbone.network.device.type == "cuda")):
-        done = {}
         with phase("adapting to all domains", len(targets)) as adapting:
             for name, images in targets.items():
                 with naming(name):
                     done[name] = adapt(backbone, images, name=name, config=config)
+                    finished(done[name])
                 adapting.advance(note=name)
         return done
     if config.cuda_graph or config.bfloat16:
@@ -129,7 +132,10 @@ def adapt_many(
             TOGETHER[method],
             loops[0].config.num_steps,
         )
-    return {loop.target.name: conclude(loop.ready, loop.end()) for loop in loops}
+    for loop in loops:
+        done[loop.target.name] = conclude(loop.ready, loop.end())
+        finished(done[loop.target.name])
+    return done
 
 
 @contextmanager

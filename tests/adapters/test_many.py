@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from adapters import AdaptConfig, MomentMatching, adapt, adapt_many
+from adapters import Adaptation, AdaptConfig, MomentMatching, adapt, adapt_many
 from adapters.many import TOGETHER
 from adapters.parts import unlock
 from da_compose import Backbone
@@ -141,6 +141,20 @@ def test_backbone_is_left_bit_identical(backbone: Backbone, targets) -> None:
     after = backbone.network.state_dict()
     assert before.keys() == after.keys()
     assert all(value.equal(before[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_each_is_given_as_it_is_there(backbone: Backbone, targets, together: bool) -> None:
+    given: list[Adaptation] = []
+    found = adapt_many(backbone, targets, together=together, finished=given.append, **SHORT)
+    assert given == [*found.values()]
+
+
+def test_what_is_there_before_an_error_was_given(backbone: Backbone, targets) -> None:
+    given: list[Adaptation] = []
+    with pytest.raises(ValueError, match="no images"):
+        adapt_many(backbone, targets | {"empty": []}, finished=given.append, **SHORT)
+    assert [one.domain.name for one in given] == [*targets]
 
 
 @pytest.mark.parametrize("together", [False, True])

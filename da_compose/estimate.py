@@ -11,8 +11,8 @@ from da_compose.knowledge import Rehearsal
 
 RIDGE = 10.0  # of figures in units of their spread
 COVERAGE = 0.9  # of intervals
-DISTANCE, NORMAL = 0.1, 1.645
 # Of intervals, made on the development data sets of `benchmarks.studies.trust`
+DISTANCE, NORMAL = 0.11, 1.645
 SHRINK, LEAST_HALF, FEW = 0.5, 0.12, 50
 
 
@@ -37,8 +37,8 @@ def unknown(num_classes: int) -> Estimate:
 def by_agreement(agreed: float, num_images: int) -> Estimate:
     """Where classifiers of single sources agree this often (`source_heads`), on so many images.
 
-    Nine in ten estimates of development targets lie within `DISTANCE`; to that comes what so few
-    images leave open of a share (as if two more were of either kind: Agresti and Coull 1998).
+    Nine in ten estimates of each development target lie within `DISTANCE`, as errors are of a
+    target more than of its images; to that comes what so few images leave open of a share (as if two more were of either kind: Agresti and Coull 1998).
     """
     share = (agreed * num_images + 1) / (num_images + 2)
     half = sqrt(DISTANCE**2 + NORMAL**2 * share * (1 - share) / num_images)

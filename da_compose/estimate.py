@@ -38,7 +38,8 @@ def by_agreement(agreed: float, num_images: int) -> Estimate:
     """Where classifiers of single sources agree this often (`source_heads`), on so many images.
 
     Nine in ten estimates of each development target lie within `DISTANCE`, as errors are of a
-    target more than of its images; to that comes what so few images leave open of a share (as if two more were of either kind: Agresti and Coull 1998).
+    target more than of its images; to that comes what so few images leave open of a share (as if
+    two more were of either kind: Agresti and Coull 1998).
     """
     share = (agreed * num_images + 1) / (num_images + 2)
     half = sqrt(DISTANCE**2 + NORMAL**2 * share * (1 - share) / num_images)

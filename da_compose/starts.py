@@ -36,15 +36,12 @@ MOST_VIEWED = 500  # images that are seen in another view
 class Start:
     """A target domain before anything is learned: mixture weights and statistics to blend.
 
-    name: "mean", or the domain that the target copies. least_share: 1 where no other statistics
-    than the target's own fit its weights. own: gives the target's own, when they are first asked
-    for, shrunk toward the source's.
+    name: "mean", or the domain that the target copies. own: gives the target's own, when they are
+    first asked for, shrunk toward the source's.
     """
 
-    def __init__(
-        self, name: str, target: Domain, own: Callable[[], Statistics], least_share: float = 0.0
-    ) -> None:
-        self.name, self.target, self.least_share = name, target, least_share
+    def __init__(self, name: str, target: Domain, own: Callable[[], Statistics]) -> None:
+        self.name, self.target = name, target
         self.source_statistics: Statistics = target.mean.clone(), target.var.clone()
         self.share = 0.0  # of the target's own statistics in use
         self._own = own
@@ -57,7 +54,7 @@ class Start:
 
     def use_statistics(self, share: float) -> None:
         """Blend: 0 is the source's statistics, 1 the target's own."""
-        self.share = share = max(share, self.least_share)
+        self.share = share
         if share == 0:
             self.target.set_statistics(*self.source_statistics)
             return
@@ -116,8 +113,7 @@ def make_start(
     prior_images: a source's statistics weigh like so many of them.
     """
     network = backbone.network
-    of_experts = start == MEAN and is_composed(backbone)  # their statistics fit no average of them
-    if of_experts:
+    if start == MEAN and is_composed(backbone):
         target = network.new_domain(name).requires_grad_(False)
     else:
         copied = [network.domains[n] for n in (backbone.knowledge if start == MEAN else [start])]
@@ -126,11 +122,9 @@ def make_start(
 
     def own() -> Statistics:
         found = estimate_statistics(network, target, batches(network, images))
-        if of_experts:
-            return found
         return blend_statistics(source, found, shrunk_share(len(images), prior_images))
 
-    return Start(start, target, own, least_share=float(of_experts))
+    return Start(start, target, own)
 
 
 def starts_to_compare(
@@ -141,12 +135,11 @@ def starts_to_compare(
     The plain start and the mean of the sources: a source alone is hardly ever better than both
     (benchmarks/LOG.md). Of experts (`compose`) their average and each.
     """
-    if is_composed(backbone):
-        experts = backbone.network.domains.names
-        return [(MEAN, 1.0), *((name, share) for name in experts for share in shares)]
     names = [plain_start_name(backbone), MEAN]
     if unmoved(backbone.network):
         names = names[:1]  # all differ in statistics alone
+    elif is_composed(backbone):
+        names += backbone.network.domains.names
     return [(name, share) for name in dict.fromkeys(names) for share in shares]
 
 

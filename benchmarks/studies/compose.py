@@ -47,7 +47,7 @@ SHARES = {"its own": 0.0, "the target's": 1.0}  # whose statistics: share of the
 BOUND = "*bound: ξ with target labels*"  # the last method
 HOW = ["image_size", "finetune_steps", "adapt_steps", "learning_rate", "per_class"]
 IDENTITY = [*HOW, "seed", "target", "method", "statistics"]
-STARTS = {MEAN: "the target's", NEAREST: "chosen"}  # and whose statistics it has
+STARTS = (MEAN, NEAREST)
 TRIED = {  # from each: what it is called, and the strategy
     (MEAN, "average, heeding centroids"): "chosen_start",
     (MEAN, "ξ from the average"): "consensus",
@@ -134,14 +134,14 @@ def lines_of(
     yield {"method": "average"} | outcome
     options = {"steps": setting.adapt_steps, "learning_rate": setting.learning_rate, "seed": seed}
     found = of_adaptation(adapt(backbone, images, "batch_norm", seed=seed), target)
-    yield {"method": "average", "statistics": STARTS[MEAN]} | found
+    yield {"method": "average", "statistics": "the target's"} | found
     made = {
         start: prepare(backbone, images, "target", AdaptConfig(start=start, **options))
         for start in STARTS
     }
     for (start, method), strategy in TRIED.items():
         found = of_adaptation(adapted(made[start].asking(strategy=strategy)), target)
-        yield {"method": method, "statistics": STARTS[start]} | found
+        yield {"method": method, "statistics": "chosen"} | found
     steps, rate = setting.adapt_steps, setting.learning_rate
     _, domain, count = train_oracle(
         backbone, target.train, "mixture_weights", steps=steps, seed=seed, learning_rate=rate
@@ -188,7 +188,8 @@ def markdown(lines: Iterable[Mapping[str, Any]]) -> str:
         )
         table = [["method", "statistics", "passes", *targets, "mean"]]
         table.append(["---", "---", *["--:"] * (len(targets) + 2)])
-        for _, rows in group.groupby(["method", "statistics"], sort=False):
+        by_method = [rows for _, rows in group.groupby(["method", "statistics"], sort=False)]
+        for rows in sorted(by_method, key=_experts_first):
             by_target = [rows.accuracy[rows.target == target] for target in targets]
             whole = all(map(len, by_target))
             mean = f"{np.mean([one.mean() for one in by_target]):.1f}" if whole else NONE
@@ -197,6 +198,13 @@ def markdown(lines: Iterable[Mapping[str, Any]]) -> str:
             table.append([*known, *map(_spread, by_target), mean])
         parts.append("".join(f"| {' | '.join(row)} |\n" for row in table))
     return "\n".join(parts)
+
+
+def _experts_first(rows: Any) -> tuple[bool, str, str]:
+    """Sorts experts by statistics and name before all others, which stay as they are."""
+    row = rows.iloc[0]
+    expert = row.method.startswith("expert ")
+    return (False, row.statistics, row.method) if expert else (True, "", "")
 
 
 def _spread(accuracies: pd.Series) -> str:

@@ -33,15 +33,19 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
     return compose(experts, network=network, class_names="abcdefg", image_size=SIZE)
 
 
-def test_the_average_starts_with_the_targets_statistics_alone(backbone: Backbone):
+def test_the_average_starts_with_statistics_between_the_experts_and_the_targets(backbone: Backbone):
     network, images = backbone.network, pictures(30)
-    start = make_start(backbone, MEAN, "target", images)
+    start, fresh = make_start(backbone, MEAN, "target", images), network.new_domain("new")
     start.use_statistics(0.0)
-    assert start.share == 1.0
-    own = estimate_statistics(network, network.new_domain("new"), [to_pixels(images)])
-    torch.testing.assert_close((start.target.mean, start.target.var), own)
     assert isinstance(network, PretrainedNetwork)
     assert not start.target.mixture().any()
+    torch.testing.assert_close((start.target.mean, start.target.var), (fresh.mean, fresh.var))
+    own = estimate_statistics(network, fresh, [to_pixels(images)])
+    start.use_statistics(1.0)
+    if fresh.mean.numel():
+        apart = [float((start.target.mean - other).norm()) for other in (own[0], fresh.mean)]
+        whole = float((own[0] - fresh.mean).norm())
+        assert min(apart) > 0 and sum(apart) == pytest.approx(whole, rel=1e-3)
 
 
 def test_an_expert_is_a_start_with_all_that_is_its_own(backbone: Backbone):
@@ -100,8 +104,8 @@ def test_many_targets_together(backbone: Backbone):
 def test_the_start_is_the_one_that_chooses_most_often_as_all_together(backbone: Backbone):
     images = pictures(60)
     candidates = starts_to_compare(backbone)
-    assert candidates[0] == (MEAN, 1.0)
-    assert len(candidates) == len({*candidates}) == 1 + 3 * 3
+    assert candidates[0][0] == MEAN
+    assert len(candidates) == len({*candidates}) == 4 * 3
     tried = Tried(backbone, "target", images, 60)
     said = [tried.prediction(*one) for one in candidates]
     ensemble = torch.stack(said).mean(dim=0).argmax(dim=1)

@@ -180,7 +180,7 @@ def best_of(
     plain = candidates[0][0]
     if len(tried.seen) < config.least_compared:
         return plain, 1.0
-    if is_composed(tried.backbone) and len(dict(candidates)) > 1:
+    if is_composed(tried.backbone):
         return nearest_to_all(tried, candidates)
     figures = {}
     with phase("choosing a start", len(candidates)) as choosing:

@@ -25,7 +25,7 @@ from benchmarks.speed.training import compare_pretraining
 from da_compose.progress import duration, remark, show_progress
 from da_compose.storage.files import replacing
 
-GPU, PICTURES, GROWTH = "gpu", "pictures", "growth"
+GPU, PICTURES, GROWTH, BUDGETS = "gpu", "pictures", "growth", "budgets"
 SUITES: dict[str, Callable[[Setting], Iterator[SpeedRow]]] = {
     "step": compare_steps,
     "precision": compare_precisions,
@@ -48,6 +48,7 @@ QUESTIONS = {  # what a suite answers, above its table
     "allocation": "What does memory that is kept bring?",
     PICTURES: "How fast is a pretrained network on pictures?",
     GROWTH: "And with ever more pictures and domains?",
+    BUDGETS: "When are others as accurate on real pictures (PACS)?",
     GPU: "What does a GPU bring?",
 }
 HEADER = ("Comparison", "Against", "Ours", "Other", "Ratio", "Goal")

@@ -8,6 +8,7 @@ import (see `MISSING`).
 import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -28,6 +29,18 @@ MISSING = (
 RATE = 1e-3
 LEAST = 1.5  # times as fast as a peer
 Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An objective as a peer trains it: a step on a source's batch and the target's images.
+
+    What trains is a copy: `network`, used as `domain`.
+    """
+
+    step: Callable[[Batch, Tensor], object]
+    network: Network
+    domain: Domain
 
 
 class Encoder(nn.Module):
@@ -59,24 +72,27 @@ def moment_loss(source: Tensor, target: Tensor) -> Tensor:
     return 0.5 * moment_distance(moments(target), [moments(source)])
 
 
-def pytorch_adapt_steps(
-    network: Network, domain: Domain, source: Batch, target: Tensor
-) -> dict[str, Step]:
-    """One step of each objective by pytorch-adapt's hooks, on batches of equal size."""
+def of_pytorch_adapt(network: Network, domain: Domain, rate: float) -> dict[str, Peer]:
+    """Each objective by pytorch-adapt's hooks, on batches of equal size."""
     from pytorch_adapt.hooks import ADDAHook, AlignerPlusCHook, MCDHook  # pyright: ignore[reportMissingImports]
     from pytorch_adapt.layers import sufficient_accuracy  # pyright: ignore[reportMissingImports]
 
-    images, labels = source
-    batch = {
-        "src_imgs": images,
-        "src_labels": labels,
-        "src_domain": torch.zeros(len(images)),
-        "target_imgs": target,
-        "target_domain": torch.ones(len(target)),
-    }
-
     def optimizer(module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam(module.parameters(), lr=RATE)
+        return torch.optim.Adam(module.parameters(), lr=rate)
+
+    def peer(hook: Callable[..., object], encoder: Encoder, **parts: nn.Module) -> Peer:
+        def step(source: Batch, target: Tensor) -> object:
+            images, labels = source
+            batch = {
+                "src_imgs": images,
+                "src_labels": labels,
+                "src_domain": torch.zeros(len(images)),
+                "target_imgs": target,
+                "target_domain": torch.ones(len(target)),
+            }
+            return hook(parts | batch)
+
+        return Peer(step, encoder.network, encoder.domain)
 
     def models(block: bool, both: bool) -> tuple[Encoder, Heads]:
         own = deepcopy(network).requires_grad_(True)
@@ -90,26 +106,22 @@ def pytorch_adapt_steps(
     # torchmetrics 1 asks for the kind of task, which pytorch-adapt 0.0.83 does not name
     sufficient_accuracy.accuracy = partial(sufficient_accuracy.accuracy, task="binary")
     adda = ADDAHook(threshold=0.0, d_opts=[optimizer(discriminator)], g_opts=[optimizer(tuned)])
-    of_adda = {"G": encoder, "C": heads, "T": tuned, "D": discriminator, **batch}
+    found = {"adversarial": peer(adda, tuned, G=encoder, C=heads, T=tuned, D=discriminator)}
 
     encoder, heads = models(block=False, both=False)
     aligner = AlignerPlusCHook(
         opts=[optimizer(encoder), optimizer(heads)], loss_fn=moment_loss, softmax=False
     )
-    of_aligner = {"G": encoder, "C": heads, **batch}
+    found["moment_matching"] = peer(aligner, encoder, G=encoder, C=heads)
 
     encoder, heads = models(block=False, both=True)
     mcd = MCDHook(g_opts=[optimizer(encoder)], c_opts=[optimizer(heads)], repeat=2)
-    of_mcd = {"G": encoder, "C": heads, **batch}
-    return {
-        "adversarial": lambda: adda(of_adda),
-        "moment_matching": lambda: aligner(of_aligner),
-        "classifier_discrepancy": lambda: mcd(of_mcd),
-    }
+    found["classifier_discrepancy"] = peer(mcd, encoder, G=encoder, C=heads)
+    return found
 
 
-def skada_steps(network: Network, domain: Domain, source: Batch, target: Tensor) -> dict[str, Step]:
-    """One step of each objective that skada has: DANN for ADDA, moments as an own criterion."""
+def of_skada(network: Network, domain: Domain, rate: float) -> dict[str, Peer]:
+    """Each objective that skada has: DANN for ADDA, moments as an own criterion."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from skada.deep import DANNLoss  # pyright: ignore[reportMissingImports]
@@ -143,25 +155,30 @@ def skada_steps(network: Network, domain: Domain, source: Batch, target: Tensor)
             assert isinstance(logits, Tensor)
             return logits
 
-    images, labels = source
-    places = torch.cat([torch.ones(len(images)), -torch.ones(len(target))])
-    known = torch.cat([labels, torch.full((len(target),), -1)])
-    batch = ({"X": torch.cat([images, target]), "sample_domain": places}, known)
-
-    def step(block: bool, loss: nn.Module, judge: nn.Module | None) -> Step:
+    def peer(block: bool, loss: nn.Module, judge: nn.Module | None) -> Peer:
+        classifier = Classifier(block)
         net = DomainAwareNet(
-            module=DomainAwareModule(Classifier(block), "encoder", judge),
+            module=DomainAwareModule(classifier, "encoder", judge),
             criterion=DomainAwareCriterion(nn.CrossEntropyLoss(), loss),
             optimizer=torch.optim.Adam,
-            lr=RATE,
+            lr=rate,
             train_split=None,
             verbose=0,
         )
         net.initialize()
-        return lambda: net.train_step(batch)
+
+        def step(source: Batch, target: Tensor) -> object:
+            images, labels = source
+            places = torch.cat([torch.ones(len(images)), -torch.ones(len(target))])
+            known = torch.cat([labels, torch.full((len(target),), -1)])
+            pixels = torch.cat([images, target])
+            return net.train_step(({"X": pixels, "sample_domain": places}, known))
+
+        return Peer(step, classifier.network, classifier.encoder.domain)
 
     with torch.no_grad():
-        shape = network.block_features(images[:1], domain).shape[1:]
+        pixels = torch.zeros(1, 3, *[network.config.image_size] * 2, device=network.device)
+        shape = network.block_features(pixels, domain).shape[1:]
     judge = nn.Sequential(  # skada flattens features
         nn.Unflatten(1, shape),
         build_discriminator(shape[0], torch.Generator()),
@@ -169,12 +186,26 @@ def skada_steps(network: Network, domain: Domain, source: Batch, target: Tensor)
         nn.Sigmoid(),
     )
     return {
-        "adversarial": step(True, DANNLoss(), judge),
-        "moment_matching": step(False, MomentLoss(), None),
+        "adversarial": peer(True, DANNLoss(), judge),
+        "moment_matching": peer(False, MomentLoss(), None),
     }
 
 
-PEERS = {"pytorch-adapt": pytorch_adapt_steps, "skada": skada_steps}
+PEERS = {"pytorch-adapt": of_pytorch_adapt, "skada": of_skada}
+
+
+def peers_of(
+    network: Network, domain: Domain, rate: float = RATE
+) -> Iterator[tuple[str, str, dict[str, Peer]]]:
+    """Name, version and objectives of each peer; one that is not installed is left out, and said.
+
+    Adam's learning rate is `rate`.
+    """
+    for name, make in PEERS.items():
+        try:
+            yield name, version(name), make(network, domain, rate)
+        except (PackageNotFoundError, ImportError) as error:
+            click.echo(f"note: {name} is left out ({error}); {MISSING}")
 
 
 def compare_peers(
@@ -187,21 +218,15 @@ def compare_peers(
     suite: str,
     repeats: int = REPEATS,
 ) -> Iterator[SpeedRow]:
-    """A step of ours, by strategy, against each peer's on one source; all of `network` trains.
-
-    A peer that is not installed is left out, and said.
-    """
-    for peer, make in PEERS.items():
-        try:
-            found = version(peer)
-            steps = make(network, domain, source, target)
-        except (PackageNotFoundError, ImportError) as error:
-            click.echo(f"note: {peer} is left out ({error}); {MISSING}")
-            continue
-        for strategy, step in steps.items():
+    """A step of ours, by strategy, against each peer's on one source; all of `network` trains."""
+    for name, found, objectives in peers_of(network, domain):
+        for strategy, peer in objectives.items():
             row = Comparison(
-                name=f"{suite}/{strategy}/{peer}",
-                against=f"{peer} {found}, one source, the whole ordinary network trains",
+                name=f"{suite}/{strategy}/{name}",
+                against=f"{name} {found}, one source, the whole ordinary network trains",
                 target=LEAST,
             )
-            yield row.of_calls(our_step(strategy), step, repeats=repeats, versions={peer: found})
+            yield row.of_calls(
+                our_step(strategy), lambda: peer.step(source, target),  # noqa: B023
+                repeats=repeats, versions={name: found},
+            )  # fmt: skip

@@ -154,7 +154,9 @@ def test_the_suite_of_pictures_has_steps_an_adaptation_and_predictions(
 ) -> None:
     exported = [row("pictures/predict/PyTorch")]
     monkeypatch.setattr(pictures, "of_exports", lambda *_: exported)  # exporting takes seconds
-    one = lambda *_: {"adversarial": lambda: None}  # noqa: E731
+    one = lambda network, domain, rate: {  # noqa: E731
+        "adversarial": peers.Peer(lambda source, target: None, network, domain)
+    }
     monkeypatch.setattr(peers, "PEERS", {"pytest": one, "not-installed": one})
     rows = {row.name.removeprefix("pictures/"): row for row in compare_on(TINY)}
     loops = ("adversarial", "moment_matching", "classifier_discrepancy",

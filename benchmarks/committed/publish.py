@@ -1,7 +1,6 @@
 """Rows of one's own runs go into the committed results of a checkout; tables and plots follow."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,8 +57,8 @@ DRAW: Mapping[str, Callable[[Path], object]] = {
 def publish_runs(runs: Path, committed: Path) -> tuple[Path, int]:
     """Add rows of `runs/<name>` to `committed/<name>`; that folder, and how many were new to it.
 
-    Plots of single backbones, which rows do not make, are copied. Raises ValueError where there
-    are no rows, or the folder has the name of no benchmark or study; nothing is changed then.
+    Plots of single backbones, which rows do not make, stay with the runs. Raises ValueError where
+    there are no rows, or the folder has the name of no benchmark or study; nothing is changed then.
     """
     source = folder_of_rows(runs.resolve())
     name = source.parent.name if source.name == "results" else source.name
@@ -77,8 +76,6 @@ def publish_runs(runs: Path, committed: Path) -> tuple[Path, int]:
     new = list(_without(lines, read_lines(target / ROWS)))
     for line in new:
         append_line(target / ROWS, line)
-    for plot in source.glob("*.png"):
-        shutil.copyfile(plot, target / plot.name)
     DRAW[name](target)
     return target, len(new)
 

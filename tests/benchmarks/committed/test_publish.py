@@ -38,8 +38,8 @@ def test_new_rows_are_added_and_tables_and_plots_follow(runs, committed):
     folder, new = publish_runs(runs, committed)
     assert (folder, new) == (committed / "digits", 1)
     assert [row.seed for row in read_rows(folder / "results.jsonl")] == [7, 0, 1]
-    assert (folder / "quick-usps-f00d-paper-compositional-mixtures.png").read_bytes() == b"plot"
     made = {path.name for path in folder.iterdir()}
+    assert "quick-usps-f00d-paper-compositional-mixtures.png" not in made
     assert {"table.md", "table.tex", "quick-usps-f00d-accuracy.png"} <= made
     before = (folder / "results.jsonl").read_bytes()
     assert publish_runs(runs / "results", committed) == (folder, 0)  # also named itself

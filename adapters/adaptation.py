@@ -31,7 +31,7 @@ class Adaptation(DomainModel):
         """Expected accuracy of source_only, batch_norm, start and adapted, when it was adapted.
 
         Empty where nothing tells (`da_compose.starts.Tried.expected`), or the images
-        mean nothing to it.
+        look like nothing the sources held.
         """
         return {name: Estimate(**found) for name, found in self.notes.get("estimates", {}).items()}
 

@@ -34,6 +34,7 @@ class Ready:
     pixels: all images, uint8; `checked` those of them that iterates are compared on, unlabelled.
     evidence: figures of the baselines, by name, and of the `start`: `da_compose.evidence`.
     estimates: of their accuracy, where something tells: `da_compose.starts.Tried.expected`.
+    likeness: of the images to the sources': `da_compose.starts.Tried.likeness`.
     drawn: state of the random generator after the images were ordered.
     """
 
@@ -47,6 +48,7 @@ class Ready:
     scores: Mapping[str, Scores]
     evidence: Mapping[str, Tensor]
     estimates: Mapping[str, Estimate]
+    likeness: float | None
     notes: Mapping[str, Any]
     drawn: Tensor
 
@@ -68,10 +70,11 @@ class Ready:
 
     @property
     def meaningless(self) -> bool:
-        """Whether the images mean nothing to any start, as noise does."""
-        place = FIGURES.index("agreed_information")
+        """Whether the images mean nothing to any start, as noise does, or are like no source's."""
+        limits, place = self.config.start_config, FIGURES.index("agreed_information")
         informed = max(figures[place].item() for figures in self.evidence.values())
-        return informed < self.config.start_config.least_informed
+        unlike = self.likeness is not None and self.likeness < limits.least_like
+        return informed < limits.least_informed or unlike
 
     @property
     def unsure(self) -> bool:
@@ -131,11 +134,13 @@ def prepare(backbone: Backbone, images: Any, name: str, config: AdaptConfig) -> 
         | {"start": score(logits)},
         evidence=chosen.evidence,
         estimates=chosen.estimates,
+        likeness=chosen.likeness,
         notes=strategy_notes(config)
         | {
             "start": start.name,
             "target_share": start.share,
             "centroids": chosen.heeding,
+            "likeness": chosen.likeness,
         },
         drawn=generator.get_state(),
     )

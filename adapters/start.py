@@ -37,6 +37,9 @@ class StartConfig:
     # Information of the most informed start, below which the images mean nothing to the backbone
     least_informed: float = 0.1
     clearly: float = 0.015  # more accurate, as expected, than the most informed start
+    # How like the sources the images are (`da_compose.likeness`), below which they are of no task
+    # that the backbone knows
+    least_like: float = 0.73
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):
@@ -77,7 +80,7 @@ class Chosen:
     centroids of its own where the start has some.
     evidence: figures (`da_compose.evidence`) of the baselines, by name, and of the `start`, before
     it heeds centroids. estimates: of their accuracy, likewise, where something tells. heeding:
-    whether it does.
+    whether it does. likeness: to the sources, where there are images enough and it tells anything.
     """
 
     start: Start
@@ -87,6 +90,7 @@ class Chosen:
     evidence: Mapping[str, Tensor]
     estimates: Mapping[str, Estimate]
     heeding: bool
+    likeness: float | None
 
 
 def choose_start(
@@ -130,7 +134,8 @@ def choose_start(
     found = tried.start(*best)
     if heeding:
         found.target.heads = tried.heeding(*best)
-    return Chosen(found, tried.logits(*best), consensus, logits, figures, estimates, heeding)
+    like = tried.likeness(*best) if len(tried.seen) >= config.least_compared else None
+    return Chosen(found, tried.logits(*best), consensus, logits, figures, estimates, heeding, like)
 
 
 def _has_heads(backbone: Backbone, start: str) -> bool:

@@ -1,7 +1,8 @@
-"""Options that several commands of `da-compose` have."""
+"""What several commands of `da-compose` have: options, and how a user's mistake ends them."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,15 @@ def without_pictures(options: dict[str, Any]) -> dict[str, Any]:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} goes with --pictures; add it")
     return {name: value for name, value in options.items() if name not in OF_PICTURES}
+
+
+@contextmanager
+def users_mistakes() -> Iterator[None]:
+    """What a user can mend ends the command in one line."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 def device_of(name: str) -> str:

@@ -13,6 +13,7 @@ from da_compose.centroids import with_centroids
 from da_compose.estimate import Estimate, Estimator, by_agreement
 from da_compose.evidence import another_view, evidence
 from da_compose.inference import batches, embed
+from da_compose.likeness import likeness
 from da_compose.model.contract import Network, probabilities
 from da_compose.model.domain import POOLED, Domain
 from da_compose.model.mixture import LearnedMixture
@@ -214,6 +215,14 @@ class Tried:
             return None
         estimator = Estimator(self.backbone.rehearsal, len(self.seen))
         return estimator(evidence(*self.views(which, share)))
+
+    def likeness(self, which: str, share: float) -> float | None:
+        """Of the images that are seen to the sources' (`likeness`), where it tells anything."""
+        if not isinstance(self.backbone.network, PretrainedNetwork):
+            return None
+        what = "images" if len(self.seen) == len(self.images) else "seen"
+        frequencies = self.prediction(which, share).mean(dim=0)
+        return likeness(self.backbone.knowledge, self.embeddings(which, share, what), frequencies)
 
     def embeddings(self, which: str, share: float, what: str = "images") -> Tensor:
         """Of all images, (M, F), on the backbone's device."""

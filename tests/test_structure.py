@@ -38,7 +38,7 @@ STOREYS = (
         "da_compose.trees",
     ),
     ("da_compose.knowledge", "da_compose.statistics"),
-    ("da_compose.estimate", "da_compose.source_heads"),
+    ("da_compose.estimate", "da_compose.likeness", "da_compose.source_heads"),
     ("da_compose.storage",),
     ("da_compose.archives",),
     ("da_compose.reading",),

@@ -184,7 +184,8 @@ def as_document(
 def estimated(adaptation: Adaptation) -> Iterator[str]:
     """How accurate the adapted model is expected to be, and what it was adapted from."""
     if adaptation.notes.get("meaningless"):
-        yield "estimated accuracy: none, the images mean nothing to this backbone; are they right?"
+        why = "the images look like nothing the sources held; are they right?"
+        yield f"estimated accuracy: none, {why}"
         return
     if adaptation.estimate is None:
         yield "estimated accuracy: none, this backbone was never rehearsed; pretrain one anew"

@@ -43,7 +43,7 @@ def trust(notes: Mapping[str, Any], learned: int) -> tuple[str, str]:
     """What the guard said in a word, and why."""
     verdict = notes.get("guard")
     if notes.get("meaningless"):
-        return "No", "these images mean nothing to this backbone. Are they the right ones?"
+        return "No", "these images look like nothing the sources held. Are they the right ones?"
     if isinstance(verdict, Mapping) and "trusted" in verdict:
         if verdict["trusted"]:
             return "The guard trusts it", f"{verdict.get('reason', '')} while it learned."
@@ -57,8 +57,9 @@ def estimated(adaptation: Adaptation) -> str:
     """Expected accuracies as bars, with the intervals that hold them 9 times in 10."""
     if adaptation.notes.get("meaningless"):
         return (
-            "<p>No estimate: what the model says of an image and of the same image moved a little "
-            "have next to nothing in common. These images mean nothing to this backbone.</p>"
+            "<p>No estimate: these images look like nothing the sources held. What the model says "
+            "of an image and of the same image moved a little have next to nothing in common, or "
+            "they are farther from all sources than pictures of one task are.</p>"
         )
     if not adaptation.estimates:
         return (

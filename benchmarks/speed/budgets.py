@@ -25,14 +25,14 @@ from adapters.parts import unlock
 from adapters.strategies.losses import information
 from adapters.strategies.shot import pseudo_labels
 from benchmarks.harness.cells import accuracy, prepare_backbone
-from benchmarks.harness.folders import ROWS, runs_of
+from benchmarks.harness.folders import ROWS, results_of, runs_of
 from benchmarks.harness.picture_benchmarks import PICTURES, at_size, load_pictures
 from benchmarks.harness.rows import append_line
+from benchmarks.options import PATH, data_option, users_mistakes
 from benchmarks.speed.benchmark import write_table
 from benchmarks.speed.compare import Comparison, SpeedRow
 from benchmarks.speed.peers import Peer, peers_of
 from benchmarks.speed.plain import Batch, PlainLoop
-from benchmarks.studies.study import study_options, users_mistakes
 from da_compose import Backbone, Domain, Network, probabilities
 from da_compose.evidence import TINY, entropy
 from da_compose.images import ImageSet, to_pixels
@@ -244,18 +244,18 @@ def until(
 
 
 @click.command()
-@study_options("speed", seeds=(0,), runs=runs_of("pacs"))
-@click.option("--target", default="sketch", show_default=True)
-def main(
-    runs: Path, results: Path, data: Path | None, seeds: Sequence[int], processes: int, target: str
-) -> None:
+@click.option("--target", default="sketch", show_default=True, help="A domain of PACS.")
+@click.option("--runs", type=PATH, default=runs_of("pacs"), help="Backbones.")
+@click.option("--results", type=PATH, default=results_of(runs_of("speed")), help="Rows and table.")
+@data_option
+def main(target: str, runs: Path, results: Path, data_root: Path | None) -> None:
     """Rows and the table of speed."""
     size = PRETRAINED_RECIPES[RECIPE].image_size
     torch.set_num_threads(1)
     with users_mistakes():
         benchmark = at_size(PICTURES["pacs"], size)
-        profile = replace(benchmark.profiles["full"], seeds=tuple(seeds[:1]))
-        (rotation,) = load_pictures("pacs", data, target, image_size=size)
+        profile = replace(benchmark.profiles["full"], seeds=(0,))
+        rotation = load_pictures("pacs", data_root, target, image_size=size)[0]
         (job,) = rotation.jobs(benchmark, profile, (RECIPE,), ("compositional",))
         domains = rotation.domains
         backbone = prepare_backbone(job, domains, job.folder(runs), "cpu")

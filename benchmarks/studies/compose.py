@@ -32,9 +32,9 @@ from benchmarks.harness.grid import run_grid
 from benchmarks.harness.oracle import train_oracle
 from benchmarks.harness.picture_benchmarks import load_pictures
 from benchmarks.harness.rows import append_line, read_lines
-from benchmarks.options import IMAGE_SIZE, STEPS
+from benchmarks.options import IMAGE_SIZE, STEPS, users_mistakes
 from benchmarks.reports.tables import GUIDE, NONE
-from benchmarks.studies.study import study_options, users_mistakes
+from benchmarks.studies.study import study_options
 from da_compose import Backbone, PretrainedRecipe, compose, probabilities
 from da_compose.inference import predict_logits
 from da_compose.starts import MEAN, make_start

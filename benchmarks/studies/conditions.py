@@ -61,8 +61,13 @@ def with_strangers(train: ImageSet, generator: np.random.Generator, *, strangers
     return np.concatenate([train.images, chosen])
 
 
+def nothing_but(train: ImageSet, generator: np.random.Generator, *, strangers: Images) -> Images:
+    """Something else alone, as from a wrong folder."""
+    return strangers[generator.permutation(len(strangers))[:NOISE_IMAGES]]
+
+
 Condition = Callable[[ImageSet, np.random.Generator], Any]
-SOURCE, STRANGERS = "a source again", "a fifth are strangers"
+SOURCE, STRANGERS, TASK = "a source again", "a fifth are strangers", "another task"
 CONDITIONS: Mapping[str, Condition] = {
     "all": everything,
     "100 images": partial(few, count=100),
@@ -73,5 +78,6 @@ CONDITIONS: Mapping[str, Condition] = {
     "10 to 1": unbalanced,
     SOURCE: everything,  # of the first source, in place of the target
     STRANGERS: everything,  # and strangers beside them
+    TASK: everything,  # of it alone
     "noise": noise,
 }

@@ -29,10 +29,10 @@ from benchmarks.harness.oracle import RATES
 from benchmarks.harness.picture_benchmarks import PICTURES, at_size, load_pictures
 from benchmarks.harness.plan import BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
-from benchmarks.options import STEPS
+from benchmarks.options import STEPS, users_mistakes
 from benchmarks.reports.plots import DPI, save_figure
 from benchmarks.reports.tables import GUIDE
-from benchmarks.studies.study import study_options, users_mistakes
+from benchmarks.studies.study import study_options
 from da_compose import Backbone, load_backbone
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.storage.files import replacing

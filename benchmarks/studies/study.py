@@ -1,8 +1,7 @@
 """What the studies on a benchmark's backbones share: options, targets, rows to one table."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from benchmarks.harness.folders import ROWS, results_of, runs_of
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.plan import NETWORKS, BackboneJob
 from benchmarks.harness.rows import read_lines
-from benchmarks.options import PATH, cache_option
+from benchmarks.options import PATH, cache_option, users_mistakes
 from da_compose.storage.files import replacing
 from da_compose.training.recipes import DIGIT_RECIPES, usual_recipes
 from data_prep import load_digit_domain
@@ -72,15 +71,6 @@ def target_splits(
         domain = load_digit_domain(name, data_root=data)
         found[name] = Splits(domain.train, domain.test)
     return found
-
-
-@contextmanager
-def users_mistakes() -> Iterator[None]:
-    """What a user can mend ends the command in one line."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 def run_on_targets(

@@ -30,14 +30,17 @@ from benchmarks.harness.folders import ROWS, runs_of
 from benchmarks.harness.grid import run_grid
 from benchmarks.harness.picture_benchmarks import PICTURE_NETWORK, load_pictures
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.options import users_mistakes
 from benchmarks.studies.conditions import (
     CONDITIONS,
     SOURCE,
     STRANGERS,
+    TASK,
     Condition,
+    nothing_but,
     with_strangers,
 )
-from benchmarks.studies.study import study_options, users_mistakes
+from benchmarks.studies.study import study_options
 from benchmarks.studies.trust_table import GUARDED, render
 from da_compose import Backbone, pretrain
 from da_compose.images import ImageSet
@@ -128,9 +131,11 @@ def run_setting(name: str, data: Path | None, runs: Path, results: Path) -> None
         {source: (found.images, found.labels) for source, found in sources.items()},
         out=runs / name, recipe=setting.recipe, steps=setting.steps, show_progress=False,
     )  # fmt: skip
+    strangers = setting.strangers(data)
     conditions = {
         **CONDITIONS,
-        STRANGERS: partial(with_strangers, strangers=setting.strangers(data)),
+        STRANGERS: partial(with_strangers, strangers=strangers),
+        TASK: partial(nothing_but, strangers=strangers),
     }
     for target in setting.targets:
         for condition, take in conditions.items():
@@ -184,6 +189,7 @@ def measure_cell(backbone: Backbone, domain: PreparedDomain, take: Condition) ->
         "estimates": estimates,
         "figures": {name: found.tolist() for name, found in ready.evidence.items()},
         "start": {key: guarded.notes[key] for key in ("start", "target_share")},
+        "likeness": ready.likeness,
         "calibration_error": {
             kind: calibration_error(
                 guarded.predict_proba(test.images, calibrated=kind == "calibrated"), test.labels

@@ -26,8 +26,9 @@ from benchmarks.harness.digit_benchmark import DIGITS, PROFILES
 from benchmarks.harness.oracle import RATES, train_oracle
 from benchmarks.harness.plan import NETWORKS, TRAINED, BackboneJob
 from benchmarks.harness.rows import append_line, read_lines
+from benchmarks.options import users_mistakes
 from benchmarks.reports.tables import GUIDE
-from benchmarks.studies.study import run_study, study_options, target_splits, users_mistakes
+from benchmarks.studies.study import run_study, study_options, target_splits
 from da_compose.training.recipes import DIGIT_RECIPES, usual_recipes
 
 DEVELOPMENT_TARGETS = ("optdigits", "mnist_m")

@@ -100,3 +100,19 @@ def test_a_start_on_which_the_sources_agree_clearly_more_is_chosen(
     deaf = replace(ANY, clearly=clearly, least_informed=least)
     best = best_start(backbone, NEAREST, "target", images, 60, deaf)
     assert (best.name, best.share) == informed  # whatever its classifiers agree on
+
+
+@pytest.mark.parametrize(
+    ("count", "likeness", "said"), [(60, 0.5, True), (60, 0.9, None), (40, 0.5, None)]
+)
+def test_images_unlike_those_of_all_sources_mean_nothing(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, count, likeness, said
+):
+    """As another task does; fewer than starts are compared on do not tell."""
+    monkeypatch.setattr(
+        "da_compose.starts.likeness", lambda known, embeddings, frequencies: likeness
+    )
+    found = adapt(backbone, pictures(count, 5), "chosen_start", start_config=ANY)
+    assert found.notes.get("meaningless") is said
+    assert (found.estimate is None) == bool(said)
+    assert found.notes["likeness"] == (likeness if count >= ANY.least_compared else None)

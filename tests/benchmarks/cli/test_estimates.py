@@ -77,4 +77,6 @@ def test_a_backbone_that_was_not_rehearsed_says_so(
 def test_pictures_that_mean_nothing_are_named(rehearsed: Path, scans: Path, monkeypatch):
     monkeypatch.setattr(Ready, "meaningless", True)
     _, first = adapted(rehearsed, scans)
-    assert first.startswith("estimated accuracy: none, the images mean nothing to this backbone")
+    assert first.startswith(
+        "estimated accuracy: none, the images look like nothing the sources held"
+    )

@@ -105,7 +105,7 @@ def test_a_refusal_of_the_guard_is_not_called_the_best_iterate(make, report):
 
 def test_what_a_user_asks_first_is_answered_first(make, report):
     adaptation = make()
-    assert "May it be trusted?|No|these images mean nothing" in report(adaptation).text[""]
+    assert "May it be trusted?|No|these images look like nothing" in report(adaptation).text[""]
     del adaptation.notes["meaningless"]
     adaptation.notes["estimates"] = {
         name: {"accuracy": at, "low": 0.7, "high": 0.9}
@@ -133,7 +133,9 @@ def test_labels_that_were_used_are_owned_up_to(make, report):
 
 def test_estimates_are_bars_with_intervals_or_are_said_to_be_missing(make, report):
     adaptation = make()
-    assert "mean nothing to this" in report(adaptation).text["How accurate it is"]  # random ones
+    assert (
+        "look like nothing the sources held" in report(adaptation).text["How accurate it is"]
+    )  # random ones
     del adaptation.notes["meaningless"]
     assert "never rehearsed" in report(adaptation).text["How accurate it is"]
     found = {"accuracy": 0.81, "low": 0.74, "high": 0.87}

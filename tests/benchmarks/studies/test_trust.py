@@ -12,7 +12,12 @@ from adapters.prepare import Ready
 from benchmarks.harness.folders import ROWS
 from benchmarks.harness.rows import append_line
 from benchmarks.studies import trust
-from benchmarks.studies.conditions import CONDITIONS, half_of_the_classes, with_strangers
+from benchmarks.studies.conditions import (
+    CONDITIONS,
+    half_of_the_classes,
+    nothing_but,
+    with_strangers,
+)
 from benchmarks.studies.trust import SETTINGS, calibration_error, measure_cell
 from benchmarks.studies.trust_table import ALL, GUARDED, render, summary
 from da_compose.images import ImageSet
@@ -36,6 +41,7 @@ def test_strangers_are_a_fifth_of_all_in_the_targets_colours():
     assert found.shape == (50, 32, 32) and not found[40:].any()
     target = ImageSet(np.ones((40, 32, 32, 3), dtype=np.uint8), target.labels)
     assert with_strangers(target, generator, strangers=coloured[..., 0]).shape == (50, 32, 32, 3)
+    assert nothing_but(target, generator, strangers=coloured).shape == coloured.shape
 
 
 def test_the_calibration_error_is_the_gap_of_each_bin_by_its_share():

@@ -12,7 +12,7 @@ from adapters.config import BASELINES, OUTCOME
 from benchmarks.harness.folders import ROWS
 from benchmarks.harness.rows import read_lines
 from benchmarks.reports.plots import DPI, save_figure
-from benchmarks.studies.conditions import CONDITIONS
+from benchmarks.studies.conditions import CONDITIONS, TASK
 from benchmarks.studies.guard import table
 from da_compose.estimate import FEW
 from da_compose.storage.files import replacing
@@ -22,7 +22,8 @@ COLOURS = ("0.4", "tab:orange", "tab:blue", "tab:green")  # of `MODELS`
 ESTIMATED = ["error", "covered", "width", "calibration, raw", "calibrated"]
 GUARD_SAID = (
     "Points over the better of source only and AdaBN: of the start, and of what the guard keeps. "
-    "Harm: more than a point below the start, caught where the guard refuses it."
+    "Harm: more than a point below the start, caught where the guard refuses it. Of another task's "
+    "images the models are tested on the target as well; it is not among all."
 )
 ESTIMATES_SAID = (
     "Estimates against the truth in points, of source only, AdaBN, start and outcome: mean "
@@ -39,7 +40,8 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     parts = []
     for data, group in frame.groupby("data", sort=False):
         for condition in (*CONDITIONS, ALL):
-            own = group[(group.condition == condition) | (condition == ALL)]
+            all_others = (condition == ALL) & (group.condition != TASK)
+            own = group[(group.condition == condition) | all_others]
             if len(own):
                 harmful = own.query("learned and harmful")
                 harmless = own.query("learned and not harmful")
@@ -75,28 +77,24 @@ def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
     true, said = line["accuracy"], line["estimates"]
     better = max(true[name] for name in BASELINES)
     told = {}
-    if said:  # no estimate of what means nothing
-        told = {
+    if said and line["condition"] != TASK:  # whose images have none of the classes
+        told = line["calibration_error"] | {
             "error": np.mean([abs(said[name]["accuracy"] - true[name]) for name in MODELS]),
             "covered": np.mean(
                 [said[name]["low"] <= true[name] <= said[name]["high"] for name in MODELS]
             ),
             "width": np.mean([said[name]["high"] - said[name]["low"] for name in MODELS]),
         }
-    return (
-        {
-            "condition": line["condition"],
-            "data": _data(line),
-            "start_gain": true["start"] - better,
-            "gain": true[GUARDED] - better,
-            "harmful": true[OUTCOME] < true["start"] - HARM,
-            "learned": "verdict" in line,
-            "trusted": line.get("verdict", {}).get("trusted", True),
-            "meaningless": not said,
-        }
-        | told
-        | line["calibration_error"]
-    )
+    return {
+        "condition": line["condition"],
+        "data": _data(line),
+        "start_gain": true["start"] - better,
+        "gain": true[GUARDED] - better,
+        "harmful": true[OUTCOME] < true["start"] - HARM,
+        "learned": "verdict" in line,
+        "trusted": line.get("verdict", {}).get("trusted", True),
+        "meaningless": not said,
+    } | told
 
 
 def markdown(means: pd.DataFrame) -> str:
@@ -126,7 +124,7 @@ def plot(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
     """True against estimated accuracy of every model of every cell; PNG."""
     by_data: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
-        if line["estimates"]:
+        if line["estimates"] and line["condition"] != TASK:
             by_data.setdefault(_data(line), []).append(line)
     figure = Figure(figsize=(1 + 3 * len(by_data), 3.6), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(by_data), sharex=True, sharey=True, squeeze=False)[0]

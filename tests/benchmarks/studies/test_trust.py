@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -84,6 +85,7 @@ def test_the_summary_counts_harm_alarms_errors_and_coverage(tmp_path: Path):
         line("10 to 1", trusted=True, learned=0.70),  # missed
         line("10 to 1", trusted=False, learned=0.77),  # a false alarm
         line("noise", trusted=False, learned=0.10, estimate=0.0),  # caught, and no estimate
+        line("another task", trusted=True, learned=0.20),  # not among all
     ]
     found = summary(lines).set_index("condition")
     whole = found.loc[ALL]
@@ -94,6 +96,9 @@ def test_the_summary_counts_harm_alarms_errors_and_coverage(tmp_path: Path):
     errors = [0.1, 0.05, 0.04]  # of source only, AdaBN, start; then of what is kept
     assert found.loc["all", "error"] == pytest.approx(100 * (sum(errors) * 2 + 0.01 + 0.04) / 8)
     assert found.loc["all", "covered"] == pytest.approx(75.0)
+    unknown = found.loc["another task"]
+    assert unknown["cells"] == 1 and unknown["called meaningless"] == 0
+    assert pd.isna(unknown["error"]) and pd.isna(unknown["calibrated"])
     for one in lines:
         append_line(tmp_path / ROWS, one | {"images": 100})
     render(tmp_path)

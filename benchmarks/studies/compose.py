@@ -1,4 +1,4 @@
-"""Experts composed, measured on PACS: `python -m benchmarks.studies.compose`.
+"""Experts composed, measured on pictures: `python -m benchmarks.studies.compose`.
 
 EfficientNet-Lite0 is fine-tuned on each domain alone, from the same ImageNet weights. On each
 domain in turn the experts of the others are compared: each alone, their ensemble, which takes as
@@ -45,7 +45,8 @@ from data_prep.alone import alone_in
 RECIPE = PretrainedRecipe(directions=None)
 SHARES = {"its own": 0.0, "the target's": 1.0}  # whose statistics: share of the target's
 BOUND = "*bound: ξ with target labels*"  # the last method
-HOW = ["image_size", "finetune_steps", "adapt_steps", "learning_rate", "per_class"]
+BENCHMARKS = ("pacs", "satellite")  # the start was made on the first
+HOW = ["benchmark", "image_size", "finetune_steps", "adapt_steps", "learning_rate", "per_class"]
 IDENTITY = [*HOW, "seed", "target", "method", "statistics"]
 STARTS = (MEAN, NEAREST)
 TRIED = {  # from each: what it is called, and the strategy
@@ -67,6 +68,7 @@ Job = tuple[str, int]  # a domain and a seed
 class Setting:
     """How experts are made and composed."""
 
+    benchmark: str
     image_size: int
     finetune_steps: int
     adapt_steps: int
@@ -174,17 +176,18 @@ def of_adaptation(adaptation: Adaptation, target: Splits) -> dict[str, Any]:
 
 def markdown(lines: Iterable[Mapping[str, Any]]) -> str:
     """For each size and length of training a row a method, a column a target and their mean."""
-    frame = pd.DataFrame(list(lines)).drop_duplicates(IDENTITY, keep="last")
-    targets = sorted(frame.target.unique())
-    parts = [CAPTION]
+    first = {"benchmark": BENCHMARKS[0]}  # of rows that do not say
+    frame = pd.DataFrame([first | {**line} for line in lines])
+    frame, parts = frame.drop_duplicates(IDENTITY, keep="last"), [CAPTION]
     for how in frame[HOW].drop_duplicates().itertuples(index=False):
         group = frame[(frame[HOW] == [*how]).all(axis=1)]
+        targets = sorted(group.target.unique())
         seeds = ", ".join(map(str, sorted(group.seed.unique())))
         setting = Setting(**dict(zip(HOW, how, strict=True)))
         few = f", at most {setting.per_class} pictures of a class" if setting.per_class else ""
         parts.append(
-            f"{setting.image_size} pixels{few}; {setting.finetune_steps} steps of fine-tuning, "
-            f"{setting.adapt_steps} on ξ at {setting.learning_rate:g}; seeds {seeds}\n"
+            f"{setting.benchmark}, {setting.image_size} pixels{few}; {setting.finetune_steps} steps "
+            f"of fine-tuning, {setting.adapt_steps} on ξ at {setting.learning_rate:g}; seeds {seeds}\n"
         )
         table = [["method", "statistics", "passes", *targets, "mean"]]
         table.append(["---", "---", *["--:"] * (len(targets) + 2)])
@@ -216,6 +219,7 @@ def _spread(accuracies: pd.Series) -> str:
 
 @click.command()
 @study_options("compose", seeds=(0,), runs=runs_of("compose"))
+@click.option("--benchmark", type=click.Choice(BENCHMARKS), default=BENCHMARKS[0])
 @click.option("--image-size", type=IMAGE_SIZE, default=RECIPE.image_size)
 @click.option("--finetune-steps", type=STEPS, default=RECIPE.num_steps)
 @click.option("--adapt-steps", type=STEPS, default=DIRECTED.steps["mixture_weights"])
@@ -225,12 +229,13 @@ def main(
     runs: Path, results: Path, data: Path | None, seeds: tuple[int, ...], processes: int,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Fine-tune an expert on each PACS domain, compose, adapt; write rows and the table."""
+    """Fine-tune an expert on each domain, compose, adapt; write rows and the table."""
     setting = Setting(**options)
     with users_mistakes():
         chosen, *_ = load_pictures(
-            "pacs", data, per_class=setting.per_class or None, image_size=setting.image_size
-        )
+            setting.benchmark, data, per_class=setting.per_class or None,
+            image_size=setting.image_size,
+        )  # fmt: skip
         domains, names = chosen.domains, chosen.class_names
         runs, file = runs.absolute(), results / ROWS
         jobs = [*product(domains, seeds)]

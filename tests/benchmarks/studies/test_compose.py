@@ -24,7 +24,11 @@ def images(count: int, seed: int) -> ImageSet:
 def test_each_method_has_a_line_and_an_ensemble_counts_its_passes():
     experts = {name: tiny_module(seed=number) for number, name in enumerate(("ink", "chalk"))}
     backbone = compose(experts, network=tiny_module(), class_names="abcdefg", image_size=SIZE)
-    lines = [*lines_of(backbone, Splits(images(60, 0), images(20, 1)), 0, Setting(**SETTING))]
+    lines = [
+        *lines_of(
+            backbone, Splits(images(60, 0), images(20, 1)), 0, Setting(benchmark="pacs", **SETTING)
+        )
+    ]
     methods = [line["method"] for line in lines]
     alone = ["expert ink", "expert chalk", "ensemble"]
     learned = ["average", *(method for _, method in TRIED)]
@@ -46,7 +50,9 @@ def line(target: str, accuracy: float, **changes: Any) -> dict[str, Any]:
 def test_a_method_has_its_mean_over_targets_where_all_have_it():
     alone = {"method": "expert ink", "passes": 1}
     table = markdown([line("chalk", 1.0), line("chalk", 50.0), line("ink", 60.0, seed=1),
-                      line("ink", 62.0), line("chalk", 40.0, **alone)])  # fmt: skip
-    assert "8 pixels; 3 steps of fine-tuning, 2 on ξ at 0.1; seeds 0, 1" in table
+                      line("ink", 62.0), line("chalk", 40.0, **alone),
+                      line("aid", 90.0, benchmark="satellite")])  # fmt: skip
+    assert "pacs, 8 pixels; 3 steps of fine-tuning, 2 on ξ at 0.1; seeds 0, 1" in table
     assert "| ensemble | its own | 3 | 50.0 | 61.0 ± 1.4 | 55.5 |" in table
     assert "| expert ink | its own | 1 | 40.0 | - | - |" in table
+    assert "satellite, 8 pixels" in table and "| ensemble | its own | 3 | 90.0 | 90.0 |" in table

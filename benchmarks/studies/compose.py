@@ -185,9 +185,10 @@ def markdown(lines: Iterable[Mapping[str, Any]]) -> str:
         seeds = ", ".join(map(str, sorted(group.seed.unique())))
         setting = Setting(**dict(zip(HOW, how, strict=True)))
         few = f", at most {setting.per_class} pictures of a class" if setting.per_class else ""
+        what = f"{setting.benchmark}, {setting.image_size} pixels{few}; {setting.finetune_steps}"
         parts.append(
-            f"{setting.benchmark}, {setting.image_size} pixels{few}; {setting.finetune_steps} steps "
-            f"of fine-tuning, {setting.adapt_steps} on ξ at {setting.learning_rate:g}; seeds {seeds}\n"
+            f"{what} steps of fine-tuning, {setting.adapt_steps} on ξ at "
+            f"{setting.learning_rate:g}; seeds {seeds}\n"
         )
         table = [["method", "statistics", "passes", *targets, "mean"]]
         table.append(["---", "---", *["--:"] * (len(targets) + 2)])

@@ -39,7 +39,7 @@ class StartConfig:
     clearly: float = 0.015  # more accurate, as expected, than the most informed start
     # How like the sources the images are (`da_compose.likeness`), below which they are of no task
     # that the backbone knows
-    least_like: float = 0.73
+    least_like: float = 0.7
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):
@@ -134,7 +134,7 @@ def choose_start(
     found = tried.start(*best)
     if heeding:
         found.target.heads = tried.heeding(*best)
-    like = tried.likeness(*best) if len(tried.seen) >= config.least_compared else None
+    like = tried.likeness() if len(tried.seen) >= config.least_compared else None
     return Chosen(found, tried.logits(*best), consensus, logits, figures, estimates, heeding, like)
 
 

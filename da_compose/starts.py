@@ -216,13 +216,17 @@ class Tried:
         estimator = Estimator(self.backbone.rehearsal, len(self.seen))
         return estimator(evidence(*self.views(which, share)))
 
-    def likeness(self, which: str, share: float) -> float | None:
-        """Of the images that are seen to the sources' (`likeness`), where it tells anything."""
+    def likeness(self) -> float | None:
+        """Of the images that are seen to the sources', under the sources' statistics, as those are.
+
+        None where it tells nothing: from scratch, and of fewer than two sources.
+        """
         if not isinstance(self.backbone.network, PretrainedNetwork):
             return None
+        plain = plain_start_name(self.backbone), 0.0
         what = "images" if len(self.seen) == len(self.images) else "seen"
-        frequencies = self.prediction(which, share).mean(dim=0)
-        return likeness(self.backbone.knowledge, self.embeddings(which, share, what), frequencies)
+        frequencies = self.prediction(*plain).mean(dim=0)
+        return likeness(self.backbone.knowledge, self.embeddings(*plain, what), frequencies)
 
     def embeddings(self, which: str, share: float, what: str = "images") -> Tensor:
         """Of all images, (M, F), on the backbone's device."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapters.config import BASELINES, T3A, AdaptConfig, with_options
 from adapters.selection import Scores, score
-from adapters.start import check_start, choose_start
+from adapters.start import check_start, choose_start, is_unlike
 from adapters.strategies.losses import class_frequencies
 from da_compose import Backbone, Domain, probabilities
 from da_compose.estimate import Estimate
@@ -73,8 +73,7 @@ class Ready:
         """Whether the images mean nothing to any start, as noise does, or are like no source's."""
         limits, place = self.config.start_config, FIGURES.index("agreed_information")
         informed = max(figures[place].item() for figures in self.evidence.values())
-        unlike = self.likeness is not None and self.likeness < limits.least_like
-        return informed < limits.least_informed or unlike
+        return informed < limits.least_informed or is_unlike(self.likeness, limits)
 
     @property
     def unsure(self) -> bool:

@@ -128,13 +128,14 @@ def choose_start(
         if (expected := tried.expected(*one)) is not None:
             deaf = figures[named][INFORMED] < config.least_informed  # its classifiers may agree
             estimates[named] = unknown(len(backbone.class_names)) if deaf else expected
-    means_something = agreed_information(*views) >= config.least_informed
+    like = likeness_of(tried, config)
+    informed = agreed_information(*views) >= config.least_informed
+    means_something = informed and not is_unlike(like, config)
     heeding = centroids and baseline is None and means_something and not _has_heads(backbone, start)
     consensus = torch.stack([tried.prediction(*one, heeding) for one in candidates]).mean(dim=0)
     found = tried.start(*best)
     if heeding:
         found.target.heads = tried.heeding(*best)
-    like = tried.likeness() if len(tried.seen) >= config.least_compared else None
     return Chosen(found, tried.logits(*best), consensus, logits, figures, estimates, heeding, like)
 
 
@@ -160,7 +161,8 @@ def best_start(
     images over all of them can look the more informed. Of experts (`compose`) it is the start that
     chooses as their mean prediction does most often: what was trained apart errs apart. Fewer than
     `least_compared` images compare nothing: then it is AdaBN, whose statistics are shrunk toward
-    the source's. Images that mean nothing to any start are left to source only.
+    the source's. Images that mean nothing to any start, or are like no source's, are left to source
+    only.
 
     start: a name as in `make_start`, or `nearest` to compare those of `starts_to_compare`.
     searched: images the choice is made on; the statistics are those of all images.
@@ -187,6 +189,8 @@ def best_of(
         return plain, 1.0
     if is_composed(tried.backbone):
         return nearest_to_all(tried, candidates)
+    if is_unlike(likeness_of(tried, config), config):
+        return plain, 0.0
     figures = {}
     with phase("choosing a start", len(candidates)) as choosing:
         for one in candidates:
@@ -202,6 +206,16 @@ def best_of(
         return best
     other = max(expected, key=expected.__getitem__)
     return other if expected[other] > expected[best] + config.clearly else best
+
+
+def likeness_of(tried: Tried, config: StartConfig) -> float | None:
+    """How like the sources the images are, where there are enough and it tells anything."""
+    return tried.likeness if len(tried.seen) >= config.least_compared else None
+
+
+def is_unlike(likeness: float | None, config: StartConfig) -> bool:
+    """Whether images are so unlike the sources' that they are of another task."""
+    return likeness is not None and likeness < config.least_like
 
 
 def nearest_to_all(tried: Tried, candidates: Sequence[tuple[str, float]]) -> tuple[str, float]:

@@ -216,6 +216,7 @@ class Tried:
         estimator = Estimator(self.backbone.rehearsal, len(self.seen))
         return estimator(evidence(*self.views(which, share)))
 
+    @cached_property
     def likeness(self) -> float | None:
         """Of the images that are seen to the sources', under the sources' statistics, as those are.
 

@@ -115,4 +115,6 @@ def test_images_unlike_those_of_all_sources_mean_nothing(
     found = adapt(backbone, pictures(count, 5), "chosen_start", start_config=ANY)
     assert found.notes.get("meaningless") is said
     assert (found.estimate is None) == bool(said)
+    if said:
+        assert found.notes["target_share"] == 0.0 and not found.notes["centroids"]
     assert found.notes["likeness"] == (likeness if count >= ANY.least_compared else None)

@@ -64,6 +64,22 @@ def test_what_a_rival_trains_moves_and_the_backbone_stays(
     assert material.backbone.fingerprint == kept
 
 
+@pytest.mark.parametrize("way", ["tent", "shot", "published"])
+def test_a_rival_goes_on_training_after_its_accuracy_was_read(
+    material: Material, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "BATCH", 4)
+    rival: Rival = (
+        material.published("adversarial") if way == "published" else getattr(material, way)()
+    )
+    parts = rival.domain if way == "tent" else rival.network
+    rival.advance(0)
+    material.accuracy_of(rival.network, rival.domain)
+    before = [value.clone() for value in parts.parameters()]
+    rival.advance(1)
+    assert any(not old.equal(new) for old, new in zip(before, parts.parameters(), strict=True))
+
+
 def test_a_rival_ends_once_it_is_as_accurate_and_at_its_budget_at_last(material: Material) -> None:
     taken: list[int] = []
     accuracies: Iterator[float] = iter((10.0, 30.0, 20.0, 50.0))

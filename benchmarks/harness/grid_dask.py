@@ -12,7 +12,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib._dask import DaskDistributedBackend
 
 FIRST_WORKER = 30  # seconds to wait for it on a cluster that runs already
-LOCAL = {"threads_per_worker": 1, "memory_limit": None, "dashboard_address": None}
+LOCAL = {"threads_per_worker": 1, "memory_limit": None, "dashboard_address": "127.0.0.1:0"}
 GRID = {"n_jobs": -1, "batch_size": 1, "pre_dispatch": "all"}
 TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
 

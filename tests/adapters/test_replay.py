@@ -109,9 +109,11 @@ def test_recorded_steps_are_the_steps(
         monkeypatch.setattr(place, not_capturable)
     replay = learned(cuda_graph=True)
     assert Pretended.calls == ["eager"] * (steps - 4) + ["record"] + ["replay"] * 4
-    assert replay.history == plain.history and replay.best_step == plain.best_step
+    assert replay.best_step == plain.best_step
+    for one, other in zip(replay.history, plain.history, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)  # the rate is float32 there
     for one, other in ((replay.last, plain.last), (replay.best, plain.best)):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)  # the rate is float32 there
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
 
 
 def test_figures_of_all_steps_become_numbers():

@@ -169,7 +169,7 @@ def cluster() -> Iterator[Callable[..., LocalCluster]]:
     made = []
 
     def make(threads: int) -> LocalCluster:
-        options = {"processes": False, "dashboard_address": None, "protocol": "tcp"}
+        options = {"processes": False, "dashboard_address": "127.0.0.1:0", "protocol": "tcp"}
         made.append(LocalCluster(n_workers=1, threads_per_worker=threads, **options))
         return made[-1]
 

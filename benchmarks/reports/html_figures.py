@@ -57,9 +57,9 @@ def estimated(adaptation: Adaptation) -> str:
     """Expected accuracies as bars, with the intervals that hold them 9 times in 10."""
     if adaptation.notes.get("meaningless"):
         return (
-            "<p>No estimate: these images look like nothing the sources held. Either the model says "
-            "of an image hardly anything that it says of the same image moved a little, or they "
-            "are farther from all sources than pictures of one task are.</p>"
+            "<p>No estimate: these images look like nothing the sources held. Either the model "
+            "says of an image hardly anything that it says of the same image moved a little, or "
+            "they are farther from all sources than pictures of one task are.</p>"
         )
     if not adaptation.estimates:
         return (

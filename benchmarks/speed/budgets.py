@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from math import ceil
 from pathlib import Path
 
@@ -37,7 +36,7 @@ from benchmarks.speed.plain import Batch, PlainLoop
 from da_compose import Backbone, Domain, Network, probabilities
 from da_compose.evidence import TINY, entropy
 from da_compose.images import ImageSet, to_pixels
-from da_compose.inference import predict_logits
+from da_compose.inference import batches, predict_logits
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.statistics import estimate_statistics
 from da_compose.training.pretrained import PRETRAINED_RECIPES
@@ -146,7 +145,7 @@ class Material:
     def pseudo_labels(self, network: Network, domain: Domain) -> Tensor:
         """Of all of the target's pictures (M,)."""
         found = []
-        for pixels in self.in_batches():
+        for pixels in batches(network, self.target.images, BATCH):
             _, embedding = network.features(pixels, domain)
             found.append((embedding, probabilities(network.classify(embedding, domain))))
         embeddings, predictions = map(torch.cat, zip(*found, strict=True))
@@ -161,8 +160,8 @@ class Material:
         step = getattr(loop, strategy)
 
         def advance(number: int) -> None:
-            batches = [self.batch(source, number) for source in self.sources.values()]
-            step(batches, self.images(number))
+            of_sources = [self.batch(source, number) for source in self.sources.values()]
+            step(of_sources, self.images(number))
 
         words = f"{strategy} as published, by hand: {len(self.sources)} sources, all weights"
         return Rival(f"{strategy}/published", words, STEPS, advance, network, target)
@@ -172,16 +171,14 @@ class Material:
         """Steps of `EPOCHS`."""
         return EPOCHS * ceil(len(self.target) / BATCH)
 
-    def in_batches(self) -> Iterator[Tensor]:
-        """All pixels of the target, in order."""
-        for first in range(0, len(self.target), BATCH):
-            yield to_pixels(self.target.images[first : first + BATCH])
-
     def accuracy_of(self, network: Network, domain: Domain) -> float:
-        """Percent of the test split, under the target's own statistics."""
+        """Percent of the test split, under the target's own statistics.
+
+        No `Backbone` is made of the network: that would freeze what trains.
+        """
         tested = deepcopy(domain).use_batch_statistics(False)
-        batches = islice(self.in_batches(), STATISTICS // BATCH)
-        tested.set_statistics(*estimate_statistics(network, tested, batches))
+        some = batches(network, self.target.images[:STATISTICS], BATCH)
+        tested.set_statistics(*estimate_statistics(network, tested, some))
         found = probabilities(predict_logits(network, tested, self.test.images)).argmax(dim=1)
         return 100 * float((found.numpy() == self.test.labels).mean())
 

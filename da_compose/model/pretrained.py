@@ -1,7 +1,7 @@
 """A compositional network on any pretrained one: its blocks go along learned directions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -78,6 +78,25 @@ class PretrainedNetwork(Network):
         for section in (self.input_adapter, self.body, self.output_adapter):
             section.eval()
         return self
+
+    def takes(self, image_size: int) -> bool:
+        """Whether the module makes such an embedding of images of `image_size` pixels a side."""
+        sections = Sections(self.input_adapter, self.body, self.output_adapter)
+        try:
+            _check_shape(sections, replace(self.config, image_size=image_size))
+        except ValueError:
+            return False
+        return True
+
+    @contextmanager
+    def taking(self, image_size: int) -> Iterator[None]:
+        """Inside, images have `image_size` pixels a side; the caller knows that it `takes` them."""
+        kept = self.config
+        self.config = replace(kept, image_size=image_size)  # pyright: ignore[reportIncompatibleVariableOverride]
+        try:
+            yield
+        finally:
+            self.config = kept  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @classmethod
     def of(

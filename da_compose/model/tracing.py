@@ -269,8 +269,9 @@ def _section(module: nn.Module, nodes: Sequence[Node], into: Node | None, out: N
 @torch.no_grad()
 def dry_run(sections: Sections, size: int) -> tuple[Tensor, Tensor]:
     """Output of the last block and embedding of one blank image; ValueError where it is none."""
+    device = next((one.device for part in sections for one in part.parameters()), None)
     try:
-        block = sections.body(sections.stem(torch.zeros(1, 3, size, size)))
+        block = sections.body(sections.stem(torch.zeros(1, 3, size, size, device=device)))
         embedding = sections.head(block)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(

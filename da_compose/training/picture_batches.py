@@ -10,12 +10,12 @@ GAIN, CHANNEL_GAIN = 0.3, 0.15  # largest log, of all channels and of one
 SHIFT, CHANNEL_SHIFT = 0.1, 0.0375  # largest
 
 
-def crop_and_colour(pixels: Tensor, generator: Generator) -> Tensor:
+def crop_and_colour(pixels: Tensor, generator: Generator, size: int | None = None) -> Tensor:
     """Crops, mirroring, brightness, contrast and tint, one draw a picture.
 
-    Pixels in [0, 1], (B, 3, S, S) -> the same.
+    Pixels in [0, 1], (B, 3, S, S) -> the same, or of `size` pixels a side.
     """
-    count, (height, width) = len(pixels), pixels.shape[-2:]
+    count, (height, width) = len(pixels), (size, size) if size else pixels.shape[-2:]
 
     def uniform(*shape: int) -> Tensor:
         """Numbers in [-1, 1), (B, *shape)."""

@@ -36,7 +36,7 @@ class PretrainedRecipe:
 
     network: str = "timm:tf_efficientnet_lite0"
     weights: str | Path | None = None
-    image_size: int = 128  # pixels a side
+    image_size: int = 160  # pixels a side
     held_out: float = 0.1  # share of each source's images that training does not see
     usual: bool = True  # of a benchmark that is asked for none by name
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)

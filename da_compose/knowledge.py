@@ -7,6 +7,7 @@ constants of the checkpoint: computed once, kept in the backbone's file.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,6 +101,9 @@ def _of_source(
     """Knowledge of one source; see `collect_knowledge`."""
     count = min(len(data), max_images)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).numpy()
+    if count < len(data):  # one of each class first, so that none is missed
+        first_of_class = np.unique(data.labels[order], return_index=True)[1]
+        order = np.concatenate([order[first_of_class], np.delete(order, first_of_class)])
     kept_of_class = torch.zeros(network.config.num_classes, dtype=torch.long)
     first = torch.zeros(network.config.embedding, dtype=torch.float64)
     second = first.clone()

@@ -7,7 +7,7 @@ suit all domains; on those from scratch a rehearsal tells as much. Both are meas
 `benchmarks.studies.trust`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -36,12 +36,22 @@ class SourceHead:
 
 def source_heads(knowledge: Mapping[str, SourceKnowledge], num_classes: int) -> list[SourceHead]:
     """One of each source that has all classes; none where fewer than two have."""
-    heads = [
+    if not comparable([known.labels for known in knowledge.values()], num_classes):
+        return []
+    return [
         fitted(known.embeddings, known.labels, num_classes)
         for known in knowledge.values()
-        if known.labels.unique().numel() == num_classes
+        if _whole(known.labels, num_classes)
     ]
-    return heads if len(heads) > 1 else []
+
+
+def comparable(labels: Iterable[Tensor], num_classes: int) -> bool:
+    """Whether two sources or more, by their labels (M,), have all classes."""
+    return sum(_whole(of_source, num_classes) for of_source in labels) > 1
+
+
+def _whole(labels: Tensor, num_classes: int) -> bool:
+    return labels.unique().numel() == num_classes
 
 
 def fitted(embeddings: Tensor, labels: Tensor, num_classes: int) -> SourceHead:

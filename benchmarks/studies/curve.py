@@ -37,8 +37,8 @@ from da_compose import Backbone, load_backbone
 from da_compose.model.pretrained import PretrainedNetwork
 from da_compose.storage.files import replacing
 from da_compose.training.directions import DirectionsConfig, learn_templates
-from da_compose.training.pretrained import PRETRAINED_RECIPES
-from da_compose.training.sampling import hold_out, seeded
+from da_compose.training.pretrained import PRETRAINED_RECIPES, held_for_rehearsal
+from da_compose.training.sampling import seeded
 
 RECIPE = "lite0"
 TARGETS = ("art_painting", "sketch")  # development targets
@@ -103,7 +103,7 @@ def wide_backbone(job: BackboneJob, domains: Mapping[str, Splits], runs: Path) -
         return load_backbone(path)
     backbone = prepare_backbone(job, domains, folder, "cpu")
     train = {name: domains[name].train for name in job.sources}
-    sources, _ = hold_out(train, recipe.held_out, job.seed)
+    sources, _ = held_for_rehearsal(train, len(backbone.class_names), recipe.held_out, job.seed)
     config = DirectionsConfig(templates=max(COUNTS), seed=job.seed)
     wide = learn_templates(backbone, sources, config, path.parent / "mock-domains")
     wide.save(path)

@@ -65,7 +65,8 @@ def pretrain(
     mirroring), or a `Recipe`. None: "lite0" where it can be, see `usual_recipe`.
     steps, image_size: in place of the recipe's; pixels a side.
     held_out: share of each source that training does not see: what the accuracy on new domains is
-    estimated with (`da_compose.estimate`); None: a tenth, or the recipe's; 0: no estimates.
+    estimated with (`da_compose.estimate`); None: a tenth, or the recipe's; 0: no estimates. On
+    published weights nothing is held out where two sources have all classes: it is not needed.
     class_names: what numbers as labels stand for, and the order of the classes.
     device: "cpu", "cuda", ...; None: a GPU where there is one.
     save_every: steps between states that an interruption can go on from, 50 where it is None.

@@ -8,11 +8,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import torch
+
 from da_compose.images import ImageSet
 from da_compose.knowledge import collect_knowledge
 from da_compose.parallel import world
 from da_compose.progress import remark
-from da_compose.source_heads import source_heads
+from da_compose.source_heads import comparable
 from da_compose.storage.backbone import Backbone
 from da_compose.storage.pretrained_weights import is_at_hand, pretrained_network
 from da_compose.storage.schema import check_class_names
@@ -37,7 +39,7 @@ class PretrainedRecipe:
     network: str = "timm:tf_efficientnet_lite0"
     weights: str | Path | None = None
     image_size: int = 160  # pixels a side
-    held_out: float = 0.1  # share of each source's images that training does not see
+    held_out: float = 0.1  # share of each source's images for a rehearsal, where there is one
     usual: bool = True  # of a benchmark that is asked for none by name
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     directions: DirectionsConfig | None = field(default_factory=DirectionsConfig)
@@ -88,8 +90,7 @@ def finetune_backbone(
 ) -> Backbone:
     """Fine-tune in the folder of `path`, learn templates, and write the backbone there.
 
-    It is rehearsed where it has no two sources whose classifiers can be compared. An
-    interrupted call goes on, bit for bit on CPU.
+    An interrupted call goes on, bit for bit on CPU.
     """
     started = time.perf_counter()
     check_class_names(class_names)  # before the work, not after
@@ -101,7 +102,7 @@ def finetune_backbone(
         seed=seed,
     ).to(device)
     remark(f"weights of {recipe.network}: {network.config.weights}")
-    sources, held = hold_out(sources, recipe.held_out, seed)
+    sources, held = held_for_rehearsal(sources, len(class_names), recipe.held_out, seed)
     trainer = Finetuner(network, sources, replace(recipe.finetuning, steps=steps, seed=seed))
     run(trainer, path.parent, save_every=save_every, classes=class_names)
     knowledge = collect_knowledge(network, sources, max_images=knowledge_images, seed=seed)
@@ -110,10 +111,20 @@ def finetune_backbone(
     if recipe.directions is not None:
         directions = replace(recipe.directions, seed=seed)
         backbone = learn_templates(backbone, sources, directions, kept)
-    if not source_heads(knowledge, len(class_names)):  # which tell more than a rehearsal
-        backbone = rehearse(backbone, held)
+    backbone = rehearse(backbone, held)
     backbone.notes["seconds"] = round(time.perf_counter() - started, 1)  # of the last call
     backbone.save(path)
     discard_state(path.parent)
     rmtree(kept, ignore_errors=True)
     return backbone
+
+
+def held_for_rehearsal(
+    sources: Mapping[str, ImageSet], num_classes: int, share: float, seed: int
+) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
+    """What trains and, as of `hold_out`, what a rehearsal needs.
+
+    That is nothing where classifiers of single sources can be compared, which tell more.
+    """
+    labels = [torch.from_numpy(data.labels) for data in sources.values()]
+    return hold_out(sources, 0.0 if comparable(labels, num_classes) else share, seed)

@@ -37,6 +37,15 @@ def test_sample_is_balanced_and_capped(make_network, make_images) -> None:
     assert known.block_features.dtype == torch.float16
 
 
+def test_a_rare_class_of_a_capped_source_is_in_the_sample(make_network, make_images) -> None:
+    labels = np.repeat([0, 1, 2], [40, 10, 1])
+    data = ImageSet(make_images(51).images, labels)
+    for seed in range(5):
+        known = collect_knowledge(make_network(), {"a": data}, max_images=8, seed=seed)["a"]
+        assert known.labels.unique().tolist() == [0, 1, 2]
+        assert known.num_images == 8
+
+
 def test_absent_classes_are_absent_from_the_sample(make_network, make_images) -> None:
     data = ImageSet(make_images(6).images, np.full(6, 2))
     known = collect_knowledge(make_network(), {"a": data}, per_class=4)["a"]

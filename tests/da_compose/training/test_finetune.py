@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -48,10 +49,30 @@ def test_a_batch_is_a_function_of_its_step_and_equal_of_all_sources(sources):
     again, again_labels = trainer.batch(3)
     assert torch.equal(pixels, again)
     assert torch.equal(labels, again_labels)
-    assert pixels.shape == (8, 3, SIZE, SIZE)
+    assert pixels.shape == (8, 3, 6, 6)  # 0.8 of SIZE
     assert pixels.min() >= 0
     assert pixels.max() <= 1
     assert not torch.equal(trainer.batch(4)[0], pixels)
+
+
+def test_crops_that_train_are_smaller_than_what_the_network_takes_afterwards(sources):
+    net = network()
+    trainer = Finetuner(net, sources, replace(SHORT, crop_size=0.5))
+    assert trainer.batch(0)[0].shape[2:] == (4, 4)
+    trainer.step()
+    trainer.finish()
+    assert net.config.image_size == SIZE
+    with pytest.raises(ValueError, match=f"must have shape \\(batch, 3, {SIZE}, {SIZE}\\)"):
+        net(torch.rand(1, 3, 4, 4), net.domains["a"])
+    assert net(torch.rand(1, 3, SIZE, SIZE), net.domains["a"]).shape == (2, 1, CLASSES)
+
+
+def test_a_network_of_one_size_trains_on_that(sources):
+    of_one_size = nn.Sequential(tiny_module("conv").conv, nn.Flatten(), nn.Linear(96, 5))
+    module = nn.Sequential(nn.Identity(), of_one_size, nn.Linear(5, 2))
+    net = PretrainedNetwork.of(module, num_classes=CLASSES, image_size=SIZE, blocks=["1"])
+    assert not net.takes(6)
+    assert Finetuner(net, sources, SHORT).batch(0)[0].shape[2:] == (SIZE, SIZE)
 
 
 @every_kind
@@ -137,12 +158,15 @@ def test_pretrain_makes_a_backbone_on_published_weights(
         directions=learned if templates else None,
     )
     given = {name: (data.images, data.labels) for name, data in sources.items()}
-    rehearsed: list[Backbone] = []
-    monkeypatch.setattr(
-        pretrained, "rehearse", lambda backbone, held: rehearsed.append(backbone) or backbone
-    )
+    held: list[int] = []
+
+    def rehearse(backbone: Backbone, held_out: dict[str, ImageSet]) -> Backbone:
+        held.append(sum(map(len, held_out.values())))
+        return backbone
+
+    monkeypatch.setattr(pretrained, "rehearse", rehearse)
     found = pretrain(given, out=tmp_path, recipe=recipe, device="cpu", show_progress=False)
-    assert rehearsed == []  # its sources can be compared
+    assert held == [0]  # its sources can be compared
     assert found.network.config.num_templates == (2 if templates else 0)
     assert found.network.domains.names == ("a", "b", POOLED)
     assert found.class_names == ("0", "1", "2")
@@ -153,9 +177,9 @@ def test_pretrain_makes_a_backbone_on_published_weights(
     assert not (tmp_path / pretrained.MOCK_DOMAINS).exists()
     again = pretrain(given, out=tmp_path, recipe=recipe, device="cpu", show_progress=False)
     assert again.fingerprint == found.fingerprint
-    one = {"a": given["a"]}
+    one = {"a": tuple(np.concatenate([part] * 4) for part in given["a"])}
     pretrain(one, out=tmp_path / "one", recipe=recipe, device="cpu", show_progress=False)
-    assert len(rehearsed) == 1
+    assert held[1] == sum(np.bincount(one["a"][1]) // 10) > 0
 
 
 def test_crops_are_functions_of_pixels_and_generator():
@@ -175,3 +199,5 @@ def test_what_cannot_be_trained_is_refused(sources):
         Finetuner(network(), {f"{n}": sources["a"] for n in range(9)}, SHORT)
     with pytest.raises(ValueError, match="frozen must be from 0 to 1, got 2"):
         FinetuneConfig(frozen=2)
+    with pytest.raises(ValueError, match="crop_size must be above 0 and at most 1, got 0"):
+        FinetuneConfig(crop_size=0)

@@ -25,7 +25,6 @@ from da_compose.training.trainer import PretrainConfig, Pretrainer
 RANDOM = "random"
 TRANSFERRED = ("heads", "batch_norm", "mixture_weights")  # what of a task may be learned
 COMPARED_IMAGES = 500  # at most, to compare starts
-BATCH = 200  # images in a forward pass
 USUAL = PretrainConfig(steps=150, batch_size=32, xi_rate=10.0, statistics_batches=20)
 
 
@@ -137,7 +136,7 @@ def compare_starts(backbone: Backbone, task: Task, seed: int = 0) -> dict[str, f
     chosen = order[:COMPARED_IMAGES].numpy()
     images = to_pixels(task.train.images[chosen])
     labels = torch.from_numpy(task.train.labels[chosen])
-    batches = images.to(network.device).split(BATCH)
+    batches = images.to(network.device).split(network.images_at_once)
     starts, scores = (MEAN, *network.domains.names), {}  # of equally good ones the first is taken
     with phase("choosing a start", len(starts)) as choosing:
         for start in starts:

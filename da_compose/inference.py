@@ -22,11 +22,15 @@ from da_compose.storage.backbone import Backbone
 from da_compose.storage.export import check_format, export
 from da_compose.storage.int8 import export_int8
 
-BATCH = 256  # images in a forward pass
 
+def batches(
+    network: Network, images: NDArray[np.uint8], size: int | None = None
+) -> Iterator[Tensor]:
+    """Pixels in batches (B, 1 or 3, S, S) of uint8 images (M, S, S) or (M, S, S, 3).
 
-def batches(network: Network, images: NDArray[np.uint8], size: int = BATCH) -> Iterator[Tensor]:
-    """Pixels in batches (B, 1 or 3, S, S) of uint8 images (M, S, S) or (M, S, S, 3)."""
+    size: B; None: the network's `images_at_once`.
+    """
+    size = size or network.images_at_once
     for start in range(0, len(images), size):
         yield to_pixels(images[start : start + size]).to(network.device)
 

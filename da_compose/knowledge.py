@@ -69,19 +69,20 @@ def collect_knowledge(
     per_class: int = 40,
     max_images: int = 10_000,
     most_bytes: int = MOST_BYTES,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> dict[str, SourceKnowledge]:
     """Knowledge of every source, from at most `max_images` images and `per_class` kept features.
 
     Fewer are kept where those of all classes would take more than `most_bytes` a source, yet one.
+    batch_size: None: the network's `images_at_once`.
     """
     total = sum(min(len(data), max_images) for data in sources.values())
     with phase("collecting knowledge of sources", total) as collecting:
         return {
             name: _of_source(
                 network, network.domains[name], data, per_class, max_images, most_bytes,
-                batch_size, seed, collecting,
+                batch_size or network.images_at_once, seed, collecting,
             )
             for name, data in sources.items()
         }  # fmt: skip

@@ -15,6 +15,8 @@ from da_compose.images import PIXEL_MEAN, PIXEL_STD, normalize
 from da_compose.model.domain import Domain, DomainTable
 from da_compose.model.ends import new_heads
 
+MOST_IMAGES = 256  # in a forward pass
+MOST_PIXELS = 2**20  # in one on a CPU: more take more memory, and time to get it from the system
 PRECISION: ContextVar[torch.dtype | None] = ContextVar("precision of blocks", default=None)
 
 
@@ -120,6 +122,13 @@ class Network(nn.Module, ABC):
             heads = new_heads(self.config.embedding, len(class_names))
         domain.heads = heads.to(self.device, self.dtype)
         domain.class_names = class_names
+
+    @property
+    def images_at_once(self) -> int:
+        """How many are passed forward together where no gradient is: fewer large ones on a CPU."""
+        if self.device.type != "cpu":
+            return MOST_IMAGES
+        return min(MOST_IMAGES, max(1, MOST_PIXELS // self.config.image_size**2))
 
     def normalization(self) -> tuple[float | Tensor, float | Tensor]:
         """Mean and deviation of pixels that the weights expect: numbers, or (3, 1, 1)."""

@@ -81,9 +81,10 @@ class PretrainedNetwork(Network):
 
     def takes(self, image_size: int) -> bool:
         """Whether the module makes such an embedding of images of `image_size` pixels a side."""
-        sections = Sections(self.input_adapter, self.body, self.output_adapter)
+        sections = (self.input_adapter, self.body, self.output_adapter)
+        graphs = Sections(*(cast(GraphModule, section) for section in sections))
         try:
-            _check_shape(sections, replace(self.config, image_size=image_size))
+            _check_shape(graphs, replace(self.config, image_size=image_size))
         except ValueError:
             return False
         return True

@@ -45,7 +45,6 @@ SCHEMA = {
     "before": SHARE,
     "after": SHARE,
 }
-BATCH = 96  # pictures in a forward pass, and for the statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +177,7 @@ def fit_mock(
     pixels, labels = pixels.to(network.device), labels.to(network.device)
     domain = network.new_domain("mock").requires_grad_(False)
     of_sources = domain.mean.clone(), domain.var.clone()
-    own = estimate_statistics(network, domain, pixels.split(BATCH))
+    own = estimate_statistics(network, domain, pixels.split(network.images_at_once))
     domain.set_statistics(*blend_statistics(of_sources, own, config.own_share))
     displacement = torch.zeros(len(network.templates.layers), device=network.device)
     before = _share_right(network, domain, displacement, pixels, labels)
@@ -228,7 +227,10 @@ def _share_right(
     pixels: Tensor,
     labels: Tensor,
 ) -> float:
-    parts = [_logits(network, domain, displacement, part) for part in pixels.split(BATCH)]
+    parts = [
+        _logits(network, domain, displacement, part)
+        for part in pixels.split(network.images_at_once)
+    ]
     predicted = torch.cat(parts, dim=1).softmax(dim=-1).mean(dim=0).argmax(dim=1)
     return (predicted == labels).cpu().double().mean().item()  # of which some devices have none
 

@@ -19,8 +19,6 @@ from da_compose.training.picture_batches import crop_and_colour
 from da_compose.training.sampling import seeded
 from da_compose.training.styles import restyle
 
-BATCH = 128  # pictures a batch, for the statistics
-
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
@@ -173,9 +171,9 @@ class Finetuner:
         self.network.set_first_statistics(pooled.mean, pooled.var)
 
     def _set_statistics(self, name: str, pixels: Tensor) -> None:
-        batches = (part.to(self.network.device) for part in pixels.split(BATCH))
-        domain = self.domains[name]
-        domain.set_statistics(*estimate_statistics(self.network, domain, batches))
+        network, domain = self.network, self.domains[name]
+        batches = (part.to(network.device) for part in pixels.split(network.images_at_once))
+        domain.set_statistics(*estimate_statistics(network, domain, batches))
 
 
 def body_parameters(network: PretrainedNetwork, frozen: float) -> list[nn.Parameter]:

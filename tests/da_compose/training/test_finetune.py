@@ -68,7 +68,7 @@ def test_crops_that_train_are_smaller_than_what_the_network_takes_afterwards(sou
 
 
 def test_a_network_of_one_size_trains_on_that(sources):
-    of_one_size = nn.Sequential(tiny_module("conv").conv, nn.Flatten(), nn.Linear(96, 5))
+    of_one_size = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.Flatten(), nn.Linear(96, 5))
     module = nn.Sequential(nn.Identity(), of_one_size, nn.Linear(5, 2))
     net = PretrainedNetwork.of(module, num_classes=CLASSES, image_size=SIZE, blocks=["1"])
     assert not net.takes(6)

@@ -172,4 +172,4 @@ def test_missing_pacs_ends_in_one_line(tmp_path):
 
 def test_recipes_of_different_sizes_are_not_mixed(root):
     said = refuse("bench", "pacs", "--data", root, "--recipe", "strong", "--recipe", "lite0")
-    assert "strong 32, lite0 128 pixels" in said and "--image-size" in said
+    assert "strong 32, lite0 160 pixels" in said and "--image-size" in said

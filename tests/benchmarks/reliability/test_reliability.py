@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from mmap import mmap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -81,9 +82,13 @@ def test_another_answer_is_found(material, tmp_path):
 
 
 def test_memory_and_bare_errors_are_found(material, tmp_path):
-    taken = {name: lambda *_: np.ones(100 * 2**20, np.uint8) for name in mutations.READ}
+    def greedy(*_: object) -> np.ndarray:
+        block = mmap(-1, 100 * 2**20)  # of the system, not what the process has kept
+        block[:: 2**12] = bytes(len(block) // 2**12)
+        return np.frombuffer(block, np.uint8)
+
     with pytest.raises(Wrong, match="MB of memory"):
-        run(mutations.trial, material, tmp_path, 0, read=taken)
+        run(mutations.trial, material, tmp_path, 0, read=dict.fromkeys(mutations.READ, greedy))
     for error in (ValueError("two\nlines of it.txt"), KeyError("it.txt"), ValueError("no file")):
         with pytest.raises(Wrong):
             refusal(error, "it.txt")

@@ -205,7 +205,8 @@ def source_line(row: ResultRow) -> str:
 
 def data_line(row: ResultRow) -> str:
     """Which data a row is of, and their pixels a side where it says so."""
-    size = row.config.get("job", {}).get("network", {}).get("image_size")
+    job = row.config.get("job", {})
+    size = (job.get("network") or job.get("pretrained") or {}).get("image_size")
     pixels = f", {size} pixels" if size else ""
     return f"data: {row.data} ({row.data_fingerprint[:12]}){pixels}"
 

@@ -20,6 +20,7 @@ from benchmarks.reports.rotation_table import rotation_markdown
 from benchmarks.reports.tables import (
     BOUNDS,
     csv,
+    data_line,
     groups,
     markdown,
     summarize,
@@ -55,6 +56,13 @@ def example_rows(seeds: Sequence[int] = (0, 1, 2)) -> list[ResultRow]:
 def table_lines(text: str) -> list[list[str]]:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_tables_say_the_size_of_pictures_whatever_the_network_started_from() -> None:
+    for kind in ("network", "pretrained"):
+        row = replace(ROW, config={"job": {kind: {"image_size": 96}}})
+        assert data_line(row).endswith(", 96 pixels")
+    assert "pixels" not in data_line(replace(ROW, config={}))
 
 
 @settings(max_examples=25, deadline=None)

@@ -49,7 +49,7 @@ SCHEMA = {
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionsConfig:
-    """How templates are learned; 3 to 6 minutes on one core for 16 mock domains of 128 pixels."""
+    """How templates are learned; 4 to 6 minutes on one core for 16 mock domains of 160 pixels."""
 
     templates: int = 4  # K directions a layer
     mock_domains: int = 16  # M

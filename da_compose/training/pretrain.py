@@ -27,6 +27,7 @@ from da_compose.training.pretrained import (
     PRETRAINED_RECIPES,
     PretrainedRecipe,
     finetune_backbone,
+    share_for_rehearsal,
     usual_recipe,
 )
 from da_compose.training.recipes import RECIPES, Recipe
@@ -89,6 +90,8 @@ def pretrain(
     steps, share = steps or made.num_steps, float(made.held_out if held_out is None else held_out)
     if not 0 <= share < 1:
         raise ValueError(f"held_out must be a share from 0 to below 1, got {share}")
+    if isinstance(made, PretrainedRecipe):
+        share = share_for_rehearsal(data, len(names), share)
     notes = {
         "recipe": recipe if isinstance(recipe, str) else f"own-{_hash(repr(recipe))}",
         "classes": list(names),

@@ -122,9 +122,11 @@ def finetune_backbone(
 def held_for_rehearsal(
     sources: Mapping[str, ImageSet], num_classes: int, share: float, seed: int
 ) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
-    """What trains and, as of `hold_out`, what a rehearsal needs.
+    """What trains and, as of `hold_out`, what a rehearsal needs."""
+    return hold_out(sources, share_for_rehearsal(sources, num_classes, share), seed)
 
-    That is nothing where classifiers of single sources can be compared, which tell more.
-    """
+
+def share_for_rehearsal(sources: Mapping[str, ImageSet], num_classes: int, share: float) -> float:
+    """0 where classifiers of single sources can be compared, which tell more; else the share."""
     labels = [torch.from_numpy(data.labels) for data in sources.values()]
-    return hold_out(sources, 0.0 if comparable(labels, num_classes) else share, seed)
+    return 0.0 if comparable(labels, num_classes) else share

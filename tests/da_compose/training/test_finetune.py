@@ -166,7 +166,7 @@ def test_pretrain_makes_a_backbone_on_published_weights(
 
     monkeypatch.setattr(pretrained, "rehearse", rehearse)
     found = pretrain(given, out=tmp_path, recipe=recipe, device="cpu", show_progress=False)
-    assert held == [0]  # its sources can be compared
+    assert held == [0] and found.notes["held_out"] == 0  # its sources can be compared
     assert found.network.config.num_templates == (2 if templates else 0)
     assert found.network.domains.names == ("a", "b", POOLED)
     assert found.class_names == ("0", "1", "2")
@@ -178,7 +178,8 @@ def test_pretrain_makes_a_backbone_on_published_weights(
     again = pretrain(given, out=tmp_path, recipe=recipe, device="cpu", show_progress=False)
     assert again.fingerprint == found.fingerprint
     one = {"a": tuple(np.concatenate([part] * 4) for part in given["a"])}
-    pretrain(one, out=tmp_path / "one", recipe=recipe, device="cpu", show_progress=False)
+    alone = pretrain(one, out=tmp_path / "one", recipe=recipe, device="cpu", show_progress=False)
+    assert alone.notes["held_out"] == 0.1
     assert held[1] == sum(np.bincount(one["a"][1]) // 10) > 0
 
 

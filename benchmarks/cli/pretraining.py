@@ -103,13 +103,7 @@ def pretrain_pictures(
         )
     own_network = bool(trunk or patch_size or mixtures.given or network == "unshared")
     recipe = recipe or ("strong" if own_network else usual_recipe(image_size))
-    pretrained = PRETRAINED_RECIPES.get(recipe)
-    if pretrained is not None and own_network:
-        raise ValueError(
-            f"recipe {recipe} has a network of its own, with templates that it learns; leave out "
-            "trunk, patch size, signatures, penalties and --network unshared (it is xi = 0)"
-        )
-    made = pretrained or _recipe(PICTURE_RECIPES, recipe)
+    made = _picture_recipe(recipe, own_network)
     image_size = image_size or made.image_size
     chosen = choose_pictures(name, data_root, classes, per_class, sources, target)
     if len(chosen.class_names) < 2:
@@ -145,6 +139,17 @@ def pretrain_pictures(
     notes |= {"trunk_weights": trunk_weights} if trunk else {}
     names, model = check_class_names(chosen.class_names), model.to(device)
     yield from _pretrain(out, model, domains, names, config, notes, save_every)
+
+
+def _picture_recipe(name: str, own_network: bool) -> Recipe | PretrainedRecipe:
+    """The recipe; refused where it has a network and an option asks for one of our own."""
+    pretrained = PRETRAINED_RECIPES.get(name)
+    if pretrained is not None and own_network:
+        raise ValueError(
+            f"recipe {name} has a network of its own, with templates that it learns; leave out "
+            "trunk, patch size, signatures, penalties and --network unshared (it is xi = 0)"
+        )
+    return pretrained or _recipe(PICTURE_RECIPES, name)
 
 
 def _notes_of(chosen: PictureBenchmark, domains: Mapping[str, PreparedDomain]) -> Iterator[str]:
